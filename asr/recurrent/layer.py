@@ -1,0 +1,202 @@
+"""RecurrentLayer: one uni- or bidirectional recurrent layer over ragged batches."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from asr.recurrent import reference
+from asr.recurrent.cells import CELLS, CellOptions, Noise, State, Weights
+
+BACKENDS = ("auto", "reference", "fused")
+
+
+class RecurrentLayer(nn.Module):
+    """One recurrent layer that reads each utterance from its own start and, reversed, from its own end.
+
+    Called as ``layer(x, lengths, state=None) -> (y, state)``: x (batch, frame, input_size); lengths (batch,) int64,
+    in any order, zero allowed; y (batch, frame, direction * output_size), zero past each length. The state is h or,
+    for the LSTM family, (h, c), shaped (direction, batch, size) as torch.nn.LSTM shapes it.
+    Parameters are named, shaped and ordered as torch.nn.LSTM's, so that state dicts load both ways.
+
+    Arguments:
+        cell: a name in CELLS.
+        input_size, hidden_size: widths in features and units.
+        proj_size: project h to this width (Sak et al. 2014), LSTM family only; 0 for none.
+        bidirectional: read in both directions and concatenate.
+        bias: add bias_ih and bias_hh.
+        reset: gru only, reset gate "before" or "after" the recurrent product.
+        layer_norm: normalise both shares of the gates and the cell (Ba et al. 2016), cells without peepholes.
+        cell_clip, proj_clip: bounds on |c| and on |projected h|, 0 for none.
+        input_dropout, recurrent_dropout: variational dropout, one mask an utterance (Gal & Ghahramani 2016).
+        weight_dropout: DropConnect on weight_hh, one mask a call (Merity et al. 2018).
+        zoneout_hidden, zoneout_cell: probability that a unit keeps its state (Krueger et al. 2017).
+        forget_bias: initial value of the forget gate's bias; None leaves torch's initialisation.
+        init: "torch" (uniform within 1/sqrt(hidden)) or "orthogonal" (recurrent orthogonal, input Xavier).
+        backend: "auto", "reference" or "fused".
+
+    >>> layer = RecurrentLayer("lstm", input_size=40, hidden_size=32)
+    >>> y, (h, c) = layer(torch.randn(2, 7, 40), torch.tensor([7, 4]))
+    >>> y.shape, h.shape, c.shape
+    (torch.Size([2, 7, 64]), torch.Size([2, 2, 32]), torch.Size([2, 2, 32]))
+    """
+
+    def __init__(
+        self,
+        cell: str,
+        input_size: int,
+        hidden_size: int,
+        *,
+        proj_size: int = 0,
+        bidirectional: bool = True,
+        bias: bool = True,
+        reset: str = "after",
+        layer_norm: bool = False,
+        cell_clip: float = 0.0,
+        proj_clip: float = 0.0,
+        input_dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        zoneout_hidden: float = 0.0,
+        zoneout_cell: float = 0.0,
+        forget_bias: float | None = None,
+        init: str = "torch",
+        backend: str = "auto",
+    ):
+        super().__init__()
+        if cell not in CELLS:
+            raise ValueError(f"unknown cell {cell!r}; there are {', '.join(CELLS)}")
+        if backend not in BACKENDS:
+            raise ValueError(f"unknown backend {backend!r}; there are {', '.join(BACKENDS)}")
+        self.cell_name = cell
+        self.cell = CELLS[cell]
+        if (proj_size or layer_norm or cell_clip or zoneout_cell) and not self.cell.lstm_family:
+            raise ValueError(f"cell {cell!r} has no cell state to project, normalise, clip or zone out")
+        if layer_norm and self.cell.peepholes:
+            raise ValueError(f"layer normalisation is defined for cells without peepholes, not for {cell!r}")
+        if not 0 <= proj_size < hidden_size:
+            raise ValueError(f"proj_size must be 0 or below hidden_size {hidden_size}, got {proj_size}")
+        self.options = CellOptions(hidden_size, proj_size, reset, layer_norm, cell_clip, proj_clip)
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.output_size = self.options.output_size
+        self.bidirectional = bidirectional
+        self.input_dropout = input_dropout
+        self.recurrent_dropout = recurrent_dropout
+        self.weight_dropout = weight_dropout
+        self.zoneout_hidden = zoneout_hidden
+        self.zoneout_cell = zoneout_cell
+        self.backend = backend
+        for suffix in self._suffixes:
+            for name, shape in self._shapes(bias).items():
+                self.register_parameter(name + suffix, None if shape is None else nn.Parameter(torch.empty(shape)))
+        self.reset_parameters(init, forget_bias)
+
+    @property
+    def _suffixes(self) -> tuple[str, ...]:
+        return ("_l0", "_l0_reverse") if self.bidirectional else ("_l0",)
+
+    def _shapes(self, bias: bool) -> dict[str, tuple[int, ...] | None]:
+        """Shape of each field of Weights, None where this layer has no such parameter."""
+        gates = len(self.cell.gates) * self.hidden_size
+        norm_gates = (gates,) if self.options.layer_norm else None
+        norm_cell = (self.hidden_size,) if self.options.layer_norm else None
+        return {
+            "weight_ih": (gates, self.input_size),
+            "weight_hh": (gates, self.output_size),
+            "bias_ih": (gates,) if bias else None,
+            "bias_hh": (gates,) if bias else None,
+            "weight_hr": (self.output_size, self.hidden_size) if self.options.proj_size else None,
+            "weight_peephole": (len(self.cell.peepholes), self.hidden_size) if self.cell.peepholes else None,
+            "norm_ih_weight": norm_gates,
+            "norm_ih_bias": norm_gates,
+            "norm_hh_weight": norm_gates,
+            "norm_hh_bias": norm_gates,
+            "norm_cell_weight": norm_cell,
+            "norm_cell_bias": norm_cell,
+        }
+
+    @torch.no_grad()
+    def reset_parameters(self, init: str = "torch", forget_bias: float | None = None) -> None:
+        """Initialise every parameter; see the class for the choices."""
+        if init not in ("torch", "orthogonal"):
+            raise ValueError(f"unknown init {init!r}; there are torch, orthogonal")
+        bound = 1 / math.sqrt(self.hidden_size)
+        for name, parameter in self.named_parameters():
+            if name.startswith("norm"):
+                parameter.fill_(1.0 if "weight" in name else 0.0)
+            elif init == "orthogonal" and name.startswith("bias"):
+                parameter.zero_()
+            elif init == "orthogonal" and name.startswith(("weight_ih", "weight_hh")):
+                fill = nn.init.orthogonal_ if name.startswith("weight_hh") else nn.init.xavier_uniform_
+                for gate in parameter.chunk(len(self.cell.gates)):
+                    fill(gate)
+            else:
+                parameter.uniform_(-bound, bound)
+        if forget_bias is not None and "f" in self.cell.gates:
+            f = self.cell.gates.index("f")
+            for suffix in self._suffixes:
+                for name, value in (("bias_ih", forget_bias), ("bias_hh", 0.0)):
+                    parameter = getattr(self, name + suffix)
+                    if parameter is not None:
+                        parameter[f * self.hidden_size : (f + 1) * self.hidden_size] = value
+
+    def weights(self, suffix: str) -> Weights:
+        """Gather one direction's parameters, DropConnect applied to weight_hh in training."""
+        weights = Weights(*(getattr(self, name + suffix) for name in Weights._fields))
+        if self.training and self.weight_dropout:
+            weights = weights._replace(
+                weight_hh=nn.functional.dropout(weights.weight_hh, self.weight_dropout)
+            )
+        return weights
+
+    def draw_noise(self, x: Tensor) -> Noise:
+        """Draw one direction's masks in training; in evaluation zoneout is its exact expectation."""
+        if not self.training:
+            return Noise(None, float(self.zoneout_hidden), float(self.zoneout_cell))
+        batch, frames = x.shape[:2]
+        keep = 1 - self.recurrent_dropout
+        return Noise(
+            x.new_empty(batch, self.output_size).bernoulli_(keep) / keep if self.recurrent_dropout else None,
+            x.new_empty(batch, frames, self.output_size).bernoulli_(self.zoneout_hidden)
+            if self.zoneout_hidden
+            else 0.0,
+            x.new_empty(batch, frames, self.hidden_size).bernoulli_(self.zoneout_cell)
+            if self.zoneout_cell
+            else 0.0,
+        )
+
+    def forward(
+        self, x: Tensor, lengths: Tensor, state: Tensor | State | None = None
+    ) -> tuple[Tensor, Tensor | State]:
+        """Run the layer; see the class for shapes."""
+        directions = len(self._suffixes)
+        if state is None:
+            state = tuple(
+                x.new_zeros(directions, x.shape[0], size)
+                for size in (self.output_size, self.hidden_size)[: 1 + self.cell.lstm_family]
+            )
+        elif isinstance(state, Tensor):
+            state = (state,)
+        if self.training and self.input_dropout:
+            x = x * nn.functional.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.input_dropout)
+        outputs, finals = [], []
+        for direction, suffix in enumerate(self._suffixes):
+            y, final = reference.run_direction(
+                self.cell,
+                self.options,
+                x,
+                lengths,
+                tuple(s[direction] for s in state),
+                self.weights(suffix),
+                self.draw_noise(x),
+                reverse=direction == 1,
+            )
+            outputs.append(y)
+            finals.append(final)
+        final = tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
+        return torch.cat(outputs, -1), final if self.cell.lstm_family else final[0]
+
+    def extra_repr(self) -> str:
+        """Sizes and cell, as print(layer) shows them."""
+        return f"{self.cell_name}, {self.input_size}, {self.hidden_size}, bidirectional={self.bidirectional}"

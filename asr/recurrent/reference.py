@@ -1,0 +1,61 @@
+"""Run a cell over a ragged batch in plain PyTorch: any device and dtype, differentiable twice, slow.
+
+This loop and the equations in cells.py are what the fused backends must reproduce.
+"""
+
+import torch
+from torch import Tensor
+
+from asr.recurrent.cells import Cell, CellOptions, Noise, State, Weights, input_gates
+
+
+def reverse_within_lengths(x: Tensor, lengths: Tensor) -> Tensor:
+    """Reverse each utterance's own frames and leave its padding where it is.
+
+    Arguments: x (batch, frame, ...), lengths (batch,) int64. The operation is its own inverse.
+    """
+    frame = torch.arange(x.shape[1], device=x.device)
+    mirrored = lengths.to(x.device).unsqueeze(1) - 1 - frame
+    index = torch.where(mirrored >= 0, mirrored, frame)
+    return x.gather(1, index.reshape(*index.shape, *[1] * (x.dim() - 2)).expand_as(x))
+
+
+def run_direction(
+    cell: Cell,
+    options: CellOptions,
+    x: Tensor,
+    lengths: Tensor,
+    state: State,
+    weights: Weights,
+    noise: Noise,
+    reverse: bool,
+) -> tuple[Tensor, State]:
+    """Run one direction of one layer.
+
+    Arguments: x (batch, frame, input); lengths (batch,) int64, zero allowed; state: h (batch, output) and, for the
+    LSTM family, c (batch, hidden). With `reverse` each utterance is read from its own last frame.
+    Returns y (batch, frame, output), zero past each length, and the state after each utterance's last step.
+    """
+    if reverse:
+        x = reverse_within_lengths(x, lengths)
+    gates_x = input_gates(x, weights, options)
+    lengths = lengths.to(x.device)
+    outputs = []
+    for t in range(x.shape[1]):
+        inside = (t < lengths).unsqueeze(1)
+        new = cell.step(gates_x[:, t], state, weights, options, noise.recurrent)
+        new = tuple(
+            _zoneout(share, t, old, value)
+            for share, old, value in zip((noise.zoneout_hidden, noise.zoneout_cell), state, new, strict=False)
+        )
+        state = tuple(torch.where(inside, value, old) for value, old in zip(new, state, strict=True))
+        outputs.append(torch.where(inside, state[0], 0.0))
+    y = torch.stack(outputs, 1) if outputs else x.new_zeros(x.shape[0], 0, options.output_size)
+    return (reverse_within_lengths(y, lengths) if reverse else y), state
+
+
+def _zoneout(share: Tensor | float, t: int, old: Tensor, new: Tensor) -> Tensor:
+    """Keep `share` of the previous state (Krueger et al. 2017)."""
+    if isinstance(share, float):
+        return new if share == 0.0 else share * old + (1 - share) * new
+    return torch.where(share[:, t].bool(), old, new)
