@@ -144,14 +144,18 @@ def gru_step(gates_x: Tensor, state: State, w: Weights, options: CellOptions, ma
         n = torch.tanh(x_n + r * h_n)
     else:
         size = options.hidden_size
-        bias_rz, bias_n = (None, None) if w.bias_hh is None else (w.bias_hh[: 2 * size], w.bias_hh[2 * size :])
+        bias_rz, bias_n = (
+            (None, None) if w.bias_hh is None else (w.bias_hh[: 2 * size], w.bias_hh[2 * size :])
+        )
         h_r, h_z = F.linear(h_in, w.weight_hh[: 2 * size], bias_rz).chunk(2, -1)
         r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
         n = torch.tanh(x_n + F.linear(r * h_in, w.weight_hh[2 * size :], bias_n))
     return ((1 - z) * n + z * h,)
 
 
-def rnn_tanh_step(gates_x: Tensor, state: State, w: Weights, options: CellOptions, mask: Tensor | None) -> State:
+def rnn_tanh_step(
+    gates_x: Tensor, state: State, w: Weights, options: CellOptions, mask: Tensor | None
+) -> State:
     """Simple recurrent network (Elman 1990): h' = tanh(W_ih x_t + b_ih + W_hh h + b_hh)."""
     return (torch.tanh(gates_x + recurrent_gates(state[0], w, options, mask)),)
 

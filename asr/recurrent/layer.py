@@ -5,10 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from asr.recurrent import reference
+from asr.recurrent import dispatch
 from asr.recurrent.cells import CELLS, CellOptions, Noise, State, Weights
-
-BACKENDS = ("auto", "reference", "fused")
 
 
 class RecurrentLayer(nn.Module):
@@ -66,8 +64,8 @@ class RecurrentLayer(nn.Module):
         super().__init__()
         if cell not in CELLS:
             raise ValueError(f"unknown cell {cell!r}; there are {', '.join(CELLS)}")
-        if backend not in BACKENDS:
-            raise ValueError(f"unknown backend {backend!r}; there are {', '.join(BACKENDS)}")
+        if backend not in dispatch.BACKENDS:
+            raise ValueError(f"unknown backend {backend!r}; there are {', '.join(dispatch.BACKENDS)}")
         self.cell_name = cell
         self.cell = CELLS[cell]
         if (proj_size or layer_norm or cell_clip or zoneout_cell) and not self.cell.lstm_family:
@@ -89,7 +87,9 @@ class RecurrentLayer(nn.Module):
         self.backend = backend
         for suffix in self._suffixes:
             for name, shape in self._shapes(bias).items():
-                self.register_parameter(name + suffix, None if shape is None else nn.Parameter(torch.empty(shape)))
+                self.register_parameter(
+                    name + suffix, None if shape is None else nn.Parameter(torch.empty(shape))
+                )
         self.reset_parameters(init, forget_bias)
 
     @property
@@ -180,22 +180,10 @@ class RecurrentLayer(nn.Module):
             state = (state,)
         if self.training and self.input_dropout:
             x = x * nn.functional.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.input_dropout)
-        outputs, finals = [], []
-        for direction, suffix in enumerate(self._suffixes):
-            y, final = reference.run_direction(
-                self.cell,
-                self.options,
-                x,
-                lengths,
-                tuple(s[direction] for s in state),
-                self.weights(suffix),
-                self.draw_noise(x),
-                reverse=direction == 1,
-            )
-            outputs.append(y)
-            finals.append(final)
-        final = tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
-        return torch.cat(outputs, -1), final if self.cell.lstm_family else final[0]
+        weights = [self.weights(suffix) for suffix in self._suffixes]
+        noise = [self.draw_noise(x) for _ in weights]
+        y, final = dispatch.run(self.backend, self.cell_name, self.options, x, lengths, state, weights, noise)
+        return y, final if self.cell.lstm_family else final[0]
 
     def extra_repr(self) -> str:
         """Sizes and cell, as print(layer) shows them."""

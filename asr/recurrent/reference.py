@@ -6,7 +6,33 @@ This loop and the equations in cells.py are what the fused backends must reprodu
 import torch
 from torch import Tensor
 
-from asr.recurrent.cells import Cell, CellOptions, Noise, State, Weights, input_gates
+from asr.recurrent.cells import CELLS, Cell, CellOptions, Noise, State, Weights, input_gates
+
+
+def run(
+    cell_name: str,
+    options: CellOptions,
+    x: Tensor,
+    lengths: Tensor,
+    state: State,
+    weights: list[Weights],
+    noise: list[Noise],
+) -> tuple[Tensor, State]:
+    """Run every direction of one layer: the boundary that each backend has.
+
+    Arguments: x (batch, frame, input); lengths (batch,) int64; state: h (direction, batch, output) and, for the LSTM
+    family, c (direction, batch, hidden); weights and noise: one item a direction, the second one read in reverse.
+    Returns y (batch, frame, direction * output), zero past each length, and the final state shaped as `state`.
+    """
+    outputs, finals = [], []
+    for direction, (own_weights, own_noise) in enumerate(zip(weights, noise, strict=True)):
+        own_state = tuple(part[direction] for part in state)
+        y, final = run_direction(
+            CELLS[cell_name], options, x, lengths, own_state, own_weights, own_noise, reverse=direction == 1
+        )
+        outputs.append(y)
+        finals.append(final)
+    return torch.cat(outputs, -1), tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
 
 def reverse_within_lengths(x: Tensor, lengths: Tensor) -> Tensor:

@@ -1,0 +1,57 @@
+"""Choose who computes a layer: the reference, or the fused kernels of the tensor's device.
+
+A fused backend is a module with two functions:
+    refusal(cell_name, options, x, weights, noise) -> str | None   why it cannot run this, or None if it can
+    run(cell_name, options, x, lengths, state, weights, noise) -> (y, state)   as `reference.run`
+"""
+
+import importlib
+import importlib.util
+from types import ModuleType
+
+from torch import Tensor
+
+from asr.errors import BackendError
+from asr.recurrent import reference
+from asr.recurrent.cells import CellOptions, Noise, State, Weights
+
+BACKENDS = ("auto", "reference", "fused")
+FUSED_MODULES = {"cpu": "asr.recurrent.cpu_backend", "cuda": "asr.recurrent.triton_backend"}
+
+
+def run(
+    backend: str,
+    cell_name: str,
+    options: CellOptions,
+    x: Tensor,
+    lengths: Tensor,
+    state: State,
+    weights: list[Weights],
+    noise: list[Noise],
+) -> tuple[Tensor, State]:
+    """Run one layer, every direction, with `backend`; see `reference.run` for the shapes.
+
+    "auto" takes the fused kernels where they can run this layer and the reference elsewhere; "fused" raises
+    BackendError, naming what is in the way.
+    """
+    module = reference
+    if backend != "reference":
+        fused = fused_module(x.device.type)
+        reason = (
+            f"there are no fused kernels for device {x.device.type!r}"
+            if fused is None
+            else fused.refusal(cell_name, options, x, weights, noise)
+        )
+        if reason is None and fused is not None:
+            module = fused
+        elif backend == "fused":
+            raise BackendError(f"backend 'fused' cannot run this layer: {reason}; use 'auto' or 'reference'")
+    return module.run(cell_name, options, x, lengths, state, weights, noise)
+
+
+def fused_module(device_type: str) -> ModuleType | None:
+    """Give the module with the fused kernels for a device, None where there is none."""
+    name = FUSED_MODULES.get(device_type)
+    if name is None or importlib.util.find_spec(name) is None:
+        return None
+    return importlib.import_module(name)
