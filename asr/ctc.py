@@ -1,0 +1,78 @@
+"""Connectionist temporal classification (Graves et al. 2006), with the checks that keep infinities out of training."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from asr.errors import AlignmentError
+
+BLANK = 0
+
+
+def frames_needed(tokens: Tensor, token_lengths: Tensor) -> Tensor:
+    """Give the fewest frames that can spell each target: its tokens, and a blank between equal neighbours.
+
+    Arguments: tokens (batch, token) int64; token_lengths (batch,) int64. Returns (batch,) int64.
+
+    >>> frames_needed(torch.tensor([[3, 3, 4], [5, 0, 0]]), torch.tensor([3, 1]))
+    tensor([4, 1])
+    """
+    position = torch.arange(1, tokens.shape[1], device=tokens.device)
+    repeated = (tokens[:, 1:] == tokens[:, :-1]) & (position < token_lengths.unsqueeze(1))
+    return token_lengths + repeated.sum(1)
+
+
+def unalignable(lengths: Tensor, tokens: Tensor, token_lengths: Tensor) -> dict[int, str]:
+    """Say which utterances of a batch CTC cannot learn from, and why.
+
+    Arguments: lengths (batch,) frames of logits; tokens (batch, token) and token_lengths (batch,), all int64.
+    Returns {index in the batch: reason}, empty when all is well.
+    """
+    needed = frames_needed(tokens, token_lengths).tolist()
+    reasons = {}
+    for index, (frames, count, least) in enumerate(
+        zip(lengths.tolist(), token_lengths.tolist(), needed, strict=True)
+    ):
+        if count == 0:
+            reasons[index] = "its transcript is empty"
+        elif least > frames:
+            reasons[index] = (
+                f"its {count} tokens need at least {least} frames of logits but its audio gives {frames}"
+            )
+    return reasons
+
+
+def ctc_loss(
+    logits: Tensor,
+    lengths: Tensor,
+    tokens: Tensor,
+    token_lengths: Tensor,
+    ids: Sequence[str] | None = None,
+) -> Tensor:
+    """CTC loss of a batch in float32: the sum over utterances, divided by the number of target tokens.
+
+    Arguments: logits (batch, frame, token), unnormalised, blank at 0; lengths (batch,) frames of each utterance;
+    tokens (batch, token) int64; token_lengths (batch,); ids name the utterances in errors.
+    Raises AlignmentError that names each utterance with an empty target, with a target longer than its frames allow
+    (repeated tokens need a blank between them), or with non-finite logits or loss.
+    """
+    names = list(ids) if ids is not None else [f"utterance {index} of the batch" for index in range(len(lengths))]
+    reasons = unalignable(lengths, tokens, token_lengths)
+    if reasons:
+        raise AlignmentError(_name_each("CTC cannot align", names, reasons))
+    log_probs = logits.float().log_softmax(-1)
+    losses = F.ctc_loss(
+        log_probs.transpose(0, 1), tokens, lengths, token_lengths, blank=BLANK, reduction="none"
+    )
+    total = losses.sum()
+    if not torch.isfinite(total):
+        faulty = (~torch.isfinite(losses)).nonzero().flatten().tolist()
+        reasons = {index: f"its loss is {losses[index].item()}" for index in faulty}
+        raise AlignmentError(_name_each("the CTC loss is not finite", names, reasons))
+    return total / token_lengths.sum()
+
+
+def _name_each(what: str, names: list[str], reasons: dict[int, str]) -> str:
+    return f"{what}: " + "; ".join(f"{names[index]}: {reason}" for index, reason in reasons.items())

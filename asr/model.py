@@ -1,0 +1,225 @@
+"""The acoustic model, top to bottom: log-mel frames -> convolutions -> bidirectional recurrent stack -> logits.
+
+Lengths travel beside every padded tensor, and everything past an utterance's own length is kept at zero, so that the
+result for an utterance does not depend on what else is in its batch.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from asr.errors import ConfigError
+from asr.recurrent import RecurrentLayer
+
+
+@dataclass(frozen=True)
+class FrontEndConfig:
+    """Convolutions over time and mel, one entry a layer.
+
+    Attributes:
+        channels: output channels.
+        kernel_sizes: (time, mel) extent of the kernels in frames and mel bands, odd.
+        strides: (time, mel) steps; the product of the time steps is the subsampling, 2 or 4 as a rule.
+        norm: "batch" normalises a channel over the batch's valid frames (its running mean when evaluating),
+            "layer" each frame over channels and mel bands, "none" leaves them.
+        dropout: share of whole channels dropped after each layer.
+    """
+
+    channels: tuple[int, ...] = (32, 32)
+    kernel_sizes: tuple[tuple[int, int], ...] = ((3, 3), (3, 3))
+    strides: tuple[tuple[int, int], ...] = ((2, 2), (2, 2))
+    norm: Literal["batch", "layer", "none"] = "batch"
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        if not len(self.channels) == len(self.kernel_sizes) == len(self.strides):
+            raise ConfigError(
+                f"model.front_end has {len(self.channels)} channels, {len(self.kernel_sizes)} kernel_sizes and "
+                f"{len(self.strides)} strides; give one of each for every convolution"
+            )
+        if any(size % 2 == 0 for kernel in self.kernel_sizes for size in kernel):
+            raise ConfigError(f"model.front_end.kernel_sizes must be odd, got {self.kernel_sizes}")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the acoustic model.
+
+    Attributes:
+        front_end: the convolutions.
+        cell: recurrent cell: lstm, peephole, cifg, cifg_peephole, gru or rnn_tanh.
+        layers: recurrent layers.
+        hidden_size: units a direction.
+        proj_size: width each direction's output is projected to, 0 for none (LSTM family).
+        bidirectional: read each utterance in both directions; False for streaming models.
+        layer_norm: layer normalisation inside the cell (LSTM family without peepholes).
+        norm: normalisation before each recurrent layer and before the output: "layer" or "none".
+        dropout: dropout before each recurrent layer and before the output.
+        recurrent_dropout: variational dropout on the recurrent connections, one mask an utterance.
+        weight_dropout: DropConnect on the recurrent weights.
+        zoneout: probability that a unit keeps its hidden and cell state.
+        backend: how the recurrent layers are computed: auto, reference or fused.
+    """
+
+    front_end: FrontEndConfig = field(default_factory=FrontEndConfig)
+    cell: str = "lstm"
+    layers: int = 3
+    hidden_size: int = 320
+    proj_size: int = 0
+    bidirectional: bool = True
+    layer_norm: bool = False
+    norm: Literal["layer", "none"] = "layer"
+    dropout: float = 0.1
+    recurrent_dropout: float = 0.0
+    weight_dropout: float = 0.0
+    zoneout: float = 0.0
+    backend: Literal["auto", "reference", "fused"] = "auto"
+
+
+def mask_padding(values: Tensor, lengths: Tensor) -> Tensor:
+    """Set everything past each utterance's length to zero.
+
+    Arguments: values (batch, ..., frame, feature) with frames on the last axis but one; lengths (batch,) int64.
+    """
+    inside = torch.arange(values.shape[-2], device=values.device) < lengths.to(values.device).unsqueeze(1)
+    return values.masked_fill(~inside.reshape(len(lengths), *[1] * (values.dim() - 3), -1, 1), 0.0)
+
+
+class ConvLayer(nn.Module):
+    """Convolution over time and mel, normalisation, ReLU; padding stays zero before and after."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels: int,
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        mels: int,
+        norm: str,
+        dropout: float,
+    ):
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+        padding = (kernel[0] // 2, kernel[1] // 2)
+        self.conv = nn.Conv2d(channels_in, channels, kernel, stride, padding, bias=norm == "none")
+        self.mels = (mels + 2 * padding[1] - kernel[1]) // stride[1] + 1
+        self.batch_norm = nn.BatchNorm1d(channels) if norm == "batch" else None
+        self.layer_norm = nn.LayerNorm([channels, self.mels]) if norm == "layer" else None
+        self.dropout = nn.Dropout2d(dropout)
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """Frames after this convolution: ceil(lengths / time stride)."""
+        return torch.div(lengths + self.stride[0] - 1, self.stride[0], rounding_mode="floor")
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """x (batch, channel, frame, mel), zero past lengths -> the same, subsampled."""
+        x = self.conv(x)
+        lengths = self.output_lengths(lengths)
+        if self.batch_norm is not None:
+            x = self._normalise_valid_frames(x, lengths, self.batch_norm)
+        elif self.layer_norm is not None:
+            x = self.layer_norm(x.transpose(1, 2)).transpose(1, 2)
+        return mask_padding(self.dropout(torch.relu(x)), lengths), lengths
+
+    @staticmethod
+    def _normalise_valid_frames(x: Tensor, lengths: Tensor, norm: nn.BatchNorm1d) -> Tensor:
+        """Batch normalisation (Ioffe & Szegedy 2015) whose statistics leave the padding out."""
+        if not norm.training:  # an affine map of each channel by the running statistics
+            scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+            return x * scale[:, None, None] + (norm.bias - norm.running_mean * scale)[:, None, None]
+        inside = torch.arange(x.shape[2], device=x.device) < lengths.to(x.device).unsqueeze(1)
+        frames = x.transpose(1, 2)  # (batch, frame, channel, mel)
+        normalised = torch.zeros_like(frames)
+        normalised[inside] = norm(frames[inside])  # (valid frame, channel, mel)
+        return normalised.transpose(1, 2)
+
+
+class ConvFrontEnd(nn.Module):
+    """Stack of ConvLayers: (batch, frame, mel) -> (batch, frame / subsampling, channel * mel)."""
+
+    def __init__(self, config: FrontEndConfig, n_mels: int):
+        super().__init__()
+        self.layers = nn.ModuleList()
+        channels_in, mels = 1, n_mels
+        for channels, kernel, stride in zip(
+            config.channels, config.kernel_sizes, config.strides, strict=True
+        ):
+            layer = ConvLayer(channels_in, channels, kernel, stride, mels, config.norm, config.dropout)
+            self.layers.append(layer)
+            channels_in, mels = channels, layer.mels
+        self.output_size = channels_in * mels
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """Frames that leave the front end for utterances of `lengths` frames, int64."""
+        for layer in self.layers:
+            lengths = layer.output_lengths(lengths)
+        return lengths
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """features (batch, frame, mel) -> (batch, frame', channel * mel) and their lengths."""
+        x = mask_padding(features, lengths).unsqueeze(1)
+        for layer in self.layers:
+            x, lengths = layer(x, lengths)
+        return x.transpose(1, 2).flatten(2), lengths
+
+
+class AcousticModel(nn.Module):
+    """Convolutional front end, recurrent stack and linear output over the tokens; blank is token 0.
+
+    Arguments: config; n_mels mel bands a frame; vocab_size tokens, blank included.
+
+    >>> model = AcousticModel(ModelConfig(layers=2, hidden_size=16), n_mels=80, vocab_size=29)
+    >>> logits, lengths = model(torch.randn(2, 100, 80), torch.tensor([100, 61]))
+    >>> logits.shape, lengths
+    (torch.Size([2, 25, 29]), tensor([25, 16]))
+    """
+
+    def __init__(self, config: ModelConfig, n_mels: int, vocab_size: int):
+        super().__init__()
+        self.config = config
+        self.front_end = ConvFrontEnd(config.front_end, n_mels)
+        self.norms = nn.ModuleList()
+        self.recurrent = nn.ModuleList()
+        size = self.front_end.output_size
+        for _ in range(config.layers):
+            self.norms.append(nn.LayerNorm(size) if config.norm == "layer" else nn.Identity())
+            layer = RecurrentLayer(
+                config.cell,
+                size,
+                config.hidden_size,
+                proj_size=config.proj_size,
+                bidirectional=config.bidirectional,
+                layer_norm=config.layer_norm,
+                recurrent_dropout=config.recurrent_dropout,
+                weight_dropout=config.weight_dropout,
+                zoneout_hidden=config.zoneout,
+                zoneout_cell=config.zoneout if config.cell not in ("gru", "rnn_tanh") else 0.0,
+                backend=config.backend,
+            )
+            self.recurrent.append(layer)
+            size = layer.output_size * (2 if config.bidirectional else 1)
+        self.norms.append(nn.LayerNorm(size) if config.norm == "layer" else nn.Identity())
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = nn.Linear(size, vocab_size)
+
+    @property
+    def subsampling(self) -> int:
+        """Feature frames for one frame of logits."""
+        return int(torch.tensor([layer.stride[0] for layer in self.front_end.layers]).prod())
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """Frames of logits for utterances of `lengths` feature frames, int64."""
+        return self.front_end.output_lengths(lengths)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Score every token at every frame.
+
+        Arguments: features (batch, frame, mel) float32; lengths (batch,) int64, frames of each utterance.
+        Returns logits (batch, frame', token) and their lengths; logits past a length mean nothing.
+        """
+        x, lengths = self.front_end(features, lengths)
+        for norm, layer in zip(self.norms, self.recurrent, strict=False):
+            x, _ = layer(self.dropout(norm(x)), lengths)
+        return self.output(self.dropout(self.norms[-1](x))), lengths
