@@ -1,1 +1,33 @@
-"""Speech recognition with convolutions, LSTMs and CTC."""
+"""Speech recognition with convolutions, LSTMs and CTC: train, understand and ship.
+
+    import asr
+    model = asr.load("runs/an4/bundle")
+    print(model.transcribe("speech.wav").text)
+
+Nothing heavy is imported until it is used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from asr.scoring import ErrorReport, score
+    from asr.transcribe import Recogniser, Transcript, load
+
+_HOMES = {
+    "load": "asr.transcribe",
+    "Recogniser": "asr.transcribe",
+    "Transcript": "asr.transcribe",
+    "score": "asr.scoring",
+    "ErrorReport": "asr.scoring",
+}
+__all__ = ["ErrorReport", "Recogniser", "Transcript", "__version__", "load", "score"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'asr' has no attribute {name!r}")

@@ -1,0 +1,61 @@
+# `make demo` and `make test` create the environment they need in .venv; only Python 3.11+ and make are asked for.
+# TORCH=cpu takes PyTorch's CPU-only builds, a tenth of the size, from PyTorch's own index.
+PYTHON ?= python3
+TORCH ?= default
+VENV := .venv
+BIN := $(VENV)/bin
+UV = $(shell command -v uv 2>/dev/null || echo $(VENV).uv/bin/uv)
+STAMP := $(VENV)/.installed-$(TORCH)
+
+.PHONY: demo test test-all lint lock bundle clean help
+
+help:
+	@echo 'make demo      train a small recogniser on speech it makes itself, say its WER, transcribe a file'
+	@echo 'make test      run the tests'
+	@echo 'make test-all  run the slow ones too'
+	@echo 'make lint      check style, types and the direction of imports'
+	@echo 'make lock      resolve the dependencies anew into requirements.lock'
+	@echo 'make clean     remove the environment and what demo wrote'
+
+demo: $(STAMP)
+	$(BIN)/python recipes/digits/synthesise.py --output-dir data/digits
+	$(BIN)/asr train --config recipes/digits/config.yaml --overwrite
+	$(BIN)/asr evaluate --model runs/digits/bundle --manifest data/digits/cuts_test.jsonl.gz --worst 3
+	$(BIN)/python recipes/digits/synthesise.py --one data/digits/example.wav --text "four zero seven nine"
+	$(BIN)/asr transcribe data/digits/example.wav --model runs/digits/bundle
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -m 'not gpu'
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+lock: $(VENV).uv/ready
+	$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url -o requirements.lock
+
+# uv from the PATH or, where there is none, from PyPI into an environment of its own.
+$(VENV).uv/ready:
+	@command -v uv >/dev/null 2>&1 || { $(PYTHON) -m venv $(VENV).uv && $(VENV).uv/bin/pip install -q uv; }
+	@mkdir -p $(VENV).uv && touch $@
+
+# With TORCH=cpu the lock's versions hold but not its hashes, which are those of the default builds.
+$(STAMP): pyproject.toml requirements.lock | $(VENV).uv/ready
+	test -x $(BIN)/python || $(UV) venv -q --python $(PYTHON) $(VENV)
+ifeq ($(TORCH),cpu)
+	sed -e '/--hash/d' -e 's/ \\$$//' -e '/^\(nvidia\|cuda\|triton\)/d' requirements.lock > $(VENV)/versions.txt
+	$(UV) pip install -q --python $(BIN)/python --torch-backend cpu -r $(VENV)/versions.txt
+else
+	$(UV) pip install -q --python $(BIN)/python --require-hashes -r requirements.lock
+endif
+	$(UV) pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV).uv data/digits runs/digits

@@ -1,0 +1,125 @@
+"""Parse the command's name, import its module, run it, and turn a user's errors into one clear message."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from asr import __version__
+from asr.errors import AsrError
+
+# name: (module with add_arguments(parser) and run(arguments) -> exit status, one line of help)
+COMMANDS = {
+    "prepare": ("asr.cli.prepare", "turn a corpus, or any folder of audio, into manifests to train on"),
+    "train": ("asr.cli.train", "train a recogniser from a configuration"),
+    "transcribe": ("asr.cli.transcribe", "turn audio files into text"),
+    "evaluate": ("asr.cli.evaluate", "say the word error rate of a model on a manifest"),
+    "score": ("asr.cli.score", "score any system's transcripts against references"),
+    "compare": ("asr.cli.compare", "say which of two systems is better, and whether the difference is significant"),
+}
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2  # as argparse
+EXIT_INTERRUPTED = 130  # as a shell reports SIGINT
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `asr ARGUMENTS...` and return its exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    argv = [argument for argument in argv if argument != "--debug"]
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if argv else EXIT_USAGE
+    if argv[0] == "--version":
+        print(f"asr {__version__}")
+        return 0
+    if argv[0] not in COMMANDS:
+        print(f"asr: there is no command {argv[0]!r}{_nearest(argv[0])}; see `asr --help`", file=sys.stderr)
+        return EXIT_USAGE
+    try:
+        return _run(argv[0], argv[1:])
+    except AsrError as error:
+        return _report(f"asr {argv[0]}: {error}", EXIT_ERROR, debug)
+    except KeyboardInterrupt:
+        return _report(f"asr {argv[0]}: interrupted", EXIT_INTERRUPTED, debug)
+    except BrokenPipeError:  # the reader of our output went away, as in `asr ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+    except ModuleNotFoundError as error:
+        extra = _extra_of(error.name)
+        if extra is None:
+            raise
+        return _report(
+            f"asr {argv[0]}: needs the package {error.name}; pip install 'asr[{extra}]'", EXIT_ERROR, debug
+        )
+
+
+def _run(name: str, argv: Sequence[str]) -> int:
+    module_name, summary = COMMANDS[name]
+    command = importlib.import_module(module_name)
+    parser = argparse.ArgumentParser(
+        f"asr {name}",
+        description=command.__doc__ or summary,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="--debug shows the traceback of an error.",
+    )
+    command.add_arguments(parser)
+    if getattr(command, "TAKES_CONFIGURATION", False):
+        arguments, arguments.configuration = parser.parse_known_args(argv)
+    else:
+        arguments = parser.parse_args(argv)
+    return command.run(arguments)
+
+
+def _report(message: str, status: int, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    print(message, file=sys.stderr)
+    return status
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: asr COMMAND [ARGUMENTS...]",
+            "",
+            "Train, understand and ship CNN + LSTM + CTC speech recognisers.",
+            "",
+            *lines,
+            "",
+            "`asr COMMAND --help` explains a command; --version says this one; --debug shows an error's traceback.",
+        ]
+    )
+
+
+def _nearest(name: str) -> str:
+    import difflib
+
+    nearest = difflib.get_close_matches(name, COMMANDS, 1)
+    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
+
+
+def _extra_of(package: str | None) -> str | None:
+    """Name the extra that brings an optional package; None where the package is none of ours."""
+    import re
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        requirements = requires("asr") or []
+    except PackageNotFoundError:
+        return None
+    for requirement in requirements:
+        found = re.match(r"([\w-]+).*extra == ['\"]([\w-]+)['\"]", requirement)
+        if found and package and found[1].replace("-", "_").lower() == package.split(".")[0].lower():
+            return found[2]
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Turn a corpus, or any folder of audio, into manifests to train on.
+
+  asr prepare an4 --corpus-dir /data/an4 --output-dir data/an4
+  asr prepare manifest /data/my_recordings --output-dir data/mine
+  asr prepare --list
+
+`manifest` takes NeMo's JSON lines (.json, .jsonl), a CSV or TSV with a header, a Kaldi data folder, or a folder of
+audio with same-named .txt files. Written are cuts_train.jsonl.gz, cuts_dev.jsonl.gz and, where the corpus has one,
+cuts_test.jsonl.gz. Audio that cannot be read is left out and named at the end; the exit status is then 1.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable
+
+MOST_PROBLEMS_SHOWN = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `asr prepare` takes."""
+    parser.add_argument("corpus", nargs="?", help="a corpus of --list, or `manifest`")
+    parser.add_argument("source", nargs="?", help="with `manifest`: the file or folder to read")
+    parser.add_argument("--list", action="store_true", help="say which corpora are known, and exit")
+    parser.add_argument("--corpus-dir", metavar="DIR", help="the corpus, in the layout in which it is published")
+    parser.add_argument("--output-dir", metavar="DIR", help="where the manifests go")
+    parser.add_argument(
+        "--split", default="train", metavar="NAME", help="with `manifest`: write cuts_NAME.jsonl.gz (default train)"
+    )
+    parser.add_argument(
+        "--dev-speakers",
+        nargs="+",
+        metavar="SPEAKER",
+        help="hold out these speakers for development, where the corpus has no dev split",
+    )
+    parser.add_argument(
+        "--dev-fraction",
+        type=_fraction,
+        default=0.1,
+        metavar="SHARE",
+        help="or draw this share of the speakers (of the utterances where speakers are unknown); 0 for none "
+        "(default 0.1)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of that draw (default 0)")
+    parser.add_argument("--language", help="with `manifest`: the language to note where none is given")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the manifests, print a summary, and return the exit status."""
+    from asr.data.corpora import CORPORA, prepare, prepare_manifest
+    from asr.data.manifests import summary
+    from asr.errors import ConfigError
+
+    if arguments.list:
+        print(f"{'':16} {'hours':>8}  {'licence':18} ")
+        for name, corpus in CORPORA.items():
+            print(f"{name:16} {corpus.hours:>8}  {corpus.licence:18} {corpus.about}")
+        return 0
+    is_manifest = arguments.corpus == "manifest"
+    source = arguments.source if is_manifest else arguments.corpus_dir
+    if arguments.corpus is None or source is None or arguments.output_dir is None:
+        raise ConfigError(
+            "expected `asr prepare manifest SOURCE --output-dir DIR` or "
+            "`asr prepare CORPUS --corpus-dir DIR --output-dir DIR`; `asr prepare --list` names the corpora"
+        )
+    if not is_manifest and arguments.source is not None:
+        raise ConfigError(f"give the folder of {arguments.corpus} as --corpus-dir {arguments.source}")
+    options = {
+        "dev_speakers": arguments.dev_speakers,
+        "dev_fraction": arguments.dev_fraction,
+        "seed": arguments.seed,
+        "progress": _progress,
+    }
+    if is_manifest:
+        preparation = prepare_manifest(
+            source, arguments.output_dir, split=arguments.split, language=arguments.language, **options
+        )
+    else:
+        preparation = prepare(arguments.corpus, source, arguments.output_dir, **options)
+    print(summary(preparation.splits))
+    for note in preparation.notes:
+        print(note)
+    print("written: " + ", ".join(f"{arguments.output_dir}/cuts_{name}.jsonl.gz" for name in preparation.splits))
+    return _report(preparation.problems)
+
+
+def _report(problems: list[str]) -> int:
+    if not problems:
+        return 0
+    print(f"{len(problems)} left out:", file=sys.stderr)
+    for problem in problems[:MOST_PROBLEMS_SHOWN]:
+        print(f"  {problem}", file=sys.stderr)
+    if len(problems) > MOST_PROBLEMS_SHOWN:
+        print(f"  and {len(problems) - MOST_PROBLEMS_SHOWN} more", file=sys.stderr)
+    return 1
+
+
+def _progress(files: Iterable) -> Iterable:
+    from tqdm import tqdm
+
+    return tqdm(files, desc="reading headers", unit=" files", delay=1, leave=False, disable=None)
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share; expected a number from 0 to below 1")
+    return value

@@ -1,0 +1,32 @@
+"""Train a recogniser from a configuration.
+
+  asr train --config recipes/an4/config.yaml
+  asr train --config recipes/an4/config.yaml --model.hidden_size 512 --run.folder runs/wide
+  asr train --config recipes/an4/config.yaml --resume        go on where the run stopped
+
+Every key of the configuration is also an option; `asr train --print-config` shows them all with their defaults.
+"""
+
+import argparse
+
+TAKES_CONFIGURATION = True  # what argparse does not know is the configuration's
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what is no part of the configuration."""
+    parser.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
+    parser.add_argument("--overwrite", action="store_true", help="remove what the run folder holds and begin anew")
+    parser.add_argument("--print-config", action="store_true", help="print every key in force and exit")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train; 1 if it was interrupted or left utterances out because they could not be read."""
+    from asr.training.config import config_text, read_config
+
+    config = read_config(arguments.configuration)
+    if arguments.print_config:
+        print(config_text(config), end="")
+        return 0
+    from asr.training.train import train
+
+    return train(config, resume=arguments.resume, overwrite=arguments.overwrite)

@@ -1,0 +1,216 @@
+"""The configuration of a training run: dataclasses, read from YAML and from `--any.key value`."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from asr.errors import ConfigError
+from asr.features import FeatureConfig, SpecAugmentConfig
+from asr.model import ModelConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to train on.
+
+    Attributes:
+        train: manifests of cuts, as `asr prepare` writes them.
+        dev: manifests to measure the WER on after each epoch; other speakers than those of `train`.
+        batch_seconds: seconds of audio in a batch, padding included.
+        max_batch_size: most utterances in a batch.
+        min_seconds, max_seconds: shorter and longer utterances are left out of training, and reported.
+        speed_perturb: factors of which one is drawn for each utterance and epoch (Ko et al. 2015); () for none.
+        workers: processes that decode audio and compute features while the model trains; 0 for none.
+    """
+
+    train: tuple[str, ...] = ()
+    dev: tuple[str, ...] = ()
+    batch_seconds: float = 120.0
+    max_batch_size: int = 64
+    min_seconds: float = 0.1
+    max_seconds: float = 30.0
+    speed_perturb: tuple[float, ...] = ()
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """How transcripts become tokens.
+
+    Attributes:
+        normaliser: name of the normaliser for references and hypotheses; stored in the bundle.
+        tokenizer: "characters" of the training text, or "bpe" pieces learned from it.
+        vocab_size: pieces of the BPE, blank included.
+    """
+
+    normaliser: str = "basic"
+    tokenizer: Literal["characters", "bpe"] = "characters"
+    vocab_size: int = 256
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (Loshchilov & Hutter 2019) and its schedule.
+
+    Attributes:
+        learning_rate: the highest.
+        weight_decay: decoupled, on matrices only.
+        betas: decay of the first and second moments.
+        schedule: after the warm-up "cosine" or "linear" decay to `final_share`, or "constant".
+        warmup_epochs: epochs of linear rise from zero; fractions allowed.
+        final_share: share of the learning rate at the end.
+        gradient_clip: bound on the gradient's norm, the guard against exploding gradients; 0 for none.
+        accumulate_batches: batches whose gradients make one step.
+        ema: decay of the exponential moving average of the weights that is evaluated and saved; 0 for none.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    betas: tuple[float, float] = (0.9, 0.98)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_epochs: float = 1.0
+    final_share: float = 0.01
+    gradient_clip: float = 1.0
+    accumulate_batches: int = 1
+    ema: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The run itself.
+
+    Attributes:
+        folder: where the run's checkpoints, logs and bundle go.
+        epochs: passes over the training data.
+        max_minutes: stop, as at the end, when this much time has passed; 0 for no limit.
+        seed: of the initial weights, the order of the data and every random choice.
+        accelerator: "auto", "cpu" or "gpu".
+        devices: how many of them; "auto" for all.
+        nodes: machines, each started by torchrun or SLURM.
+        precision: "auto" is bfloat16 on a GPU that has it and float32 elsewhere. The CTC loss is always float32.
+        threads: of the CPU; 0 leaves torch's choice.
+        log_every: steps between the lines of the logs.
+        deterministic: refuse operations whose result may differ from run to run.
+    """
+
+    folder: str = "runs/asr"
+    epochs: int = 50
+    max_minutes: float = 0.0
+    seed: int = 1
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int | Literal["auto"] = "auto"
+    nodes: int = 1
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    threads: int = 0
+    log_every: int = 10
+    deterministic: bool = False
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that `asr train` can be told."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+def configuration_parser() -> Any:
+    """Give the jsonargparse parser whose keys are the fields of TrainConfig."""
+    import jsonargparse
+
+    class Parser(jsonargparse.ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
+            raise ConfigError(_first_lines(str(ex or message)))
+
+    parser = Parser(prog="asr train", exit_on_error=True, default_env=False)
+    parser.add_argument("--config", action="config", help="YAML file; later ones override earlier ones")
+    parser.add_class_arguments(TrainConfig)
+    return parser
+
+
+def read_config(arguments: Sequence[str]) -> TrainConfig:
+    """Read `--config FILE` and `--any.key value` into a TrainConfig.
+
+    Raises ConfigError that names an unknown key, with the nearest valid one, or a value of the wrong type.
+    """
+    parser = configuration_parser()
+    valid = _valid_keys(parser)
+    _refuse_unknown_keys(arguments, valid)
+    parsed = parser.parse_args(list(arguments))
+    config = parser.instantiate_classes(parsed)
+    return TrainConfig(**{name: config[name] for name in TrainConfig.__dataclass_fields__})
+
+
+def config_text(config: TrainConfig) -> str:
+    """Give every value in force as YAML, in the form that `--config` reads."""
+    from dataclasses import asdict
+
+    import yaml
+
+    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _valid_keys(parser: Any) -> set[str]:
+    keys = {key for key in parser.get_defaults().as_flat().__dict__ if key != "config"}
+    return keys | {key.rsplit(".", depth)[0] for key in keys for depth in range(1, key.count(".") + 1)}
+
+
+def _refuse_unknown_keys(arguments: Sequence[str], valid: set[str]) -> None:
+    """Check the keys of the YAML files and the options before the values, to name the nearest valid key."""
+    for position, argument in enumerate(arguments):
+        if not argument.startswith("--"):
+            continue
+        key, _, value = argument[2:].partition("=")
+        if key == "config":
+            path = Path(value or next(iter(arguments[position + 1 :]), ""))
+            for nested in _keys_of(_read_yaml(path)):
+                if nested not in valid:
+                    raise ConfigError(f"{path} has the unknown key {nested!r}{_nearest(nested, valid)}")
+        elif key.rstrip("+") not in valid and key not in ("help", "print_config"):
+            raise ConfigError(f"unknown option --{key}{_nearest(key, valid)}")
+
+
+def _read_yaml(path: Path) -> Any:
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no configuration; expected keys such as data, model, run")
+    return values
+
+
+def _keys_of(values: dict[str, Any], prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in values.items():
+        keys.append(f"{prefix}{key}")
+        if isinstance(value, dict):
+            keys += _keys_of(value, f"{prefix}{key}.")
+    return keys
+
+
+def _nearest(key: str, valid: set[str]) -> str:
+    nearest = difflib.get_close_matches(key, valid, 1, cutoff=0.5)
+    return f"; the nearest valid key is {nearest[0]!r}" if nearest else ""
+
+
+def _first_lines(message: str) -> str:
+    """Keep what a user needs of jsonargparse's message, on one line."""
+    return " ".join(line.strip() for line in message.splitlines() if line.strip())[:400]
