@@ -21,10 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("corpus", nargs="?", help="a corpus of --list, or `manifest`")
     parser.add_argument("source", nargs="?", help="with `manifest`: the file or folder to read")
     parser.add_argument("--list", action="store_true", help="say which corpora are known, and exit")
-    parser.add_argument("--corpus-dir", metavar="DIR", help="the corpus, in the layout in which it is published")
+    parser.add_argument(
+        "--corpus-dir", metavar="DIR", help="the corpus, in the layout in which it is published"
+    )
     parser.add_argument("--output-dir", metavar="DIR", help="where the manifests go")
     parser.add_argument(
-        "--split", default="train", metavar="NAME", help="with `manifest`: write cuts_NAME.jsonl.gz (default train)"
+        "--split",
+        default="train",
+        metavar="NAME",
+        help="with `manifest`: write cuts_NAME.jsonl.gz (default train)",
     )
     parser.add_argument(
         "--dev-speakers",
@@ -79,7 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
     print(summary(preparation.splits))
     for note in preparation.notes:
         print(note)
-    print("written: " + ", ".join(f"{arguments.output_dir}/cuts_{name}.jsonl.gz" for name in preparation.splits))
+    print(
+        "written: " + ", ".join(f"{arguments.output_dir}/cuts_{name}.jsonl.gz" for name in preparation.splits)
+    )
     return _report(preparation.problems)
 
 

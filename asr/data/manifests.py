@@ -1,0 +1,297 @@
+"""Manifests: what is known of a corpus's utterances, as lhotse cuts in `cuts_NAME.jsonl.gz` files."""
+
+import gzip
+import json
+import os
+import random
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import soundfile
+from lhotse import AudioSource, CutSet, MonoCut, MultiCut, Recording, SupervisionSegment
+from lhotse.cut import Cut
+from lhotse.serialization import deserialize_item
+
+from asr.audio import load_audio
+from asr.errors import AudioError, ManifestError
+
+# Headers are read by threads: the time goes to waiting for the disk, and libsndfile runs without the GIL.
+HEADER_THREADS = 8
+# How far a manifest's duration may be from the audio's before it is taken for a part of the file.
+DURATION_TOLERANCE = 0.1  # seconds
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """What a corpus says of one utterance, before its audio has been opened.
+
+    Attributes:
+        id: unique in the corpus.
+        audio: the file.
+        text: the transcript as the corpus has it; normalisation belongs to the model.
+        speaker, gender, language: None where unknown.
+        start: seconds into the file.
+        duration: seconds; None takes the rest of the file.
+    """
+
+    id: str
+    audio: Path
+    text: str
+    speaker: str | None = None
+    gender: str | None = None
+    language: str | None = None
+    start: float = 0.0
+    duration: float | None = None
+
+
+@dataclass
+class Preparation:
+    """The outcome of reading a corpus.
+
+    Attributes:
+        splits: {"train": cuts, ...}
+        problems: what had to be left out, a line for each utterance; the exit status is 1 if there are any.
+        notes: what the user should know of the rest.
+    """
+
+    splits: dict[str, CutSet] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def build_cuts(
+    utterances: Iterable[Utterance], progress: Callable[[Iterable], Iterable] = iter
+) -> tuple[CutSet, list[str]]:
+    """Open every utterance's audio and make its cut. `progress` wraps the loop, as tqdm does.
+
+    Returns the cuts, sorted by id, and a line for each utterance whose audio is missing or unreadable, or whose id
+    is taken.
+    """
+    utterances = sorted(utterances, key=lambda utterance: utterance.id)
+    files = list(dict.fromkeys(utterance.audio for utterance in utterances))
+    with ThreadPoolExecutor(HEADER_THREADS) as pool:
+        recordings = dict(zip(files, progress(pool.map(_open_recording, files)), strict=True))
+    cuts: dict[str, Cut] = {}
+    problems = []
+    for utterance in utterances:
+        recording = recordings[utterance.audio]
+        if isinstance(recording, str):
+            problems.append(f"{utterance.id}: {recording}")
+        elif utterance.id in cuts:
+            problems.append(f"{utterance.id}: a second utterance has this id")
+        elif utterance.start >= recording.duration:
+            problems.append(
+                f"{utterance.id}: starts at {utterance.start} s, after the end of {utterance.audio} "
+                f"({recording.duration:.2f} s)"
+            )
+        else:
+            cuts[utterance.id] = _cut(utterance, recording)
+    return CutSet.from_cuts(cuts.values()), problems
+
+
+def _open_recording(path: Path) -> Recording | str:
+    """Read a file's header; a string says why that failed."""
+    path = path.absolute()
+    if not path.is_file():
+        return f"there is no file {path}"
+    try:
+        header = soundfile.info(path)
+        channels, sample_rate, num_samples = header.channels, header.samplerate, header.frames
+    except soundfile.LibsndfileError:
+        try:  # m4a and the like: only decoding tells their length
+            channels, sample_rate = 1, 16000
+            num_samples = len(load_audio(path, sample_rate))
+        except AudioError as error:
+            return str(error)
+    if num_samples == 0:
+        return f"{path} holds no samples"
+    return Recording(
+        id=path.stem,
+        sources=[AudioSource(type="file", channels=list(range(channels)), source=str(path))],
+        sampling_rate=sample_rate,
+        num_samples=num_samples,
+        duration=num_samples / sample_rate,
+    )
+
+
+def _cut(utterance: Utterance, recording: Recording) -> Cut:
+    left = recording.duration - utterance.start
+    duration = left
+    if utterance.duration is not None and utterance.duration < left - DURATION_TOLERANCE:
+        duration = utterance.duration
+    channel = recording.channel_ids if recording.num_channels > 1 else recording.channel_ids[0]
+    supervision = SupervisionSegment(
+        id=utterance.id,
+        recording_id=recording.id,
+        start=0.0,
+        duration=duration,
+        channel=channel,
+        text=utterance.text,
+        speaker=utterance.speaker,
+        gender=utterance.gender,
+        language=utterance.language,
+    )
+    kind = MultiCut if recording.num_channels > 1 else MonoCut
+    return kind(
+        id=utterance.id,
+        start=utterance.start,
+        duration=duration,
+        channel=channel,
+        recording=recording,
+        supervisions=[supervision],
+    )
+
+
+def speaker_of(cut: Cut) -> str | None:
+    """Give the speaker of a cut's first supervision that names one."""
+    return next((segment.speaker for segment in cut.supervisions if segment.speaker), None)
+
+
+def text_of(cut: Cut) -> str | None:
+    """Join the transcripts of a cut's supervisions; None where there is none at all."""
+    texts = [segment.text for segment in cut.supervisions if segment.text is not None]
+    return " ".join(texts) if texts else None
+
+
+def hold_out(
+    cuts: CutSet, *, speakers: Sequence[str] | None = None, fraction: float = 0.1, seed: int = 0
+) -> tuple[CutSet, CutSet, str]:
+    """Part cuts in two without a speaker on both sides: those to train on and those held out for development.
+
+    Arguments: speakers names those to hold out; else a `fraction` of the speakers is drawn, the same for the same
+    `seed`, leaving out of the draw anyone who alone would make more than twice that fraction of the audio. Utterances
+    are drawn instead where speakers are unknown or too few. Returns (train, dev, a sentence that says what was done).
+    Raises ManifestError for a speaker who is not there or when nothing is left to train on.
+    """
+    seconds: dict[str, float] = {}
+    for cut in cuts:
+        if (speaker := speaker_of(cut)) is not None:
+            seconds[speaker] = seconds.get(speaker, 0.0) + cut.duration
+    if speakers is not None:
+        unknown = sorted(set(speakers) - seconds.keys())
+        if unknown:
+            raise ManifestError(
+                f"no speaker {', '.join(unknown)} to hold out; the corpus has {_shortened(sorted(seconds))}"
+            )
+        held_out = set(speakers)
+    else:
+        held_out = _draw_speakers(seconds, fraction, seed) if all(map(speaker_of, cuts)) else set()
+    if held_out:
+        is_dev = {cut.id for cut in cuts if speaker_of(cut) in held_out}
+        done = f"held out for dev: {len(held_out)} of {len(seconds)} speakers ({', '.join(sorted(held_out))})"
+    else:
+        ids = sorted(cut.id for cut in cuts)
+        is_dev = set(random.Random(seed).sample(ids, round(fraction * len(ids))))
+        why = f"too few speakers ({len(seconds)})" if seconds else "the speakers are unknown"
+        done = f"held out for dev: {len(is_dev)} of {len(ids)} utterances, for {why}"
+    train = CutSet.from_cuts(cut for cut in cuts if cut.id not in is_dev)
+    dev = CutSet.from_cuts(cut for cut in cuts if cut.id in is_dev)
+    if not len(train) or not len(dev):
+        raise ManifestError(
+            f"cannot hold out development utterances: of {len(cuts)} utterances {len(dev)} would be held out; "
+            "give more data or another fraction (0 holds out nothing)"
+        )
+    return train, dev, done
+
+
+def _draw_speakers(seconds: Mapping[str, float], fraction: float, seed: int) -> set[str]:
+    order = sorted(seconds)
+    random.Random(seed).shuffle(order)
+    wanted = max(1, round(fraction * len(order)))
+    room = 2 * fraction * sum(seconds.values())
+    drawn: set[str] = set()
+    for speaker in order:
+        if len(drawn) < wanted and seconds[speaker] <= room:
+            drawn.add(speaker)
+            room -= seconds[speaker]
+    return drawn
+
+
+def write_cuts(cuts: CutSet, output_dir: Path, name: str) -> Path:
+    """Write `cuts_NAME.jsonl.gz`; a file of that name is replaced only by a whole one."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    path = output_dir / f"cuts_{name}.jsonl.gz"
+    partial = output_dir / f".cuts_{name}.partial.jsonl.gz"
+    cuts.to_file(partial)
+    partial.replace(path)
+    return path
+
+
+def load_cuts(path: str | Path) -> CutSet:
+    """Read a manifest of cuts (`.jsonl` or `.jsonl.gz`), as `asr prepare` writes it, into memory.
+
+    Raises ManifestError if the file is missing, holds anything but cuts, is empty, or if none of the audio files that
+    it names exists; a few lost files are the loader's to report.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ManifestError(f"there is no manifest {path}; `asr prepare` writes manifests (cuts_*.jsonl.gz)")
+    cuts = []
+    number = 0
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open() as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    cuts.append(_read_cut(line))
+    except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path} is damaged after line {number}: {error}; prepare it again") from error
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        raise ManifestError(
+            f"line {number} of {path} is not a cut as `asr prepare` writes it; "
+            "`asr prepare manifest` converts NeMo lines, CSV and Kaldi folders"
+        ) from error
+    if not cuts:
+        raise ManifestError(f"the manifest {path} is empty; expected one utterance a line")
+    _check_files(path, cuts)
+    return CutSet.from_cuts(cuts)
+
+
+def _read_cut(line: str) -> Cut:
+    cut = deserialize_item(json.loads(line))
+    if not isinstance(cut, Cut) or not cut.has_recording:
+        raise TypeError("not a cut with audio")
+    return cut
+
+
+def _check_files(path: Path, cuts: Sequence[Cut]) -> None:
+    files = {
+        source.source
+        for cut in cuts
+        if isinstance(cut, MonoCut | MultiCut)
+        for source in cut.recording.sources
+        if source.type == "file"
+    }
+    if files and not any(map(os.path.exists, files)):
+        raise ManifestError(
+            f"none of the {len(files)} audio files that {path} names exists (the first is {min(files)}); "
+            "has the corpus moved? Prepare it again"
+        )
+
+
+def summary(splits: Mapping[str, CutSet]) -> str:
+    """Tabulate splits: utterances, speakers, hours, words, shortest and longest, and the alphabet of each."""
+    lines = [
+        f"{'':12} {'utterances':>10} {'speakers':>8} {'hours':>8} {'words':>9} {'shortest':>9} {'longest':>9}"
+    ]
+    alphabets: dict[str, list[str]] = {}
+    for name, cuts in splits.items():
+        durations = [cut.duration for cut in cuts]
+        speakers = {speaker_of(cut) for cut in cuts} - {None}
+        texts = [text_of(cut) or "" for cut in cuts]
+        words = sum(len(text.split()) for text in texts)
+        lines.append(
+            f"{name:12} {len(durations):10} {len(speakers) or '?':>8} {sum(durations) / 3600:8.2f} {words:9} "
+            f"{min(durations):7.2f} s {max(durations):7.2f} s"
+        )
+        alphabets.setdefault("".join(sorted(set().union(*texts) - {" "})), []).append(name)
+    for alphabet, names in alphabets.items():
+        lines.append(f"alphabet of {', '.join(names)}: {len(alphabet)} symbols and space: {alphabet[:200]}")
+    return "\n".join(lines)
+
+
+def _shortened(names: Sequence[str], most: int = 10) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,242 @@
+"""Readers of the forms in which people keep speech and transcripts: each gives Utterances, and opens no audio."""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from asr.audio import AUDIO_SUFFIXES
+from asr.data.manifests import Utterance
+from asr.errors import ManifestError
+
+# Names under which a table's columns are recognised, the first that is there; upper and lower case are the same.
+AUDIO_COLUMNS = ("audio", "audio_filepath", "audio_path", "path", "file", "filename", "file_name", "wav")
+TEXT_COLUMNS = ("text", "sentence", "transcript", "transcription", "normalized_text")
+SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk")
+GENDER_COLUMNS = ("gender", "sex")
+# Where a table's relative paths start, besides its own folder (Common Voice keeps its audio in clips/).
+TABLE_FOLDERS = (".", "clips", "audio", "wav", "wavs")
+
+
+def read_manifest(source: Path) -> tuple[list[Utterance], list[str]]:
+    """Recognise what `source` is and read it.
+
+    A NeMo manifest (.json, .jsonl), a table (.csv, .tsv), a Kaldi data folder (with wav.scp and text), or a folder of
+    audio with same-named .txt files. Returns the utterances and a line for each entry that had to be left out.
+    Raises ManifestError if it is none of these or says nothing.
+    """
+    if not source.exists():
+        raise ManifestError(f"there is no {source}; expected a manifest file or a folder")
+    if source.is_dir():
+        reader = read_kaldi if (source / "wav.scp").exists() else read_folder
+    elif source.suffix.lower() in (".csv", ".tsv"):
+        reader = read_table
+    elif source.suffix.lower() in (".json", ".jsonl", ".ndjson"):
+        reader = read_nemo
+    else:
+        raise ManifestError(
+            f"{source} is no manifest known here; expected NeMo lines (.json, .jsonl), a table (.csv, .tsv), "
+            "a Kaldi data folder, or a folder of audio with same-named .txt files"
+        )
+    problems: list[str] = []
+    utterances = list(reader(source, problems))
+    if not utterances:
+        raise ManifestError("\n".join([f"{source} holds no utterance that can be used", *problems[:1]]))
+    return utterances, problems
+
+
+def read_nemo(source: Path, problems: list[str]) -> Iterator[Utterance]:
+    """Read JSON lines with audio_filepath and text, optionally offset and duration (seconds), speaker and lang.
+
+    Relative paths start at the manifest's folder. The id is the path; with an offset, the offset in ms follows.
+    """
+    for number, line in enumerate(_lines(source), 1):
+        if not line.strip():
+            continue
+        where = f"line {number} of {source}"
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            raise ManifestError(f"{where} is not JSON; expected NeMo's one JSON object a line") from None
+        if not isinstance(entry, dict) or not isinstance(entry.get("audio_filepath"), str):
+            found = ", ".join(entry) if isinstance(entry, dict) else type(entry).__name__
+            raise ManifestError(f"{where} names no audio_filepath (it has {found})")
+        if not isinstance(entry.get("text"), str):
+            problems.append(f"{where}: no text")
+            continue
+        try:
+            start, duration = _seconds(entry.get("offset")), _seconds(entry.get("duration"))
+        except (TypeError, ValueError):
+            problems.append(f"{where}: offset and duration must be seconds, not negative")
+            continue
+        name = entry["audio_filepath"]
+        yield Utterance(
+            id=_id_of(name) + (f"-{round(1000 * start):08d}" if start is not None else ""),
+            audio=source.parent / name,
+            text=entry["text"],
+            speaker=_name(entry.get("speaker")),
+            gender=_name(entry.get("gender")),
+            language=_name(entry.get("lang")),
+            start=start or 0.0,
+            duration=duration,
+        )
+
+
+def read_kaldi(source: Path, problems: list[str]) -> Iterator[Utterance]:
+    """Read a Kaldi data folder: wav.scp and text, optionally segments, utt2spk and spk2gender.
+
+    Relative paths start at this folder, at one of the two above it, or at the current one. A wav.scp entry that is a
+    command (it ends in `|`) is left out: preparing a corpus runs no command that a file names.
+    """
+    files = _kaldi_table(source / "wav.scp")
+    texts = _kaldi_table(source / "text")
+    speakers = _kaldi_table(source / "utt2spk") if (source / "utt2spk").exists() else {}
+    genders = _kaldi_table(source / "spk2gender") if (source / "spk2gender").exists() else {}
+    if (source / "segments").exists():
+        segments = {id: line.split() for id, line in _kaldi_table(source / "segments").items()}
+    else:
+        segments = {id: [id] for id in files}
+    for id, segment in segments.items():
+        recording, *times = segment if segment else [""]
+        file = files.get(recording)
+        if file is None:
+            problems.append(f"{id}: its recording {recording!r} is not in {source / 'wav.scp'}")
+        elif file.endswith("|"):
+            problems.append(f"{id}: wav.scp gives a command instead of a file, which is not run: {file}")
+        elif id not in texts:
+            problems.append(f"{id}: no transcript in {source / 'text'}")
+        else:
+            try:
+                start, end = map(_seconds, times or (0.0, None))
+                duration = None if end is None or start is None else _seconds(end - start)
+            except (TypeError, ValueError):
+                problems.append(
+                    f"{id}: segments gives {' '.join(times)!r}; expected start and end in seconds"
+                )
+                continue
+            speaker = speakers.get(id)
+            yield Utterance(
+                id=id,
+                audio=_found(file, (source, source.parent, source.parent.parent, Path())),
+                text=texts[id],
+                speaker=speaker,
+                gender=genders.get(speaker or ""),
+                start=start or 0.0,
+                duration=duration,
+            )
+
+
+def read_table(source: Path, problems: list[str]) -> Iterator[Utterance]:
+    """Read a CSV or TSV with a header; AUDIO_COLUMNS, TEXT_COLUMNS, ... name the columns that are recognised.
+
+    Relative paths start at the table's folder or one of its TABLE_FOLDERS. The id is the path without its ending.
+    """
+    lines = _lines(source)
+    header = next(lines, "")
+    if source.suffix.lower() == ".tsv" or "\t" in header:
+        separator, quoting = "\t", csv.QUOTE_NONE  # Common Voice's sentences contain lone quotation marks
+    else:
+        separator, quoting = ";" if header.count(";") > header.count(",") else ",", csv.QUOTE_MINIMAL
+    columns = [
+        name.strip().lower() for name in next(csv.reader([header], delimiter=separator, quoting=quoting), [])
+    ]
+    audio = _column(columns, AUDIO_COLUMNS)
+    text = _column(columns, TEXT_COLUMNS)
+    speaker = _column(columns, SPEAKER_COLUMNS)
+    gender = _column(columns, GENDER_COLUMNS)
+    if audio is None or text is None:
+        missing = "audio" if audio is None else "text"
+        wanted = AUDIO_COLUMNS if audio is None else TEXT_COLUMNS
+        raise ManifestError(
+            f"{source} has no column of {missing}: its header is {', '.join(columns) or 'empty'}; "
+            f"expected one of {', '.join(wanted)}"
+        )
+    folders = [source.parent / folder for folder in TABLE_FOLDERS]
+    rows = csv.reader(lines, delimiter=separator, quoting=quoting)
+    for row in rows:
+        if not row:
+            continue
+        if len(row) != len(columns):
+            problems.append(
+                f"line {rows.line_num + 1} of {source}: {len(row)} fields, but the header has {len(columns)}"
+            )
+            continue
+        yield Utterance(
+            id=_id_of(row[audio]),
+            audio=_found(row[audio], folders),
+            text=row[text],
+            speaker=_name(row[speaker]) if speaker is not None else None,
+            gender=_name(row[gender]) if gender is not None else None,
+        )
+
+
+def read_folder(source: Path, problems: list[str]) -> Iterator[Utterance]:
+    """Read audio files at any depth, each with its transcript in a .txt file of the same name beside it.
+
+    Where all of the audio lies in sub-folders, the name of a file's folder is taken for its speaker.
+    """
+    files = sorted(
+        path for path in source.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file()
+    )
+    if not files:
+        raise ManifestError(
+            f"{source} holds no audio: no file in it ends as audio does (.wav, .flac, .mp3, ...)"
+        )
+    nested = all(path.parent != source for path in files)
+    for path in files:
+        transcript = path.with_suffix(".txt")
+        id = _id_of(str(path.relative_to(source)))
+        if not transcript.is_file():
+            problems.append(f"{id}: there is no transcript {transcript}")
+            continue
+        yield Utterance(
+            id=id,
+            audio=path,
+            text=" ".join(" ".join(_lines(transcript)).split()),
+            speaker="/".join(path.parent.relative_to(source).parts) if nested else None,
+        )
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        # utf-8-sig: spreadsheets put a byte order mark first; newline="": csv's quoted fields hold line ends
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            yield from lines
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    except OSError as error:
+        raise ManifestError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _kaldi_table(path: Path) -> dict[str, str]:
+    """Read lines of a key and a value; an empty value is one too."""
+    pairs = (line.strip().partition(" ") for line in (raw.replace("\t", " ", 1) for raw in _lines(path)))
+    return {key: value.strip() for key, _, value in pairs if key}
+
+
+def _found(name: str, folders: Iterable[Path]) -> Path:
+    """Give the first of folder/name that exists; if none does, the first, so that the report names it."""
+    candidates = [folder / name for folder in folders]
+    return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def _column(columns: list[str], names: Iterable[str]) -> int | None:
+    return next((columns.index(name) for name in names if name in columns), None)
+
+
+def _seconds(value: Any) -> float | None:
+    if value is None:
+        return None
+    seconds = float(value)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError("not a time")
+    return seconds
+
+
+def _name(value: Any) -> str | None:
+    return str(value).strip() or None if value is not None else None
+
+
+def _id_of(name: str) -> str:
+    return str(Path(name).with_suffix("")).lstrip("./")
