@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate; 1 if any utterance could not be read."""
-    from asr.data import load_cuts, read_samples
+    from asr.data import load_cuts
+    from asr.data.loading import read_samples
     from asr.scoring import score
     from asr.text import normalise
     from asr.transcribe import Source, Transcript, load

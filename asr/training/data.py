@@ -3,10 +3,9 @@
 from typing import Any
 
 import lightning as L
-from torch.utils.data import DataLoader
 
 from asr.bundle import Bundle
-from asr.data import make_loader
+from asr.data import Loader, make_loader
 from asr.features import SpecAugment
 from asr.training.config import TrainConfig
 
@@ -18,31 +17,27 @@ class SpeechData(L.LightningDataModule):
         super().__init__()
         self.config = config
         self.bundle = bundle
-        data = config.data
-        self.train_cuts = [cut for cut in train_cuts if data.min_seconds <= cut.duration <= data.max_seconds]
-        self.too_short_or_long = len(train_cuts) - len(self.train_cuts)
         self.dev_cuts = dev_cuts
-
-    @property
-    def train_seconds(self) -> float:
-        """Seconds of speech in an epoch."""
-        return sum(cut.duration for cut in self.train_cuts)
-
-    def train_dataloader(self) -> DataLoader:
-        """Batches of similar length in a new order each epoch, augmented."""
-        config = self.config
-        return self._loader(
-            self.train_cuts,
+        self.train_loader = self._loader(
+            train_cuts,
             spec_augment=SpecAugment(config.spec_augment),
             speed_perturb=config.data.speed_perturb,
+            output_lengths=bundle.model.output_lengths,
+            min_seconds=config.data.min_seconds,
+            max_seconds=config.data.max_seconds,
             shuffle=True,
         )
+        self.dev_loader = self._loader(dev_cuts)
 
-    def val_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> Loader:
+        """Batches of similar length in a new order each epoch, augmented."""
+        return self.train_loader
+
+    def val_dataloader(self) -> Loader:
         """Dev, as it is."""
-        return self._loader(self.dev_cuts, shuffle=False)
+        return self.dev_loader
 
-    def _loader(self, cuts: list, **choices: Any) -> DataLoader:
+    def _loader(self, cuts: list, **choices: Any) -> Loader:
         config = self.config
         return make_loader(
             cuts,
@@ -56,29 +51,21 @@ class SpeechData(L.LightningDataModule):
             **choices,
         )
 
-    def unreadable(self) -> dict[str, str]:
-        """Utterances that could not be read, {id: reason}."""
-        return {}
+    def left_out(self) -> dict[str, str]:
+        """Say which utterances could not be used so far, and why."""
+        return self.train_loader.left_out | self.dev_loader.left_out
 
     def summary(self) -> dict[str, Any]:
         """Say what is trained on, for the bundle."""
         return {
             "train_manifests": list(self.config.data.train),
-            "train_hours": round(self.train_seconds / 3600, 3),
-            "train_utterances": len(self.train_cuts),
+            "train_hours": round(self.train_loader.seconds / 3600, 3),
+            "train_utterances": self.train_loader.utterances,
         }
 
     def summary_text(self) -> str:
         """Say what is trained on, for people."""
-        dev_hours = sum(cut.duration for cut in self.dev_cuts) / 3600
-        text = (
-            f"train: {len(self.train_cuts)} utterances, {self.train_seconds / 3600:.2f} h; "
-            f"dev: {len(self.dev_cuts)} utterances, {dev_hours:.2f} h"
+        return "; ".join(
+            f"{name}: {loader.utterances} utterances, {loader.seconds / 3600:.2f} h"
+            for name, loader in (("train", self.train_loader), ("dev", self.dev_loader))
         )
-        if self.too_short_or_long:
-            data = self.config.data
-            text += (
-                f"\n{self.too_short_or_long} utterances outside data.min_seconds {data.min_seconds} to "
-                f"data.max_seconds {data.max_seconds} are not trained on"
-            )
-        return text

@@ -24,7 +24,7 @@ class RecogniserTraining(L.LightningModule):
     """Trains the model of a bundle.
 
     Arguments: bundle, whose model is trained; optimizer; seconds_per_epoch of training speech and epochs, which
-    together place each step in the schedule. `left_out` collects {utterance: reason} of what could not be used.
+    together place each step in the schedule.
     """
 
     def __init__(self, bundle: Bundle, optimizer: OptimizerConfig, seconds_per_epoch: float, epochs: int):
@@ -35,7 +35,6 @@ class RecogniserTraining(L.LightningModule):
         self.seconds_per_epoch = seconds_per_epoch
         self.seconds_in_all = seconds_per_epoch * epochs
         self.seconds_seen = 0.0
-        self.left_out: dict[str, str] = {}
         self.skipped_in_a_row = 0
         self.average = _exponential_average(self.model, optimizer.ema) if optimizer.ema else None
         self.dev_pairs: list[tuple[str, str, str]] = []
@@ -46,11 +45,8 @@ class RecogniserTraining(L.LightningModule):
         return self.model if self.average is None else self.average.module
 
     def training_step(self, batch: Batch, index: int) -> Tensor | None:
-        """CTC loss of a batch, None when nothing in it can be learned from."""
+        """CTC loss of a batch; None, which skips the step, when it is not finite."""
         self.seconds_seen += batch.seconds
-        batch = self._without_unalignable(batch)
-        if not batch.ids:
-            return None
         logits, lengths = self.model(batch.features, batch.feature_lengths)
         try:
             loss = ctc_loss(logits, lengths, batch.tokens, batch.token_lengths, batch.ids)
@@ -60,15 +56,6 @@ class RecogniserTraining(L.LightningModule):
         self.skipped_in_a_row = 0
         self.log("loss", loss, prog_bar=True, batch_size=len(batch.ids))
         return loss
-
-    def _without_unalignable(self, batch: Batch) -> Batch:
-        """Leave out, and remember, utterances whose transcripts are longer than their audio allows."""
-        lengths = self.model.output_lengths(batch.feature_lengths)
-        reasons = unalignable(lengths, batch.tokens, batch.token_lengths)
-        if not reasons:
-            return batch
-        self.left_out |= {batch.ids[index]: reason for index, reason in reasons.items()}
-        return batch.select([index for index in range(len(batch.ids)) if index not in reasons])
 
     def _skip(self, message: str) -> None:
         self.skipped_in_a_row += 1
@@ -111,8 +98,7 @@ class RecogniserTraining(L.LightningModule):
         logits, lengths = self.evaluated_model(batch.features, batch.feature_lengths)
         for name, reference, hypothesis in zip(batch.ids, batch.texts, greedy(logits, lengths), strict=True):
             self.dev_pairs.append((name, reference, self.bundle.tokenizer.decode(hypothesis.tokens)))
-        alignable = self._without_unalignable(batch)
-        if alignable is batch:
+        if not unalignable(lengths, batch.tokens, batch.token_lengths):
             loss = ctc_loss(logits, lengths, batch.tokens, batch.token_lengths, batch.ids)
             self.log("dev_loss", loss, batch_size=len(batch.ids), sync_dist=True)
 
@@ -138,14 +124,12 @@ class RecogniserTraining(L.LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the place in the schedule and what was left out."""
+        """Keep the place in the schedule."""
         checkpoint["seconds_seen"] = self.seconds_seen
-        checkpoint["left_out"] = self.left_out
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from where the checkpoint was."""
         self.seconds_seen = checkpoint["seconds_seen"]
-        self.left_out = checkpoint["left_out"]
 
 
 def _exponential_average(model: nn.Module, decay: float) -> AveragedModel:

@@ -41,7 +41,7 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
     train_cuts, dev_cuts = (_load(paths, key) for paths, key in ((config.data.train, "train"), (config.data.dev, "dev")))
     bundle = new_bundle(config, train_cuts)
     data = SpeechData(config, bundle, train_cuts, dev_cuts)
-    module = RecogniserTraining(bundle, config.optimizer, data.train_seconds, config.run.epochs)
+    module = RecogniserTraining(bundle, config.optimizer, data.train_loader.seconds, config.run.epochs)
     bundle_writer = BundleWriter(folder / "bundle", data.summary())
     checkpoints = ModelCheckpoint(
         folder / "checkpoints",
@@ -82,7 +82,7 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
         return _say_how_to_go_on(trainer, folder)
     minutes = (time.monotonic() - began) / 60
     print(f"best dev WER {100 * bundle_writer.best:.2f} % after {minutes:.1f} minutes; the model is {folder / 'bundle'}")
-    return _report_left_out(module.left_out | data.unreadable())
+    return _report_left_out(data.left_out())
 
 
 def new_bundle(config: TrainConfig, cuts) -> Bundle:
