@@ -3,10 +3,10 @@
   asr prepare an4 --corpus-dir /data/an4 --output-dir data/an4
   asr prepare manifest /data/my_recordings --output-dir data/mine
   asr prepare --list
-
-`manifest` takes NeMo's JSON lines (.json, .jsonl), a CSV or TSV with a header, a Kaldi data folder, or a folder of
-audio with same-named .txt files. Written are cuts_train.jsonl.gz, cuts_dev.jsonl.gz and, where the corpus has one,
-cuts_test.jsonl.gz. Audio that cannot be read is left out and named at the end; the exit status is then 1.
+ `manifest` takes NeMo's JSON lines (.json, .jsonl), a CSV or TSV with a header, a Kaldi data folder, or a
+folder of audio with same-named .txt files. Written are cuts_train.jsonl.gz, cuts_dev.jsonl.gz and, where the
+corpus has one, cuts_test.jsonl.gz. Audio that cannot be read is left out and named at the end; the exit
+status is then 1.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The corpora that `asr prepare` knows by name, and the way from a corpus to manifests for train, dev and test."""
+"""The corpora that `asr prepare` knows by name, and the way from a corpus to its manifests."""
 
 import logging
 import re
@@ -46,8 +46,8 @@ def prepare(
 ) -> Preparation:
     """Read a corpus of CORPORA and write `cuts_train.jsonl.gz`, `cuts_dev.jsonl.gz` and `cuts_test.jsonl.gz`.
 
-    Splits that the corpus does not have are not written, except dev, which is held out of train by speaker (see
-    `hold_out`) unless `dev_fraction` is 0. Raises ManifestError if the folder is not that corpus.
+    Splits that the corpus does not have are not written, except dev, which is held out of train by speaker
+    (see `hold_out`) unless `dev_fraction` is 0. Raises ManifestError if the folder is not that corpus.
     """
     if corpus not in CORPORA:
         raise ManifestError(
@@ -73,7 +73,8 @@ def prepare_manifest(
 ) -> Preparation:
     """Read anything that `read_manifest` recognises and write it as the split of that name.
 
-    Of "train", dev is held out as `prepare` does it. Raises ManifestError if `source` is nothing known or empty.
+    Of "train", dev is held out as `prepare` does it. Raises ManifestError if `source` is nothing known or
+    empty.
     """
     utterances, problems = read_manifest(Path(source))
     cuts, unreadable = build_cuts(utterances, progress)
@@ -118,8 +119,7 @@ def _with_language(segment: Any, language: str) -> Any:
     return segment
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# CMU AN4, as published: etc/an4_{train,test}.{fileids,transcription} and wav/.../SPEAKER/*.sph
+# ------------------------------------------------------------------------------------------------------------
 
 
 def read_an4(folder: Path, progress: Progress = iter) -> Preparation:
@@ -128,7 +128,7 @@ def read_an4(folder: Path, progress: Progress = iter) -> Preparation:
         folder = folder / "an4"
     if not (folder / "etc" / "an4_train.fileids").is_file():
         raise ManifestError(
-            f"{folder} is not AN4: there is no etc/an4_train.fileids; expected the folder of an4_sphere.tar.gz"
+            f"{folder} is not AN4: there is no etc/an4_train.fileids; expected what an4_sphere.tar.gz holds"
         )
     preparation = Preparation()
     for split, audio in (("train", "wav/an4_clstk"), ("test", "wav/an4test_clstk")):
@@ -156,25 +156,24 @@ def _an4_utterances(folder: Path, split: str) -> tuple[list[Utterance], list[str
             transcripts[match[2]] = match[1].strip()
     utterances, problems = [], []
     for name in (folder / f"etc/an4_{split}.fileids").read_text("ascii").split():
-        *_, speaker, id = name.split("/")
-        if id in transcripts:
+        *_, speaker, key = name.split("/")
+        if key in transcripts:
             utterances.append(
                 Utterance(
-                    id=id,
+                    id=key,
                     audio=folder / "wav" / f"{name}.sph",
-                    text=transcripts[id],
+                    text=transcripts[key],
                     speaker=speaker,
                     gender={"f": "F", "m": "M"}.get(speaker[0]),  # AN4 names women f..., men m...
                     language="English",
                 )
             )
         else:
-            problems.append(f"{id}: no transcript in etc/an4_{split}.transcription")
+            problems.append(f"{key}: no transcript in etc/an4_{split}.transcription")
     return utterances, problems
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Whole families of corpora
+# ------------------------------------------------------------------------------------------------------------
 
 
 def kaldi_folders(**splits: str) -> Callable[[Path, Progress], Preparation]:
@@ -201,8 +200,8 @@ def kaldi_folders(**splits: str) -> Callable[[Path, Progress], Preparation]:
 def lhotse_recipe(function: str, **options: Any) -> Callable[[Path, Progress], Preparation]:
     """Read a corpus through `lhotse.recipes.FUNCTION(folder, **options)`.
 
-    A part called train-..., dev-... or test-... becomes a split of its own, and all parts that begin alike are joined
-    into the split train, dev or test as well. What lhotse warns of becomes a problem.
+    A part called train-..., dev-... or test-... becomes a split of its own, and all parts that begin alike
+    are joined into the split train, dev or test as well. What lhotse warns of becomes a problem.
     """
 
     def read(folder: Path, progress: Progress) -> Preparation:

@@ -23,8 +23,8 @@ from asr.errors import AudioError, ManifestError, TextError
 from asr.features import LogMel, SpecAugment
 from asr.text import Tokenizer, normalise
 
-# Utterances share a batch only with those of their bucket, which holds lengths that differ little. More buckets pad
-# less, fewer mix the utterances better: a bucket should fill a few batches.
+# Utterances share a batch only with those of their bucket, which holds lengths that differ little. More
+# buckets pad less, fewer mix the utterances better: a bucket should fill a few batches.
 MOST_BUCKETS = 30
 BATCHES_PER_BUCKET = 3
 PREFETCHED_BATCHES = 4  # of each worker
@@ -85,11 +85,11 @@ class Batch:
 class BucketSampler(Sampler):
     """Batches of similar lengths, each cut exactly once an epoch, in an order that (seed, epoch) decides.
 
-    A batch holds at most `batch_seconds` with its padding (an utterance longer than that comes alone) and at most
-    `max_batch_size` cuts. The number of batches is the same in every epoch. Yields (epoch, cuts).
+    A batch holds at most `batch_seconds` with its padding (an utterance longer than that comes alone) and at
+    most `max_batch_size` cuts. The number of batches is the same in every epoch. Yields (epoch, cuts).
 
-    In distributed training each process gets every world_size-th batch: as many as the others, of similar lengths, and
-    none twice.
+    In distributed training each process gets every world_size-th batch: as many as the others, of similar
+    lengths, and none twice.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ def _processes() -> tuple[int, int]:
 
 
 class BatchMaker(Dataset):
-    """Turns the (epoch, cuts) of BucketSampler into a Batch: decodes, perturbs, computes features and tokens."""
+    """Turns the (epoch, cuts) of BucketSampler into a Batch: decodes, perturbs, transforms."""
 
     def __init__(
         self,
@@ -279,8 +279,8 @@ class Loader(DataLoader):
                 yield batch
                 previous = batch
             elif previous is not None and self.sampler.shuffle:
-                # Nothing of this batch could be read. Training counts on the announced number of batches, so that it
-                # notices the epoch's end: give another in its place.
+                # Nothing of this batch could be read. Training counts on the announced number of batches, so
+                # that it notices the epoch's end: give another in its place.
                 yield previous
 
 

@@ -67,8 +67,8 @@ def build_cuts(
 ) -> tuple[CutSet, list[str]]:
     """Open every utterance's audio and make its cut. `progress` wraps the loop, as tqdm does.
 
-    Returns the cuts, sorted by id, and a line for each utterance whose audio is missing or unreadable, or whose id
-    is taken.
+    Returns the cuts, sorted by id, and a line for each utterance whose audio is missing or unreadable, or
+    whose id is taken.
     """
     utterances = sorted(utterances, key=lambda utterance: utterance.id)
     files = list(dict.fromkeys(utterance.audio for utterance in utterances))
@@ -94,7 +94,7 @@ def build_cuts(
 
 def _open_recording(path: Path) -> Recording | str:
     """Read a file's header; a string says why that failed."""
-    path = path.absolute()
+    path = path.resolve()
     if not path.is_file():
         return f"there is no file {path}"
     try:
@@ -161,15 +161,18 @@ def hold_out(
 ) -> tuple[CutSet, CutSet, str]:
     """Part cuts in two without a speaker on both sides: those to train on and those held out for development.
 
-    Arguments: speakers names those to hold out; else a `fraction` of the speakers is drawn, the same for the same
-    `seed`, leaving out of the draw anyone who alone would make more than twice that fraction of the audio. Utterances
-    are drawn instead where speakers are unknown or too few. Returns (train, dev, a sentence that says what was done).
-    Raises ManifestError for a speaker who is not there or when nothing is left to train on.
+    Arguments: speakers names those to hold out; else a `fraction` of the speakers is drawn, the same for the
+        same `seed`, leaving out of the draw anyone who alone would make more than twice that fraction of the
+        audio. Utterances are drawn instead where speakers are unknown or too few. Returns (train, dev, a
+        sentence that says what was done). Raises ManifestError for a speaker who is not there or when nothing
+        is left to train on.
     """
     seconds: dict[str, float] = {}
+    genders: dict[str, str | None] = {}
     for cut in cuts:
         if (speaker := speaker_of(cut)) is not None:
             seconds[speaker] = seconds.get(speaker, 0.0) + cut.duration
+            genders[speaker] = cut.supervisions[0].gender
     if speakers is not None:
         unknown = sorted(set(speakers) - seconds.keys())
         if unknown:
@@ -178,28 +181,37 @@ def hold_out(
             )
         held_out = set(speakers)
     else:
-        held_out = _draw_speakers(seconds, fraction, seed) if all(map(speaker_of, cuts)) else set()
+        held_out = _draw_speakers(seconds, genders, fraction, seed) if all(map(speaker_of, cuts)) else set()
     if held_out:
         is_dev = {cut.id for cut in cuts if speaker_of(cut) in held_out}
-        done = f"held out for dev: {len(held_out)} of {len(seconds)} speakers ({', '.join(sorted(held_out))})"
+        names = ", ".join(sorted(held_out))
+        done = f"held out for dev: {len(held_out)} of {len(seconds)} speakers ({names})"
     else:
         ids = sorted(cut.id for cut in cuts)
-        is_dev = set(random.Random(seed).sample(ids, round(fraction * len(ids))))
+        is_dev = set(random.Random(seed).sample(ids, max(1, round(fraction * len(ids)))))
         why = f"too few speakers ({len(seconds)})" if seconds else "the speakers are unknown"
         done = f"held out for dev: {len(is_dev)} of {len(ids)} utterances, for {why}"
     train = CutSet.from_cuts(cut for cut in cuts if cut.id not in is_dev)
     dev = CutSet.from_cuts(cut for cut in cuts if cut.id in is_dev)
     if not len(train) or not len(dev):
         raise ManifestError(
-            f"cannot hold out development utterances: of {len(cuts)} utterances {len(dev)} would be held out; "
+            f"cannot hold out development utterances: of {len(cuts)} it would be {len(dev)}; "
             "give more data or another fraction (0 holds out nothing)"
         )
     return train, dev, done
 
 
-def _draw_speakers(seconds: Mapping[str, float], fraction: float, seed: int) -> set[str]:
-    order = sorted(seconds)
-    random.Random(seed).shuffle(order)
+def _draw_speakers(
+    seconds: Mapping[str, float], genders: Mapping[str, str | None], fraction: float, seed: int
+) -> set[str]:
+    chance = random.Random(seed)
+    # Shuffle each gender, then interleave them, so that those drawn are mixed as all are.
+    places = {}
+    for gender in sorted(set(genders.values()), key=str):
+        members = sorted(speaker for speaker in seconds if genders[speaker] == gender)
+        chance.shuffle(members)
+        places |= {speaker: (index + 0.5) / len(members) for index, speaker in enumerate(members)}
+    order = sorted(places, key=lambda speaker: (places[speaker], speaker))
     wanted = max(1, round(fraction * len(order)))
     room = 2 * fraction * sum(seconds.values())
     drawn: set[str] = set()
@@ -223,8 +235,8 @@ def write_cuts(cuts: CutSet, output_dir: Path, name: str) -> Path:
 def load_cuts(path: str | Path) -> CutSet:
     """Read a manifest of cuts (`.jsonl` or `.jsonl.gz`), as `asr prepare` writes it, into memory.
 
-    Raises ManifestError if the file is missing, holds anything but cuts, is empty, or if none of the audio files that
-    it names exists; a few lost files are the loader's to report.
+    Raises ManifestError if the file is missing, holds anything but cuts, is empty, or if none of the audio
+    files that it names exists; a few lost files are the loader's to report.
     """
     path = Path(path)
     if not path.is_file():
@@ -233,7 +245,8 @@ def load_cuts(path: str | Path) -> CutSet:
     number = 0
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open() as lines:
-            for number, line in enumerate(lines, 1):
+            for line in lines:
+                number += 1
                 if line.strip():
                     cuts.append(_read_cut(line))
     except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:

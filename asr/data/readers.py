@@ -1,4 +1,4 @@
-"""Readers of the forms in which people keep speech and transcripts: each gives Utterances, and opens no audio."""
+"""Readers of the forms in which people keep speech and transcripts; they give Utterances, no audio."""
 
 import csv
 import json
@@ -10,7 +10,8 @@ from asr.audio import AUDIO_SUFFIXES
 from asr.data.manifests import Utterance
 from asr.errors import ManifestError
 
-# Names under which a table's columns are recognised, the first that is there; upper and lower case are the same.
+# Names under which a table's columns are recognised, the first that is there; upper and lower case are the
+# same.
 AUDIO_COLUMNS = ("audio", "audio_filepath", "audio_path", "path", "file", "filename", "file_name", "wav")
 TEXT_COLUMNS = ("text", "sentence", "transcript", "transcription", "normalized_text")
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk")
@@ -22,9 +23,9 @@ TABLE_FOLDERS = (".", "clips", "audio", "wav", "wavs")
 def read_manifest(source: Path) -> tuple[list[Utterance], list[str]]:
     """Recognise what `source` is and read it.
 
-    A NeMo manifest (.json, .jsonl), a table (.csv, .tsv), a Kaldi data folder (with wav.scp and text), or a folder of
-    audio with same-named .txt files. Returns the utterances and a line for each entry that had to be left out.
-    Raises ManifestError if it is none of these or says nothing.
+    A NeMo manifest (.json, .jsonl), a table (.csv, .tsv), a Kaldi data folder (with wav.scp and text), or a
+    folder of audio with same-named .txt files. Returns the utterances and a line for each entry that had to
+    be left out. Raises ManifestError if it is none of these or says nothing.
     """
     if not source.exists():
         raise ManifestError(f"there is no {source}; expected a manifest file or a folder")
@@ -47,9 +48,11 @@ def read_manifest(source: Path) -> tuple[list[Utterance], list[str]]:
 
 
 def read_nemo(source: Path, problems: list[str]) -> Iterator[Utterance]:
-    """Read JSON lines with audio_filepath and text, optionally offset and duration (seconds), speaker and lang.
+    """Read JSON lines with audio_filepath and text, optionally offset and duration (seconds), speaker and
+    lang.
 
-    Relative paths start at the manifest's folder. The id is the path; with an offset, the offset in ms follows.
+    Relative paths start at the manifest's folder. The id is the path; with an offset, the offset in ms
+    follows.
     """
     for number, line in enumerate(_lines(source), 1):
         if not line.strip():
@@ -86,40 +89,40 @@ def read_nemo(source: Path, problems: list[str]) -> Iterator[Utterance]:
 def read_kaldi(source: Path, problems: list[str]) -> Iterator[Utterance]:
     """Read a Kaldi data folder: wav.scp and text, optionally segments, utt2spk and spk2gender.
 
-    Relative paths start at this folder, at one of the two above it, or at the current one. A wav.scp entry that is a
-    command (it ends in `|`) is left out: preparing a corpus runs no command that a file names.
+    Relative paths start at this folder, at one of the two above it, or at the current one. A wav.scp entry
+    that is a command (it ends in `|`) is left out: preparing a corpus runs no command that a file names.
     """
     files = _kaldi_table(source / "wav.scp")
     texts = _kaldi_table(source / "text")
     speakers = _kaldi_table(source / "utt2spk") if (source / "utt2spk").exists() else {}
     genders = _kaldi_table(source / "spk2gender") if (source / "spk2gender").exists() else {}
     if (source / "segments").exists():
-        segments = {id: line.split() for id, line in _kaldi_table(source / "segments").items()}
+        segments = {key: line.split() for key, line in _kaldi_table(source / "segments").items()}
     else:
-        segments = {id: [id] for id in files}
-    for id, segment in segments.items():
+        segments = {key: [key] for key in files}
+    for key, segment in segments.items():
         recording, *times = segment if segment else [""]
         file = files.get(recording)
         if file is None:
-            problems.append(f"{id}: its recording {recording!r} is not in {source / 'wav.scp'}")
+            problems.append(f"{key}: its recording {recording!r} is not in {source / 'wav.scp'}")
         elif file.endswith("|"):
-            problems.append(f"{id}: wav.scp gives a command instead of a file, which is not run: {file}")
-        elif id not in texts:
-            problems.append(f"{id}: no transcript in {source / 'text'}")
+            problems.append(f"{key}: wav.scp gives a command instead of a file, which is not run: {file}")
+        elif key not in texts:
+            problems.append(f"{key}: no transcript in {source / 'text'}")
         else:
             try:
                 start, end = map(_seconds, times or (0.0, None))
                 duration = None if end is None or start is None else _seconds(end - start)
             except (TypeError, ValueError):
                 problems.append(
-                    f"{id}: segments gives {' '.join(times)!r}; expected start and end in seconds"
+                    f"{key}: segments gives {' '.join(times)!r}; expected start and end in seconds"
                 )
                 continue
-            speaker = speakers.get(id)
+            speaker = speakers.get(key)
             yield Utterance(
-                id=id,
+                id=key,
                 audio=_found(file, (source, source.parent, source.parent.parent, Path())),
-                text=texts[id],
+                text=texts[key],
                 speaker=speaker,
                 gender=genders.get(speaker or ""),
                 start=start or 0.0,
@@ -130,7 +133,8 @@ def read_kaldi(source: Path, problems: list[str]) -> Iterator[Utterance]:
 def read_table(source: Path, problems: list[str]) -> Iterator[Utterance]:
     """Read a CSV or TSV with a header; AUDIO_COLUMNS, TEXT_COLUMNS, ... name the columns that are recognised.
 
-    Relative paths start at the table's folder or one of its TABLE_FOLDERS. The id is the path without its ending.
+    Relative paths start at the table's folder or one of its TABLE_FOLDERS. The id is the path without its
+    ending.
     """
     lines = _lines(source)
     header = next(lines, "")
@@ -186,12 +190,12 @@ def read_folder(source: Path, problems: list[str]) -> Iterator[Utterance]:
     nested = all(path.parent != source for path in files)
     for path in files:
         transcript = path.with_suffix(".txt")
-        id = _id_of(str(path.relative_to(source)))
+        key = _id_of(str(path.relative_to(source)))
         if not transcript.is_file():
-            problems.append(f"{id}: there is no transcript {transcript}")
+            problems.append(f"{key}: there is no transcript {transcript}")
             continue
         yield Utterance(
-            id=id,
+            id=key,
             audio=path,
             text=" ".join(" ".join(_lines(transcript)).split()),
             speaker="/".join(path.parent.relative_to(source).parts) if nested else None,
