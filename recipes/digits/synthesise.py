@@ -112,9 +112,9 @@ _LONGEST_DATA_PATH = 140  # bytes; espeak's buffer for it has 160
 
 
 class Espeak:
-    """espeak-ng as `espeakng-loader` brings it, through its C interface."""
+    """espeak-ng as `espeakng-loader` brings it, through its C interface. `seed` is of its breath noise."""
 
-    def __init__(self):
+    def __init__(self, seed: int):
         import espeakng_loader
 
         self.library = ctypes.CDLL(espeakng_loader.get_library_path())
@@ -126,6 +126,7 @@ class Espeak:
         self.rate = self.library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, os.fsencode(data), 0)
         if self.rate <= 0:
             raise OSError(f"espeak-ng does not start with its data in {data}")
+        self.library.espeak_ng_SetRandSeed(ctypes.c_long(seed))  # which is the time of day otherwise
         self._chunks: list[np.ndarray] = []
         self._events: list[tuple[int, int]] = []
         self._callback = _CALLBACK(self._receive)  # kept: the library holds only its address
@@ -190,8 +191,10 @@ def babble(others: Sequence[np.ndarray], length: int, generator: np.random.Gener
 def speak(chunk: Chunk) -> list[Spoken]:
     """Synthesise a chunk and write its files."""
     chance, generator = random.Random(chunk.seed), np.random.default_rng(list(chunk.seed.encode()))
-    espeak = Espeak()
+    espeak = Espeak(chance.getrandbits(31))
     chunk.folder.mkdir(parents=True, exist_ok=True)
+    for old in chunk.folder.glob(f"{chunk.name}-*.wav"):
+        old.unlink()
     written: list[Spoken] = []
     recent: list[np.ndarray] = []  # the clean speech of the last few utterances, for babble
     seconds = 0.0
@@ -226,10 +229,9 @@ def speak(chunk: Chunk) -> list[Spoken]:
         path = chunk.folder / f"{name}.wav"
         soundfile.write(path, samples.astype(np.float32), SAMPLE_RATE, subtype="PCM_16")
         seconds += len(samples) / SAMPLE_RATE
-        start = before / SAMPLE_RATE
+        offset = before / SAMPLE_RATE
         timed = tuple(
-            (word, round(start + begin, 4), round(end - begin, 4))
-            for word, (begin, end) in zip(words, times, strict=True)
+            (word, offset + start, end - start) for word, (start, end) in zip(words, times, strict=True)
         )
         written.append(Spoken(name, path, " ".join(words), f"{accent}+{variant}", timed))
     return written
