@@ -1,0 +1,263 @@
+"""Score hypotheses against references: one function, one report that goes to JSON and back."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from asr.errors import TextError
+from asr.scoring.align import ALIGNERS, Column, align, count_errors
+from asr.scoring.intervals import DRAWS, block_sums, blocks, rate_interval
+
+
+@dataclass(frozen=True)
+class ErrorCounts:
+    """What it takes to turn references of `length` words (or characters) into the hypotheses."""
+
+    substitutions: int
+    deletions: int
+    insertions: int
+    length: int
+
+    @property
+    def errors(self) -> int:
+        """Give their total."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def rate(self) -> float:
+        """Give errors per reference word; against nothing at all, the number of insertions, as jiwer does."""
+        return self.errors / self.length if self.length else float(self.insertions)
+
+
+@dataclass(frozen=True)
+class ErrorReport:
+    """The error rates of a set of utterances, with the transcripts they were counted on.
+
+    Rates are fractions. Intervals hold the true rate with 95 % confidence, resampled over `resampled`
+    ("speakers" or "utterances"); None where there is nothing to resample. Transcripts are normalised, as they
+    were compared. `fields` are columns of what else is known of the utterances: speaker, gender, duration,
+    ...
+    """
+
+    word_errors: ErrorCounts
+    character_errors: ErrorCounts
+    sentence_errors: int
+    wer_interval: tuple[float, float] | None
+    cer_interval: tuple[float, float] | None
+    resampled: str
+    blocks: int
+    normaliser: str
+    aligner: str
+    ids: tuple[str, ...] = field(repr=False)
+    references: tuple[str, ...] = field(repr=False)
+    hypotheses: tuple[str, ...] = field(repr=False)
+    fields: dict[str, tuple] = field(repr=False)
+
+    @property
+    def wer(self) -> float:
+        """Give the word error rate."""
+        return self.word_errors.rate
+
+    @property
+    def cer(self) -> float:
+        """Give the character error rate; the spaces between words count."""
+        return self.character_errors.rate
+
+    @property
+    def substitutions(self) -> int:
+        """Count the words taken for others."""
+        return self.word_errors.substitutions
+
+    @property
+    def deletions(self) -> int:
+        """Count the words missed."""
+        return self.word_errors.deletions
+
+    @property
+    def insertions(self) -> int:
+        """Count the words invented."""
+        return self.word_errors.insertions
+
+    @property
+    def words(self) -> int:
+        """Count the references' words."""
+        return self.word_errors.length
+
+    @property
+    def utterances(self) -> int:
+        """Count the utterances."""
+        return len(self.references)
+
+    @property
+    def sentence_error_rate(self) -> float:
+        """Give the share of utterances with any error."""
+        return self.sentence_errors / self.utterances if self.utterances else 0.0
+
+    @cached_property
+    def utterance_errors(self) -> np.ndarray:
+        """Give (utterance, 4) int64: substitutions, deletions, insertions, reference words."""
+        return count_errors(map(str.split, self.references), map(str.split, self.hypotheses), self.aligner)
+
+    def alignment(self, index: int) -> list[Column]:
+        """Align the words of one utterance."""
+        return align(self.references[index].split(), self.hypotheses[index].split(), self.aligner)
+
+    def table(self) -> str:
+        """Show the report as a small table of text."""
+        from asr.scoring.table import summary
+
+        return summary(self)
+
+    def worst(self, count: int = 5) -> str:
+        """Show the utterances with the most errors, aligned; "" where there is no error."""
+        from asr.scoring.table import aligned
+
+        errors = self.utterance_errors[:, :3].sum(axis=1)
+        most = [index for index in np.argsort(-errors, kind="stable")[:count] if errors[index]]
+        return "\n\n".join(aligned(self.ids[index], self.alignment(index)) for index in most)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values for JSON: rates and counts, then `hypotheses`, one per utterance."""
+        names = ("id", "reference", "hypothesis", *self.fields)
+        rows = zip(self.ids, self.references, self.hypotheses, *self.fields.values(), strict=True)
+        return {
+            "wer": self.wer,
+            "wer_interval": self.wer_interval,
+            "cer": self.cer,
+            "cer_interval": self.cer_interval,
+            "sentence_error_rate": self.sentence_error_rate,
+            "substitutions": self.substitutions,
+            "deletions": self.deletions,
+            "insertions": self.insertions,
+            "words": self.words,
+            "utterances": self.utterances,
+            "sentence_errors": self.sentence_errors,
+            "characters": asdict(self.character_errors),
+            "resampled": self.resampled,
+            "blocks": self.blocks,
+            "normaliser": self.normaliser,
+            "aligner": self.aligner,
+            "hypotheses": [dict(zip(names, row, strict=True)) for row in rows],
+        }
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """Write `to_dict` as JSON."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ErrorReport":
+        """Read what `to_dict` gave, other keys left alone; raises TextError for anything else."""
+        try:
+            rows = values["hypotheses"]
+            columns = {name: tuple(row[name] for row in rows) for name in (rows[0] if rows else ())}
+            words = (values[name] for name in ("substitutions", "deletions", "insertions", "words"))
+            return cls(
+                word_errors=ErrorCounts(*words),
+                character_errors=ErrorCounts(**values["characters"]),
+                sentence_errors=values["sentence_errors"],
+                wer_interval=values["wer_interval"] and tuple(values["wer_interval"]),
+                cer_interval=values["cer_interval"] and tuple(values["cer_interval"]),
+                resampled=values["resampled"],
+                blocks=values["blocks"],
+                normaliser=values["normaliser"],
+                aligner=values["aligner"],
+                ids=columns.pop("id", ()),
+                references=columns.pop("reference", ()),
+                hypotheses=columns.pop("hypothesis", ()),
+                fields=columns,
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise TextError(f"this is not a report that `ErrorReport.to_json` wrote: {error!r}") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> "ErrorReport":
+        """Read what `to_json` wrote."""
+        try:
+            return cls.from_dict(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise TextError(f"this is not JSON: {error}") from error
+
+
+def score(
+    references: Sequence[str] | str,
+    hypotheses: Sequence[str] | str,
+    *,
+    speakers: Sequence[str] | None = None,
+    ids: Sequence[str] | None = None,
+    fields: Mapping[str, Sequence] | None = None,
+    normaliser: str = "none",
+    aligner: str = "jiwer",
+    bootstrap: int = DRAWS,
+) -> ErrorReport:
+    """Score hypotheses against references, utterance by utterance.
+
+    Words are what white space separates; characters are Unicode code points, one space between words
+    included. Both sides go through the same `normaliser` (a name of `asr.text`). An empty reference makes
+    every word of its hypothesis an insertion. `aligner` "jiwer" counts the fewest errors, "sclite" as NIST's
+    tool does. The intervals come from `bootstrap` draws (0: none) over speakers, over utterances where
+    speakers are unknown or fewer than five. Raises TextError if the numbers of references, hypotheses,
+    speakers, ids or fields differ.
+
+    >>> report = score(["the cat sat", "on the mat"], ["the cat sat down", "on a mat"])
+    >>> report.wer, report.substitutions, report.deletions, report.insertions
+    (0.3333333333333333, 1, 0, 1)
+    >>> ErrorReport.from_json(report.to_json()) == report
+    True
+    """
+    if isinstance(references, str) and isinstance(hypotheses, str):
+        references, hypotheses = [references], [hypotheses]
+    if aligner not in ALIGNERS:
+        raise TextError(f"there is no aligner {aligner!r}; expected one of {', '.join(ALIGNERS)}")
+    columns = {name: tuple(values) for name, values in (fields or {}).items()}
+    if speakers is not None:
+        columns = {"speaker": tuple(speakers)} | columns
+    names = tuple(ids) if ids is not None else tuple(map(str, range(1, len(references) + 1)))
+    for name, values in {"hypotheses": hypotheses, "ids": names, **columns}.items():
+        if len(values) != len(references):
+            raise TextError(f"{len(references)} references but {len(values)} {name}; expected one each")
+    clean = _normaliser(normaliser)
+    left, right = tuple(map(clean, references)), tuple(map(clean, hypotheses))
+
+    words = count_errors(map(str.split, left), map(str.split, right), aligner)
+    characters = count_errors(map(_one_space, left), map(_one_space, right))
+    numbers, resampled = blocks(columns.get("speaker"), len(left))
+    report = ErrorReport(
+        word_errors=ErrorCounts(*words.sum(axis=0).tolist()),
+        character_errors=ErrorCounts(*characters.sum(axis=0).tolist()),
+        sentence_errors=int(words[:, :3].any(axis=1).sum()),
+        wer_interval=_interval(numbers, words, bootstrap),
+        cer_interval=_interval(numbers, characters, bootstrap),
+        resampled=resampled,
+        blocks=int(numbers.max(initial=-1)) + 1,
+        normaliser=normaliser,
+        aligner=aligner,
+        ids=names,
+        references=left,
+        hypotheses=right,
+        fields=columns,
+    )
+    report.__dict__["utterance_errors"] = words  # already counted: fills the cached property
+    return report
+
+
+def _one_space(text: str) -> str:
+    """Put one space between words, whatever stands in the text: that space is the character counted."""
+    return " ".join(text.split())
+
+
+def _interval(numbers: np.ndarray, counts: np.ndarray, draws: int) -> tuple[float, float] | None:
+    return rate_interval(
+        block_sums(numbers, counts[:, :3].sum(axis=1)), block_sums(numbers, counts[:, 3]), draws
+    )
+
+
+def _normaliser(name: str) -> Callable[[str], str]:
+    if name == "none":
+        return str
+    from asr.text import normalise
+
+    return lambda text: normalise(text, name)

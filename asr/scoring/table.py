@@ -1,0 +1,174 @@
+"""Reports as text, Markdown, CSV and LaTeX, and alignments as text."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+from unicodedata import combining, east_asian_width
+
+from asr.scoring.align import DELETION, EQUAL, INSERTION, SUBSTITUTION, Column
+
+if TYPE_CHECKING:
+    from asr.scoring.report import ErrorCounts, ErrorReport
+
+FORMATS = ("text", "markdown", "csv", "latex")
+NAMES = {SUBSTITUTION: "substitution", DELETION: "deletion", INSERTION: "insertion"}
+
+
+def table(rows: Sequence[Mapping[str, str]], form: str = "text") -> str:
+    """Lay out rows, all with the same columns: the first to the left, the others to the right.
+
+    >>> print(table([{"set": "dev", "WER %": "12.50"}], "markdown"))
+    | set | WER % |
+    |:----|------:|
+    | dev | 12.50 |
+    """
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)] if rows else [[]]
+    if form == "csv":
+        import csv
+        import io
+
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows(lines)
+        return out.getvalue().rstrip("\n")
+    if form == "latex":
+        escaped = [[_escape_latex(cell) for cell in line] for line in lines]
+        head, *body = [" & ".join(line) + r" \\" for line in escaped]
+        columns = "l" + "r" * (len(lines[0]) - 1)
+        parts = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
+        return "\n".join([*parts, r"\end{tabular}"])
+    if form == "markdown":
+        lines = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+    widths = [max(map(width, column)) for column in zip(*lines, strict=True)]
+    padded = [
+        [
+            pad(cell, size, right=index > 0)
+            for index, (cell, size) in enumerate(zip(line, widths, strict=True))
+        ]
+        for line in lines
+    ]
+    if form == "markdown":
+        rule = [f":{'-' * (widths[0] + 1)}", *(f"{'-' * (size + 1)}:" for size in widths[1:])]
+        bars = [f"| {' | '.join(line)} |" for line in padded]
+        return "\n".join([bars[0], f"|{'|'.join(rule)}|", *bars[1:]])
+    return "\n".join("  ".join(line).rstrip() for line in padded)
+
+
+def row(name: str, report: "ErrorReport", extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Give one report as a row of a table of several test sets; `extra` adds columns."""
+    return {
+        "set": name,
+        "utterances": str(report.utterances),
+        "words": str(report.words),
+        "WER %": percent(report.wer),
+        "WER 95 %": interval(report.wer_interval),
+        "sub": str(report.substitutions),
+        "del": str(report.deletions),
+        "ins": str(report.insertions),
+        "CER %": percent(report.cer),
+        "CER 95 %": interval(report.cer_interval),
+        "SER %": percent(report.sentence_error_rate),
+        **(extra or {}),
+    }
+
+
+def summary(report: "ErrorReport") -> str:
+    """Show one report: words, characters and sentences, a line each, and how they were counted."""
+
+    def line(name: str, counts: "ErrorCounts", bounds: tuple[float, float] | None) -> dict[str, str]:
+        return {
+            "": name,
+            "in all": str(counts.length),
+            "errors": str(counts.errors),
+            "rate %": percent(counts.rate),
+            "95 % interval": interval(bounds),
+            "substitutions": str(counts.substitutions),
+            "deletions": str(counts.deletions),
+            "insertions": str(counts.insertions),
+        }
+
+    words = line("words", report.word_errors, report.wer_interval)
+    sentences = dict.fromkeys(words, "") | {
+        "": "utterances",
+        "in all": str(report.utterances),
+        "errors": str(report.sentence_errors),
+        "rate %": percent(report.sentence_error_rate),
+    }
+    rows = [words, line("characters", report.character_errors, report.cer_interval), sentences]
+    return f"{table(rows)}\n{footnote(report)}"
+
+
+def footnote(report: "ErrorReport") -> str:
+    """Say how a report was counted: normaliser, aligner, and what its intervals are over."""
+    over = f"intervals over {report.blocks} {report.resampled}" if report.wer_interval else "no interval"
+    return f"normaliser {report.normaliser}, aligned as {report.aligner}, {over}"
+
+
+def percent(rate: float) -> str:
+    """Write a fraction as per cent with two decimals."""
+    return f"{100 * rate:.2f}"
+
+
+def interval(bounds: tuple[float, float] | None) -> str:
+    """Write an interval of fractions as per cent, or a dash where there is none.
+
+    >>> interval((0.101, 0.2))
+    '10.10-20.00'
+    """
+    return f"{percent(bounds[0])}-{percent(bounds[1])}" if bounds else "-"
+
+
+def aligned(name: str, columns: Sequence[Column]) -> str:
+    """Write an alignment in three lines under its name, stars where a side has no word.
+
+    >>> from asr.scoring.align import align
+    >>> print(aligned("u1", align("go to bed".split(), "go two bed now".split())))
+    u1: 2 errors in 3 words (1 substitution, 1 insertion)
+      reference   go to  bed ***
+      hypothesis  go two bed now
+                     S       I
+    """
+    sides: list[list[str]] = [[], [], []]
+    for kind, reference, hypothesis in columns:
+        size = max(width(reference or ""), width(hypothesis or ""))
+        sides[0].append(pad(reference or "*" * size, size))
+        sides[1].append(pad(hypothesis or "*" * size, size))
+        sides[2].append(pad("" if kind == EQUAL else kind, size))
+    heads = (f"{name}: {describe(columns)}", "  reference   ", "  hypothesis  ", "              ")
+    lines = [head + " ".join(side) for head, side in zip(heads, ([], *sides), strict=True)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def describe(columns: Sequence[Column]) -> str:
+    """Say what an alignment costs: `2 errors in 3 words (1 substitution, 1 insertion)`."""
+    kinds = [column.kind for column in columns]
+    counts = {name: kinds.count(kind) for kind, name in NAMES.items()}
+    parts = [plural(count, name) for name, count in counts.items() if count]
+    total = f"{plural(sum(counts.values()), 'error')} in {plural(len(kinds) - counts['insertion'], 'word')}"
+    return f"{total} ({', '.join(parts)})" if parts else total
+
+
+def plural(count: int, noun: str) -> str:
+    """Write a count with its noun.
+
+    >>> plural(1, "word"), plural(0, "word")
+    ('1 word', '0 words')
+    """
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def width(text: str) -> int:
+    """Count the columns a terminal gives a text: two for wide letters, none for combining ones."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(letter) else 1 + (east_asian_width(letter) in "WF") for letter in text)
+
+
+def pad(text: str, size: int, right: bool = False) -> str:
+    """Fill a text with spaces to `size` columns, before it if `right`."""
+    space = " " * (size - width(text))
+    return space + text if right else text + space
+
+
+def _escape_latex(text: str) -> str:
+    for letter in "&%$#_{}":
+        text = text.replace(letter, "\\" + letter)
+    return text
