@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lhotse import CutSet
+from lhotse.cut import Cut
 
 from asr.data.manifests import Preparation, Utterance, build_cuts, hold_out, write_cuts
 from asr.data.readers import read_kaldi, read_manifest
@@ -79,7 +80,8 @@ def prepare_manifest(
     utterances, problems = read_manifest(Path(source))
     cuts, unreadable = build_cuts(utterances, progress)
     if language is not None:
-        cuts = cuts.map_supervisions(lambda segment: _with_language(segment, language)).to_eager()
+        for cut in cuts:
+            cut.supervisions[0].language = cut.supervisions[0].language or language
     preparation = Preparation({split: cuts}, problems + unreadable)
     return _finish(preparation, Path(source), Path(output_dir), dev_speakers, dev_fraction, seed)
 
@@ -93,12 +95,14 @@ def _finish(
     seed: int,
 ) -> Preparation:
     """Hold out dev where there is none, and write every split."""
-    splits = {name: cuts for name, cuts in preparation.splits.items() if len(cuts)}
+    splits = {name: cuts for name, cuts in preparation.splits.items() if cuts}
     if not splits:
         raise ManifestError("\n".join([f"{source} holds no readable utterance", *preparation.problems[:1]]))
     if "train" in splits and "dev" not in splits and (dev_speakers or dev_fraction > 0):
         train, dev, done = hold_out(splits["train"], speakers=dev_speakers, fraction=dev_fraction, seed=seed)
-        splits = {**splits, "train": train, "dev": dev}
+        # Parts of train, such as train-clean-100, would bring the held-out speakers back.
+        others = {name: cuts for name, cuts in splits.items() if not name.startswith("train")}
+        splits = {"train": train, "dev": dev, **others}
         preparation.notes.append(done)
     elif dev_speakers:
         raise ManifestError(f"cannot hold out speakers: {source} gives the splits {', '.join(splits)}")
@@ -112,11 +116,6 @@ def _finish(
     for name, cuts in preparation.splits.items():
         write_cuts(cuts, output_dir, name)
     return preparation
-
-
-def _with_language(segment: Any, language: str) -> Any:
-    segment.language = segment.language or language
-    return segment
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -217,20 +216,20 @@ def lhotse_recipe(function: str, **options: Any) -> Callable[[Path, Progress], P
                 ) from error
         if "recordings" in parts:  # a corpus of a single part
             parts = {"train": parts}
-        for name, part in parts.items():
+        for name, part in sorted(parts.items()):
             cuts = _one_cut_each(CutSet.from_manifests(**part))
-            kind = _kind_of(name)
-            for split in {name, kind}:
-                preparation.splits[split] = preparation.splits.get(split, CutSet()) + cuts
+            for split in {name, _kind_of(name)}:
+                preparation.splits.setdefault(split, []).extend(cuts)
         return preparation
 
     return read
 
 
-def _one_cut_each(cuts: CutSet) -> CutSet:
-    """Give each supervision a cut of its own, called as the supervision is."""
+def _one_cut_each(cuts: CutSet) -> list[Cut]:
+    """Give each supervision a cut of its own, called as the supervision is; sorted by that."""
     trimmed = cuts.trim_to_supervisions(keep_overlapping=False, num_jobs=1)
-    return CutSet.from_cuts(cut.with_id(cut.supervisions[0].id) for cut in trimmed)
+    named = (cut.with_id(cut.supervisions[0].id) for cut in trimmed.data)
+    return sorted(named, key=lambda cut: cut.id)
 
 
 def _kind_of(part: str) -> str:

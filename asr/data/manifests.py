@@ -57,14 +57,14 @@ class Preparation:
         notes: what the user should know of the rest.
     """
 
-    splits: dict[str, CutSet] = field(default_factory=dict)
+    splits: dict[str, list[Cut]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def build_cuts(
     utterances: Iterable[Utterance], progress: Callable[[Iterable], Iterable] = iter
-) -> tuple[CutSet, list[str]]:
+) -> tuple[list[Cut], list[str]]:
     """Open every utterance's audio and make its cut. `progress` wraps the loop, as tqdm does.
 
     Returns the cuts, sorted by id, and a line for each utterance whose audio is missing or unreadable, or
@@ -89,7 +89,7 @@ def build_cuts(
             )
         else:
             cuts[utterance.id] = _cut(utterance, recording)
-    return CutSet.from_cuts(cuts.values()), problems
+    return list(cuts.values()), problems
 
 
 def _open_recording(path: Path) -> Recording | str:
@@ -157,8 +157,8 @@ def text_of(cut: Cut) -> str | None:
 
 
 def hold_out(
-    cuts: CutSet, *, speakers: Sequence[str] | None = None, fraction: float = 0.1, seed: int = 0
-) -> tuple[CutSet, CutSet, str]:
+    cuts: Sequence[Cut], *, speakers: Sequence[str] | None = None, fraction: float = 0.1, seed: int = 0
+) -> tuple[list[Cut], list[Cut], str]:
     """Part cuts in two without a speaker on both sides: those to train on and those held out for development.
 
     Arguments: speakers names those to hold out; else a `fraction` of the speakers is drawn, the same for the
@@ -191,9 +191,9 @@ def hold_out(
         is_dev = set(random.Random(seed).sample(ids, max(1, round(fraction * len(ids)))))
         why = f"too few speakers ({len(seconds)})" if seconds else "the speakers are unknown"
         done = f"held out for dev: {len(is_dev)} of {len(ids)} utterances, for {why}"
-    train = CutSet.from_cuts(cut for cut in cuts if cut.id not in is_dev)
-    dev = CutSet.from_cuts(cut for cut in cuts if cut.id in is_dev)
-    if not len(train) or not len(dev):
+    train = [cut for cut in cuts if cut.id not in is_dev]
+    dev = [cut for cut in cuts if cut.id in is_dev]
+    if not train or not dev:
         raise ManifestError(
             f"cannot hold out development utterances: of {len(cuts)} it would be {len(dev)}; "
             "give more data or another fraction (0 holds out nothing)"
@@ -222,17 +222,17 @@ def _draw_speakers(
     return drawn
 
 
-def write_cuts(cuts: CutSet, output_dir: Path, name: str) -> Path:
+def write_cuts(cuts: Iterable[Cut], output_dir: Path, name: str) -> Path:
     """Write `cuts_NAME.jsonl.gz`; a file of that name is replaced only by a whole one."""
     output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / f"cuts_{name}.jsonl.gz"
     partial = output_dir / f".cuts_{name}.partial.jsonl.gz"
-    cuts.to_file(partial)
+    CutSet.from_cuts(cuts).to_file(partial)
     partial.replace(path)
     return path
 
 
-def load_cuts(path: str | Path) -> CutSet:
+def load_cuts(path: str | Path) -> list[Cut]:
     """Read a manifest of cuts (`.jsonl` or `.jsonl.gz`), as `asr prepare` writes it, into memory.
 
     Raises ManifestError if the file is missing, holds anything but cuts, is empty, or if none of the audio
@@ -259,7 +259,7 @@ def load_cuts(path: str | Path) -> CutSet:
     if not cuts:
         raise ManifestError(f"the manifest {path} is empty; expected one utterance a line")
     _check_files(path, cuts)
-    return CutSet.from_cuts(cuts)
+    return cuts
 
 
 def _read_cut(line: str) -> Cut:
@@ -284,7 +284,7 @@ def _check_files(path: Path, cuts: Sequence[Cut]) -> None:
         )
 
 
-def summary(splits: Mapping[str, CutSet]) -> str:
+def summary(splits: Mapping[str, Sequence[Cut]]) -> str:
     """Tabulate splits: utterances, speakers, hours, words, shortest and longest, and the alphabet of each."""
     lines = [
         f"{'':12} {'utterances':>10} {'speakers':>8} {'hours':>8} {'words':>9} {'shortest':>9} {'longest':>9}"
