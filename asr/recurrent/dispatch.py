@@ -5,18 +5,15 @@ A fused backend is a module with two functions:
     run(cell_name, options, x, lengths, state, weights, noise) -> (y, state)   as `reference.run`
 """
 
-import importlib
-import importlib.util
 from types import ModuleType
 
 from torch import Tensor
 
 from asr.errors import BackendError
-from asr.recurrent import reference
+from asr.recurrent import cpu_backend, reference
 from asr.recurrent.cells import CellOptions, Noise, State, Weights
 
 BACKENDS = ("auto", "reference", "fused")
-FUSED_MODULES = {"cpu": "asr.recurrent.cpu_backend", "cuda": "asr.recurrent.triton_backend"}
 
 
 def run(
@@ -37,21 +34,22 @@ def run(
     module = reference
     if backend != "reference":
         fused = fused_module(x.device.type)
-        reason = (
-            f"there are no fused kernels for device {x.device.type!r}"
-            if fused is None
-            else fused.refusal(cell_name, options, x, weights, noise)
-        )
-        if reason is None and fused is not None:
+        reason = fused if isinstance(fused, str) else fused.refusal(cell_name, options, x, weights, noise)
+        if reason is None:
             module = fused
         elif backend == "fused":
             raise BackendError(f"backend 'fused' cannot run this layer: {reason}; use 'auto' or 'reference'")
     return module.run(cell_name, options, x, lengths, state, weights, noise)
 
 
-def fused_module(device_type: str) -> ModuleType | None:
-    """Give the module with the fused kernels for a device, None where there is none."""
-    name = FUSED_MODULES.get(device_type)
-    if name is None or importlib.util.find_spec(name) is None:
-        return None
-    return importlib.import_module(name)
+def fused_module(device_type: str) -> ModuleType | str:
+    """Give the module with the fused kernels for a device, or say why there is none."""
+    if device_type == "cpu":
+        return cpu_backend
+    if device_type == "cuda":
+        try:
+            from asr.recurrent import triton_backend  # only here: importing Triton takes a second
+        except ImportError as error:
+            return f"the Triton kernels cannot be imported: {error}"
+        return triton_backend
+    return f"there are no fused kernels for device {device_type!r}"

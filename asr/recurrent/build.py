@@ -1,0 +1,122 @@
+"""Compile the CPU kernels: on first use into the user's cache, or ahead of time with `python -m asr.recurrent.build`.
+
+The sources under cpu/ include neither torch nor Python headers, so the library works with every version of both. It
+is compiled once for each instruction set, and links no OpenMP runtime of its own: it finds torch's when it is loaded.
+"""
+
+import argparse
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from asr.errors import BackendError
+
+SOURCES = Path(__file__).parent / "cpu"
+FLAGS = "-std=c++17 -O3 -ffp-contract=fast -fno-math-errno -fopenmp -fPIC -fvisibility=hidden -w".split()
+INSTRUCTION_SETS = {
+    "portable": ["-DWIDTH=4"],
+    "avx2": ["-DWIDTH=8", "-mavx2", "-mfma"],
+    "avx512": [
+        "-DWIDTH=16",
+        *"-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512".split(),
+    ],
+}
+
+
+def library() -> Path:
+    """Give the compiled library's path, compiling it if neither the package nor the cache has it.
+
+    Raises BackendError where that is impossible, with the reason.
+    """
+    prebuilt = SOURCES / f"kernels-{_source_hash()}.so"
+    if prebuilt.exists():
+        return prebuilt
+    compiler = find_compiler()
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    key = hashlib.sha256("\n".join([_source_hash(), compiler, version, *FLAGS]).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asr"
+    cached = cache / f"recurrent-{key}.so"
+    if not cached.exists():
+        print(
+            "Compiling the recurrent kernels for this machine (once, about half a minute) ...",
+            file=sys.stderr,
+        )
+        compile_library(cached, compiler)
+    return cached
+
+
+def compile_library(target: Path, compiler: str, flags: list[str] | None = None) -> None:
+    """Compile every instruction set side by side and put the library at `target` in one step.
+
+    Raises BackendError with the compiler's first complaint.
+    """
+    flags = FLAGS if flags is None else flags
+    x86 = platform.machine() in ("x86_64", "AMD64")
+    names = list(INSTRUCTION_SETS) if x86 else ["portable"]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder, ThreadPoolExecutor() as pool:
+        jobs = {
+            f"{folder}/{name}.o": ["kernels.cpp", f"-DISA={name}", *INSTRUCTION_SETS[name]] for name in names
+        }
+        jobs[f"{folder}/entry.o"] = ["entry.cpp"]
+        commands = [
+            [compiler, *flags, *options, "-c", str(SOURCES / source), "-o", out]
+            for out, (source, *options) in jobs.items()
+        ]
+        list(pool.map(_call, commands))
+        linked = f"{folder}/kernels.so"
+        # No -fopenmp here: the OpenMP functions stay undefined and resolve to those that torch has loaded.
+        sanitizers = [flag for flag in flags if flag.startswith("-fsanitize")]
+        _call([compiler, "-shared", *sanitizers, *jobs, "-o", linked])
+        Path(linked).replace(target)  # atomic: another process sees the whole file or none
+
+
+def find_compiler() -> str:
+    """Give the C++ compiler: $CXX, or the first of c++, g++ and clang++. Raises BackendError if there is none."""
+    if not sys.platform.startswith("linux"):
+        raise BackendError(f"the fused CPU kernels are built on Linux only, this is {sys.platform}")
+    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
+        if name and (path := shutil.which(name)):
+            return path
+    raise BackendError("no C++ compiler was found (c++, g++, clang++ or $CXX) to build the fused CPU kernels")
+
+
+def _call(command: list[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        lines = [line for line in result.stderr.splitlines() if "error" in line] or result.stderr.splitlines()
+        raise BackendError(f"compiling the fused CPU kernels failed: {(lines or ['no message'])[0]}")
+
+
+def _source_hash() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(SOURCES.glob("*.h")) + sorted(SOURCES.glob("*.cpp")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line: build into the cache, or into the package for a wheel."""
+    parser = argparse.ArgumentParser(description="Compile the fused recurrent CPU kernels ahead of time.")
+    parser.add_argument(
+        "--in-package", action="store_true", help="put the library beside its sources, for a wheel"
+    )
+    if parser.parse_args(arguments).in_package:
+        target = SOURCES / f"kernels-{_source_hash()}.so"
+        compile_library(target, find_compiler())
+    else:
+        target = library()
+    print(target)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BackendError as error:
+        sys.exit(str(error))

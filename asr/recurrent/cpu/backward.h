@@ -1,0 +1,397 @@
+// The backward pass of one direction, from the walk's end to its start: the gates' gradients of the step ahead times
+// the recurrent weights and, while the sums are in the nearest cache, the cell's derivatives. The weight gradients
+// and the input's are one product each over all frames afterwards.
+#pragma once
+#include "cells.h"
+#include "gemm.h"
+#include "plan.h"
+
+namespace {
+
+constexpr int64_t FRAME_BLOCK = 128;  // frames summed at a time for a weight gradient: their rows stay in cache
+constexpr int64_t TILE_GROUP = 8;     // tiles whose left operands are packed together: whole cache lines are read
+
+template <class Cell>
+class Backward {
+   public:
+    static constexpr int G = Cell::gates, D_SLOTS = Cell::d_slots;
+    static constexpr int RECURRENT = Cell::gated_product ? 2 : G;  // slots that W_hh carries to the step before
+    static constexpr int FIRST_INPUT = D_SLOTS - G;                // slots of the input's share
+
+    Backward(const Layer &layer, const Plan &plan, int64_t index)
+        : layer(layer),
+          plan(plan),
+          walk{plan, index == 1},
+          own(layer.direction[index]),
+          index(index),
+          H(layer.hidden),
+          P(layer.output),
+          Hp(round_up(H, PANEL)),
+          Pp(round_up(P, PANEL)),
+          width(reserve_slots<Cell>(layer) * Hp),
+          d_ld(D_SLOTS * Hp) {}
+
+    // Lay out the memory that the whole team uses; every member then runs a copy of this object.
+    bool prepare(Buffer &shared, Buffer &gradients) {
+        int64_t B = plan.batch;
+        float *next = shared.take<float>(B * (2 * Pp + Hp) + (D_SLOTS + 2 * Cell::peepholes) * Hp);
+        d_gates = gradients.take<float>(plan.valid * (d_ld + (own.weight_hr ? Pp : 0)));
+        if (!next || !d_gates) return false;
+        d_projected = d_gates + plan.valid * d_ld;
+        auto cut = [&next](int64_t count) {
+            float *piece = next;
+            next += count;
+            return piece;
+        };
+        carry_h = cut(B * Pp);
+        mask = cut(B * Pp);
+        carry_c = cut(B * Hp);
+        d_bias = cut(D_SLOTS * Hp);
+        d_peephole = cut(Cell::peepholes * Hp);
+        float *peepholes = cut(Cell::peepholes * Hp);
+        for (int64_t row = 0; row < B; row++) {
+            int64_t b = plan.utterance[row];
+            copy_padded(mask + row * Pp, own.mask ? own.mask + b * P : nullptr, P, Pp);
+            copy_padded(carry_h + row * Pp, own.d_hn ? own.d_hn + b * P : nullptr, P, Pp);
+            copy_padded(carry_c + row * Hp, own.d_cn ? own.d_cn + b * H : nullptr, H, Hp);
+            if (plan.length[row] == 0) {
+                if (own.d_h0) memcpy(own.d_h0 + b * P, carry_h + row * Pp, P * sizeof(float));
+                if (own.d_c0) memcpy(own.d_c0 + b * H, carry_c + row * Hp, H * sizeof(float));
+            }
+        }
+        for (int64_t j = 0; j < (D_SLOTS + Cell::peepholes) * Hp; j++) d_bias[j] = 0;
+        if (own.weight_peephole) {
+            for (int64_t i = 0; i < Cell::peepholes; i++)
+                copy_padded(peepholes + i * Hp, own.weight_peephole + i * H, H, Hp);
+            peephole = peepholes;
+        }
+        return true;
+    }
+
+    // Back through every step: fills d_gates, the states' and biases' gradients.
+    bool run(const Team &team) {
+        const int64_t first = team.begin(Hp / PANEL), end = team.end(Hp / PANEL);
+        const int64_t first_out = team.begin(Pp / PANEL), end_out = team.end(Pp / PANEL);
+        const int64_t K = RECURRENT * Hp;
+        Buffer memory;
+        float *weight_hh = memory.take<float>((end_out - first_out) * K * PANEL +
+                                              (Cell::gated_product ? (end - first) * Hp * PANEL : 0) +
+                                              (own.weight_hr ? (end - first) * P * PANEL : 0));
+        if (!weight_hh) return false;
+        float *weight_product = weight_hh + (end_out - first_out) * K * PANEL;
+        float *weight_hr = weight_product + (Cell::gated_product ? (end - first) * Hp * PANEL : 0);
+        for (int64_t p = first_out; p < end_out; p++)
+            for (int slot = 0; slot < RECURRENT; slot++)
+                pack_gate(weight_hh + ((p - first_out) * RECURRENT + slot) * Hp * PANEL, own.weight_hh,
+                          Cell::recurrent_gate(slot), P, p);
+        if (Cell::gated_product)
+            for (int64_t p = first; p < end; p++)
+                pack_gate(weight_product + (p - first) * Hp * PANEL, own.weight_hh, G - 1, P, p);
+        if (own.weight_hr)
+            for (int64_t p = first; p < end; p++)
+                for (int64_t k = 0; k < P; k++)
+                    pack_row(weight_hr + ((p - first) * P + k) * PANEL, own.weight_hr + k * H, p * PANEL, H);
+
+        for (int64_t step = plan.frames - 1; step >= 0; step--) {
+            const int64_t t = walk.frame(step), n = plan.active[t], continuing = walk.continuing(t);
+            if (n == 0) continue;
+            auto arrive = [this](const Site &s, const float *sums) { arrive_hidden(s, load(sums)); };
+            each_tile(d_gates + walk.ahead() * d_ld, d_ld, K, 0, continuing, t, first_out, end_out, weight_hh, arrive);
+            each_row(continuing, n, t, first_out, end_out, [this](const Site &s) { arrive_hidden(s, splat(0)); });
+            if (own.weight_hr) {
+                team.wait();
+                each_tile(d_projected, Pp, P, 0, n, t, first, end, weight_hr,
+                          [this](const Site &s, const float *sums) { Cell::backward(*this, s, load(sums)); });
+            }
+            if constexpr (Cell::gated_product) {
+                team.wait();
+                each_tile(d_gates + (G - 1) * Hp, d_ld, Hp, 0, n, t, first, end, weight_product,
+                          [this](const Site &s, const float *sums) {
+                              Cell::backward_product(*this, s, load(sums));
+                          });
+            }
+            team.wait();
+            const int64_t starting = walk.starting(t);
+            if (own.d_h0)
+                each_tile(d_gates, d_ld, K, starting, n, t, first_out, end_out, weight_hh,
+                          [this](const Site &s, const float *sums) {
+                              vec d = load(sums) * mask_of(s) + load(carry_h + s.row * Pp + s.unit);
+                              store_some(own.d_h0 + s.utterance * P + s.unit, d, P - s.unit);
+                          });
+            if (own.d_c0)
+                each_row(starting, n, t, first, end, [this](const Site &s) {
+                    vec d = load(carry_c + s.row * Hp + s.unit);
+                    store_some(own.d_c0 + s.utterance * H + s.unit, d, H - s.unit);
+                });
+        }
+        for (int slot = 0; slot < D_SLOTS; slot++)
+            for (int64_t j = first * PANEL; j < end * PANEL && j < H; j++) {
+                if (own.d_bias_ih && Cell::input_gate(slot) >= 0)
+                    own.d_bias_ih[Cell::input_gate(slot) * H + j] = d_bias[slot * Hp + j];
+                if (own.d_bias_hh && Cell::recurrent_gate(slot) >= 0)
+                    own.d_bias_hh[Cell::recurrent_gate(slot) * H + j] = d_bias[slot * Hp + j];
+            }
+        if (peephole)
+            for (int i = 0; i < Cell::peepholes; i++)
+                for (int64_t j = first * PANEL; j < end * PANEL && j < H; j++)
+                    own.d_weight_peephole[i * H + j] = d_peephole[i * Hp + j];
+        return true;
+    }
+
+    // Every weight matrix's gradient, shared out among the team by rows of the matrix.
+    bool weight_gradients(const Team &team) {
+        int64_t widest = layer.input > H ? layer.input : H;
+        Buffer memory;
+        float *right = memory.take<float>(FRAME_BLOCK * (round_up(widest, PANEL) + TILE_GROUP * TILE));
+        if (!right) return false;
+        int gates[D_SLOTS];
+        for (int slot = 0; slot < D_SLOTS; slot++) gates[slot] = Cell::input_gate(slot);
+        weight_gradient(team, d_gates, d_ld, Hp, gates, D_SLOTS, H, layer.input, own.d_weight_ih, right,
+                        [this](int64_t b, int64_t t, int64_t j) {
+                            return load_some(layer.x + (b * plan.frames + t) * layer.input + j, layer.input - j);
+                        });
+        for (int slot = 0; slot < D_SLOTS; slot++)
+            gates[slot] = Cell::gated_product && slot == G - 1 ? -1 : Cell::recurrent_gate(slot);
+        weight_gradient(team, d_gates, d_ld, Hp, gates, D_SLOTS, H, P, own.d_weight_hh, right,
+                        [this](int64_t b, int64_t t, int64_t j) { return hidden_in(b, t, j); });
+        if constexpr (Cell::gated_product) {
+            for (int slot = 0; slot < D_SLOTS; slot++) gates[slot] = slot == G - 1 ? slot : -1;
+            weight_gradient(team, d_gates, d_ld, Hp, gates, D_SLOTS, H, P, own.d_weight_hh, right,
+                            [this](int64_t b, int64_t t, int64_t j) {
+                                return hidden_in(b, t, j) * load(own.reserve + (plan.start[b] + t) * width + j);
+                            });
+        }
+        if (own.weight_hr) {
+            int only[1] = {0};
+            weight_gradient(team, d_projected, Pp, Pp, only, 1, P, H, own.d_weight_hr, right,
+                            [this](int64_t b, int64_t t, int64_t j) {
+                                return load(own.reserve + (plan.start[b] + t) * width + Cell::slots * Hp + j);
+                            });
+        }
+        return true;
+    }
+
+    // Panels of W_ih for d_x; `packed` holds G * Hp rows a panel.
+    void pack_input_weights(float *packed, const Team &team) const {
+        int64_t panels = round_up(layer.input, PANEL) / PANEL;
+        for (int64_t p = team.begin(panels); p < team.end(panels); p++)
+            for (int g = 0; g < G; g++)
+                pack_gate(packed + (p * G + g) * Hp * PANEL, own.weight_ih, Cell::input_gate(FIRST_INPUT + g),
+                          layer.input, p);
+    }
+
+    // d_x (+)= d_gates W_ih for `count` frames of utterance b from t on.
+    void input_gradient(const float *packed, int64_t b, int64_t t, int64_t count, bool add) const {
+        alignas(64) float sums[TILE * PANEL];
+        const int64_t I = layer.input, K = G * Hp, tiles = tiles_for(count);
+        const float *rows[TILE];
+        for (int64_t k = 0; k < K; k += INNER_BLOCK) {
+            int64_t block = K - k < INNER_BLOCK ? K - k : INNER_BLOCK;
+            for (int64_t j = 0; j < I; j += PANEL)
+                for (int64_t i = 0; i < tiles; i++) {
+                    int64_t row = tile_start(count, tiles, i), R = tile_start(count, tiles, i + 1) - row;
+                    for (int64_t r = 0; r < R; r++)
+                        rows[r] = d_gates + (plan.start[b] + t + row + r) * d_ld + FIRST_INPUT * Hp + k;
+                    float *to = layer.d_x + (b * plan.frames + t + row) * I + j;
+                    const float *panel = packed + j * K + k * PANEL;
+                    if (I - j >= PANEL) {
+                        tile_product(R, rows, block, 1, panel, 0, to, I, 0, add || k > 0);
+                    } else {
+                        tile_product(R, rows, block, 1, panel, 0, sums, PANEL, 0);
+                        for (int64_t r = 0; r < R; r++)
+                            for (int64_t n = 0; n < I - j; n++)
+                                to[r * I + n] = (add || k > 0 ? to[r * I + n] : 0) + sums[r * PANEL + n];
+                    }
+                }
+        }
+    }
+
+    // What the cells reach for; all at one site.
+    const float *peephole = nullptr;
+
+    vec saved(const Site &s, int slot) const { return load(own.reserve + s.valid * width + slot * Hp + s.unit); }
+    vec previous_cell_state(const Site &s, int slot) const {
+        if (s.first) return own.c0 ? load_some(own.c0 + s.utterance * H + s.unit, H - s.unit) : splat(0);
+        return load(own.reserve + (s.valid - walk.ahead()) * width + slot * Hp + s.unit);
+    }
+    vec previous_hidden_state(const Site &s) const { return hidden_before(s.utterance, s.frame, s.first, s.unit); }
+    vec mask_of(const Site &s) const { return own.mask ? load(mask + s.row * Pp + s.unit) : splat(1); }
+    vec peephole_of(const Site &s, int i) const { return load(peephole + i * Hp + s.unit); }
+    vec clip_cell(vec value) const { return layer.cell_clip > 0 ? clamp(value, layer.cell_clip) : value; }
+    vec unless_clipped(vec value, vec gradient) const {
+        return layer.cell_clip > 0 ? within(value, layer.cell_clip, gradient) : gradient;
+    }
+    void add_peephole(const Site &s, int i, vec value) { add(d_peephole + i * Hp + s.unit, value); }
+    void carry_hidden(const Site &s, vec value) { add(carry_h + s.row * Pp + s.unit, value); }
+    void carry_cell(const Site &s, vec value) { store(carry_c + s.row * Hp + s.unit, value); }
+    void gate(const Site &s, int slot, vec value) {
+        store(d_gates + s.valid * d_ld + slot * Hp + s.unit, value);
+        add(d_bias + slot * Hp + s.unit, value);
+    }
+    // The gradient of the new cell state; under zoneout the old state's share goes to d_old.
+    vec cell_gradient(const Site &s, vec &d_old) const {
+        vec d = load(carry_c + s.row * Hp + s.unit);
+        if (!own.zoneout_cell && layer.zoneout_cell_rate <= 0) return d;
+        vec share = own.zoneout_cell ? load_some(own.zoneout_cell + s.noise * H + s.unit, H - s.unit)
+                                     : splat(layer.zoneout_cell_rate);
+        d_old += d * share;
+        return d * (1.0f - share);
+    }
+
+   private:
+    const Layer &layer;
+    const Plan &plan;
+    const Walk walk;
+    const Direction &own;
+    const int64_t index, H, P, Hp, Pp, width, d_ld;
+    float *d_gates = nullptr;      // (valid, d_slots, Hp)
+    float *d_projected = nullptr;  // (valid, Pp)
+    float *carry_h, *carry_c;      // (B, Pp), (B, Hp): gradients on their way to the step before, past the gates
+    float *mask;                   // (B, Pp)
+    float *d_bias, *d_peephole;    // (d_slots, Hp), (peepholes, Hp)
+
+    static void add(float *to, vec value) { store(to, load(to) + value); }
+    static vec within(vec value, float bound, vec gradient) {
+        vec inside = value > bound ? splat(0) : gradient;
+        return value < -bound ? splat(0) : inside;
+    }
+    int64_t user(const Site &s) const { return s.utterance * plan.frames + s.frame; }
+
+    vec hidden_before(int64_t b, int64_t t, bool first, int64_t unit) const {
+        int64_t left = P - unit;
+        if (first) return own.h0 ? load_some(own.h0 + b * P + unit, left) : splat(0);
+        return load_some(layer.y + ((b * plan.frames + t - walk.ahead()) * layer.directions + index) * P + unit, left);
+    }
+    // What the recurrent weights multiplied at frame t: the state before it, masked.
+    vec hidden_in(int64_t b, int64_t t, int64_t unit) const {
+        int64_t length = layer.lengths[b];
+        vec h = hidden_before(b, t, t == (walk.reverse ? length - 1 : 0), unit);
+        return own.mask ? h * load_some(own.mask + b * P + unit, P - unit) : h;
+    }
+
+    // panel[unit of the gate][:] = columns of one gate's weights (H, columns), zero for padding units.
+    void pack_gate(float *panel, const float *weight, int gate, int64_t columns, int64_t p) const {
+        for (int64_t u = 0; u < H; u++)
+            pack_row(panel + u * PANEL, weight + (gate * H + u) * columns, p * PANEL, columns);
+        for (int64_t j = H * PANEL; j < Hp * PANEL; j++) panel[j] = 0;
+    }
+
+    // The gradient of h has arrived, but for dropout's mask on `sum`: through zoneout, then to projection or cell.
+    void arrive_hidden(const Site &s, vec sum) {
+        int64_t left = P - s.unit;
+        float *carry = carry_h + s.row * Pp + s.unit;
+        vec d = sum * mask_of(s) + load(carry) +
+                load_some(layer.d_y + (user(s) * layer.directions + index) * P + s.unit, left);
+        if (own.zoneout_hidden || layer.zoneout_hidden_rate > 0) {
+            vec share = own.zoneout_hidden ? load_some(own.zoneout_hidden + s.noise * P + s.unit, left)
+                                           : splat(layer.zoneout_hidden_rate);
+            store(carry, d * share);
+            d = d * (1.0f - share);
+        } else {
+            store(carry, splat(0));
+        }
+        if (!own.weight_hr) return Cell::backward(*this, s, d);
+        if (layer.proj_clip > 0) {  // a projection at the bound was clipped
+            vec projected = saved(s, Cell::slots + 1);
+            d = projected < layer.proj_clip ? d : splat(0);
+            d = projected > -layer.proj_clip ? d : splat(0);
+        }
+        store(d_projected + s.valid * Pp + s.unit, d);
+    }
+
+    template <class Update>
+    void each_row(int64_t from, int64_t to, int64_t t, int64_t first, int64_t end, Update update) {
+        for (int64_t row = from; row < to; row++) {
+            Site s = walk.site(row, t);
+            for (s.unit = first * PANEL; s.unit < end * PANEL; s.unit += W) update(s);
+        }
+    }
+
+    // For rows from..to at frame t and panels first..end: sums = left W, left's rows by valid frame, then the update.
+    template <class Update>
+    void each_tile(const float *left, int64_t ld, int64_t K, int64_t from, int64_t to, int64_t t, int64_t first,
+                   int64_t end, const float *weight, Update update) {
+        if (from >= to) return;
+        alignas(64) float sums[TILE * 4 * PANEL];
+        const float *rows[TILE];
+        const int64_t count = to - from, tiles = tiles_for(count);
+        const int64_t group = count < 4 ? 4 : 1;  // few rows: several panels at once
+        for (int64_t p = first; p < end; p += group) {
+            const int panels = end - p < group ? end - p : group;
+            for (int64_t i = 0; i < tiles; i++) {
+                int64_t row = from + tile_start(count, tiles, i), R = from + tile_start(count, tiles, i + 1) - row;
+                for (int64_t r = 0; r < R; r++) rows[r] = left + (plan.start[plan.utterance[row + r]] + t) * ld;
+                tile_product(R, rows, K, panels, weight + (p - first) * K * PANEL, K * PANEL, sums, panels * PANEL,
+                             PANEL);
+                for (int64_t r = 0; r < R; r++) {
+                    Site s = walk.site(row + r, t);
+                    for (int v = 0; v < 2 * panels; v++) {
+                        s.unit = p * PANEL + v * W;
+                        update(s, sums + r * panels * PANEL + v * W);
+                    }
+                }
+            }
+        }
+    }
+
+    // out[gate][u][:] = sum over frames of left[frame][slot][u] right(frame)[:], for each slot with a gate.
+    template <class Right>
+    void weight_gradient(const Team &team, const float *left, int64_t ld, int64_t slot_size, const int *gates,
+                         int slots, int64_t units, int64_t columns, float *out, float *right_block, Right right) {
+        const int64_t panels = round_up(columns, PANEL) / PANEL;
+        const int64_t groups = (units + TILE_GROUP * TILE - 1) / (TILE_GROUP * TILE);
+        const int64_t first = team.begin(slots * groups), end = team.end(slots * groups);
+        float *left_block = right_block + FRAME_BLOCK * panels * PANEL;
+        alignas(64) float edge[TILE * PANEL];
+        for (int64_t item = first; item < end; item++)
+            if (int gate = gates[item / groups]; gate >= 0) {
+                int64_t u = item % groups * TILE_GROUP * TILE;
+                int64_t rows = units - u < TILE_GROUP * TILE ? units - u : TILE_GROUP * TILE;
+                memset(out + (gate * units + u) * columns, 0, rows * columns * sizeof(float));
+            }
+        int64_t b = 0, t = 0;
+        for (int64_t frame = 0; frame < plan.valid;) {
+            int64_t block = 0;
+            for (; block < FRAME_BLOCK && frame + block < plan.valid; block++, t++) {
+                while (t == layer.lengths[b]) b++, t = 0;
+                for (int64_t p = 0; p < panels; p++) {
+                    float *to = right_block + (p * FRAME_BLOCK + block) * PANEL;
+                    store(to, right(b, t, p * PANEL));
+                    store(to + W, right(b, t, p * PANEL + W));
+                }
+            }
+            for (int64_t item = first; item < end; item++) {
+                const int64_t slot = item / groups, u = item % groups * TILE_GROUP * TILE;
+                const int gate = gates[slot];
+                if (gate < 0) continue;
+                const int64_t wanted = units - u < TILE_GROUP * TILE ? units - u : TILE_GROUP * TILE;
+                const int64_t tiles = tiles_for(wanted);
+                for (int64_t k = 0; k < block; k++) {
+                    const float *from = left + (frame + k) * ld + slot * slot_size + u;
+                    for (int64_t i = 0; i < tiles; i++)
+                        for (int64_t r = 0; r < TILE; r++)
+                            left_block[(i * FRAME_BLOCK + k) * TILE + r] = i * TILE + r < wanted ? from[i * TILE + r] : 0;
+                }
+                for (int64_t p = 0; p < panels; p++)
+                    for (int64_t i = 0; i < tiles; i++) {
+                        const int64_t rows = wanted - i * TILE < TILE ? wanted - i * TILE : TILE;
+                        const int64_t width = columns - p * PANEL < PANEL ? columns - p * PANEL : PANEL;
+                        float *to = out + (gate * units + u + i * TILE) * columns + p * PANEL;
+                        const float *a = left_block + i * FRAME_BLOCK * TILE;
+                        const float *panel = right_block + p * FRAME_BLOCK * PANEL;
+                        if (rows == TILE && width == PANEL) {
+                            multiply_packed<TILE>(a, block, panel, to, columns);
+                            continue;
+                        }
+                        for (float &value : edge) value = 0;
+                        multiply_packed<TILE>(a, block, panel, edge, PANEL);
+                        for (int64_t r = 0; r < rows; r++)
+                            for (int64_t j = 0; j < width; j++) to[r * columns + j] += edge[r * PANEL + j];
+                    }
+            }
+            frame += block;
+        }
+    }
+};
+
+}  // namespace

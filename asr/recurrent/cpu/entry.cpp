@@ -1,0 +1,39 @@
+// The library's doors: what runs is chosen by what the processor has.
+#include <cstring>
+
+#include "layer.h"
+
+extern const Kernels portable;
+#if defined(__x86_64__)
+extern const Kernels avx2, avx512;
+#endif
+
+static const Kernels *kernels_named(const char *name) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (!strcmp(name, "avx512"))
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
+                   ? &avx512
+                   : nullptr;
+    if (!strcmp(name, "avx2"))
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &avx2 : nullptr;
+#endif
+    return strcmp(name, "portable") ? nullptr : &portable;
+}
+
+#define EXPORT __attribute__((visibility("default")))
+
+extern "C" {
+
+// 1 when this processor can run the kernels of this name.
+EXPORT int recurrent_supports(const char *isa) { return kernels_named(isa) != nullptr; }
+
+EXPORT int64_t recurrent_layer_size() { return sizeof(Layer); }
+
+EXPORT int64_t recurrent_reserve_width(const char *isa, const Layer *layer) {
+    return kernels_named(isa)->reserve_width(*layer);
+}
+EXPORT int recurrent_forward(const char *isa, const Layer *layer) { return kernels_named(isa)->forward(*layer); }
+EXPORT int recurrent_backward(const char *isa, const Layer *layer) { return kernels_named(isa)->backward(*layer); }
+}

@@ -1,0 +1,267 @@
+// The forward pass of one direction. For every chunk of frames the input's share of the gates is computed first, then
+// the steps run: recurrent product and, while its sums are in the nearest cache, the cell's update.
+#pragma once
+#include "cells.h"
+#include "gemm.h"
+#include "plan.h"
+
+namespace {
+
+constexpr int64_t CHUNK_ROWS = 96;  // valid frames whose input share is computed ahead; they stay in cache
+
+template <class Cell>
+class Forward {
+   public:
+    static constexpr int G = Cell::gates;
+
+    Forward(const Layer &layer, const Plan &plan, int64_t index)
+        : layer(layer),
+          plan(plan),
+          walk{plan, index == 1},
+          own(layer.direction[index]),
+          index(index),
+          H(layer.hidden),
+          P(layer.output),
+          Hp(round_up(H, PANEL)),
+          Pp(round_up(P, PANEL)),
+          width(reserve_slots<Cell>(layer) * Hp) {}
+
+    // Lay out the memory that the whole team uses; every member then runs a copy of this object.
+    bool prepare(Buffer &shared) {
+        int64_t B = plan.batch;
+        h_ld = Pp + 16;  // an odd number of cache lines, so that rows do not share cache sets
+        middle_ld = Hp + 16;
+        float *next = shared.take<float>(B * (2 * h_ld + 2 * Pp + Hp + middle_ld) + (2 * G + Cell::peepholes) * Hp +
+                                         (CHUNK_ROWS + B) * G * Hp);
+        if (!next) return false;
+        auto cut = [&next](int64_t count) {
+            float *piece = next;
+            next += count;
+            return piece;
+        };
+        h_in[0] = cut(B * h_ld);
+        h_in[1] = cut(B * h_ld);
+        h = cut(B * Pp);
+        mask = cut(B * Pp);
+        c = cut(B * Hp);
+        middle = cut(B * middle_ld);
+        bias = cut(G * Hp);
+        bias_apart = cut(G * Hp);
+        float *peepholes = cut(Cell::peepholes * Hp);
+        x_share = cut((CHUNK_ROWS + B) * G * Hp);
+
+        for (int64_t row = 0; row < B; row++) {
+            int64_t b = plan.utterance[row];
+            copy_padded(mask + row * Pp, own.mask ? own.mask + b * P : nullptr, P, Pp);
+            copy_padded(h + row * Pp, own.h0 ? own.h0 + b * P : nullptr, P, Pp);
+            copy_padded(c + row * Hp, own.c0 ? own.c0 + b * H : nullptr, H, Hp);
+            for (int64_t j = 0; j < Pp; j++)
+                h_in[0][row * h_ld + j] = h_in[1][row * h_ld + j] =
+                    h[row * Pp + j] * (own.mask ? mask[row * Pp + j] : 1.0f);
+            if (plan.length[row] == 0) {
+                memcpy(own.hn + b * P, h + row * Pp, P * sizeof(float));
+                if (own.cn) memcpy(own.cn + b * H, c + row * Hp, H * sizeof(float));
+            }
+        }
+        for (int g = 0; g < G; g++) {
+            copy_padded(bias + g * Hp, own.bias_ih ? own.bias_ih + g * H : nullptr, H, Hp);
+            copy_padded(bias_apart + g * Hp, own.bias_hh ? own.bias_hh + g * H : nullptr, H, Hp);
+            if (!Cell::recurrent_apart(g))
+                for (int64_t j = 0; j < Hp; j++) {
+                    bias[g * Hp + j] += bias_apart[g * Hp + j];
+                    bias_apart[g * Hp + j] = 0;
+                }
+        }
+        if (own.weight_peephole) {
+            for (int64_t i = 0; i < Cell::peepholes; i++)
+                copy_padded(peepholes + i * Hp, own.weight_peephole + i * H, H, Hp);
+            peephole = peepholes;
+        }
+        return true;
+    }
+
+    bool run(const Team &team) {
+        const int64_t first = team.begin(Hp / PANEL), end = team.end(Hp / PANEL);
+        const int64_t first_out = team.begin(Pp / PANEL), end_out = own.weight_hr ? team.end(Pp / PANEL) : first_out;
+        const int64_t I = layer.input, panel_ih = I * PANEL, panel_hh = P * PANEL, panel_hr = H * PANEL;
+        Buffer weights_memory, rows_memory;
+        float *weight_ih = weights_memory.take<float>((end - first) * G * (panel_ih + panel_hh) +
+                                                      (end_out - first_out) * panel_hr);
+        const float **rows = rows_memory.take<const float *>(CHUNK_ROWS + plan.batch);
+        if (!weight_ih || !rows) return false;
+        float *weight_hh = weight_ih + (end - first) * G * panel_ih;
+        float *weight_hr = weight_hh + (end - first) * G * panel_hh;
+        for (int64_t p = first; p < end; p++)
+            for (int g = 0; g < G; g++) {
+                int64_t at = (p - first) * G + g;
+                pack_transposed(weight_ih + at * panel_ih, own.weight_ih + g * H * I, I, p * PANEL, H, I);
+                pack_transposed(weight_hh + at * panel_hh, own.weight_hh + g * H * P, P, p * PANEL, H, P);
+            }
+        for (int64_t p = first_out; p < end_out; p++)
+            pack_transposed(weight_hr + (p - first_out) * panel_hr, own.weight_hr, H, p * PANEL, P, H);
+        zero_padding(team);
+
+        int64_t chunk_end = 0;
+        for (int64_t step = 0; step < plan.frames; step++) {
+            if (step == chunk_end) {
+                int64_t count = 0;
+                for (; chunk_end < plan.frames && count < CHUNK_ROWS; chunk_end++) {
+                    int64_t t = walk.frame(chunk_end);
+                    for (int64_t r = 0; r < plan.active[t]; r++)
+                        rows[count++] = layer.x + (plan.utterance[r] * plan.frames + t) * I;
+                }
+                share_of_input(rows, count, first, end, weight_ih);
+                x_now = x_share;
+            }
+            const int64_t t = walk.frame(step), n = plan.active[t];
+            if (n == 0) continue;
+            h_next = h_in[(step & 1) ^ 1];
+            constexpr int products = Cell::gated_product ? 2 : G;
+            each_tile(h_in[step & 1], h_ld, P, n, t, first, end, weight_hh, G, products,
+                      [this](const Site &s, const float *sums) { Cell::forward(*this, s, sums); });
+            if constexpr (Cell::gated_product) {
+                team.wait();
+                each_tile(middle, middle_ld, P, n, t, first, end, weight_hh + 2 * panel_hh, G, 1,
+                          [this](const Site &s, const float *sums) { Cell::forward_product(*this, s, sums); });
+            }
+            if (own.weight_hr) {
+                team.wait();
+                each_tile(middle, middle_ld, H, n, t, first_out, end_out, weight_hr, 1, 1,
+                          [this](const Site &s, const float *sums) {
+                              vec projected = load(sums);
+                              if (layer.proj_clip > 0) {
+                                  projected = clamp(projected, layer.proj_clip);
+                                  save(s, Cell::slots + 1, projected);
+                              }
+                              output(s, projected);
+                          });
+            }
+            x_now += n * G * Hp;
+            team.wait();
+        }
+        return true;
+    }
+
+    // What the cells reach for; all at one site.
+    const float *peephole = nullptr;
+
+    vec input_share(const Site &s, int g) const {
+        return load(x_now + (s.row * G + g) * Hp + s.unit) + load(bias + g * Hp + s.unit);
+    }
+    vec gate(const Site &s, const float *sums, int g) const { return load(sums + g * PANEL) + input_share(s, g); }
+    vec recurrent_share(const Site &s, const float *sums, int g) const {
+        return load(sums + g * PANEL) + load(bias_apart + g * Hp + s.unit);
+    }
+    vec peephole_of(const Site &s, int i) const { return load(peephole + i * Hp + s.unit); }
+    vec cell_state(const Site &s) const { return load(c + s.row * Hp + s.unit); }
+    vec hidden_state(const Site &s) const { return load(h + s.row * Pp + s.unit); }
+    vec masked_hidden_state(const Site &s) const {
+        return own.mask ? hidden_state(s) * load(mask + s.row * Pp + s.unit) : hidden_state(s);
+    }
+    vec clip_cell(vec value) const { return layer.cell_clip > 0 ? clamp(value, layer.cell_clip) : value; }
+
+    // Zoneout: store and return the state that the next step sees.
+    vec keep_cell_state(const Site &s, vec old, vec value) {
+        if (own.zoneout_cell || layer.zoneout_cell_rate > 0) {
+            vec share = own.zoneout_cell ? load_some(own.zoneout_cell + s.noise * H + s.unit, H - s.unit)
+                                         : splat(layer.zoneout_cell_rate);
+            value = share * old + (1.0f - share) * value;
+        }
+        store(c + s.row * Hp + s.unit, value);
+        if (s.last) store_some(own.cn + s.utterance * H + s.unit, value, H - s.unit);
+        return value;
+    }
+    void keep_update_gate(const Site &s, vec z) { store(c + s.row * Hp + s.unit, z); }
+    vec update_gate(const Site &s) const { return load(c + s.row * Hp + s.unit); }
+    void to_product(const Site &s, vec value) { store(middle + s.row * middle_ld + s.unit, value); }
+
+    void save(const Site &s, int slot, vec value) {
+        if (own.reserve) store(own.reserve + s.valid * width + slot * Hp + s.unit, value);
+    }
+
+    // The cell's output: to the projection, or out.
+    void emit(const Site &s, vec value) {
+        if (!own.weight_hr) return output(s, value);
+        save(s, Cell::slots, value);
+        to_product(s, value);
+    }
+
+    void output(const Site &s, vec value) {
+        int64_t left = P - s.unit;
+        if (own.zoneout_hidden || layer.zoneout_hidden_rate > 0) {
+            vec share = own.zoneout_hidden ? load_some(own.zoneout_hidden + s.noise * P + s.unit, left)
+                                           : splat(layer.zoneout_hidden_rate);
+            value = share * hidden_state(s) + (1.0f - share) * value;
+        }
+        store(h + s.row * Pp + s.unit, value);
+        store(h_next + s.row * h_ld + s.unit, own.mask ? value * load(mask + s.row * Pp + s.unit) : value);
+        store_some(layer.y + (user(s) * layer.directions + index) * P + s.unit, value, left);
+        if (s.last) store_some(own.hn + s.utterance * P + s.unit, value, left);
+    }
+
+   private:
+    const Layer &layer;
+    const Plan &plan;
+    const Walk walk;
+    const Direction &own;
+    const int64_t index, H, P, Hp, Pp, width;
+    int64_t h_ld = 0, middle_ld = 0;
+    float *h_in[2];           // (B, h_ld) what the recurrent weights multiply: h, masked; this step's and the next's
+    float *h;                 // (B, Pp)
+    float *c;                 // (B, Hp); where there is no cell state, the update gate between two products
+    float *mask;              // (B, Pp)
+    float *middle;            // (B, middle_ld) what a second product multiplies
+    float *bias, *bias_apart;  // (G, Hp)
+    float *x_share;           // (chunk rows, G, Hp)
+    const float *x_now = nullptr;  // this step's rows of x_share
+    float *h_next = nullptr;       // this step's target in h_in
+
+    int64_t user(const Site &s) const { return s.utterance * plan.frames + s.frame; }
+
+    // x_share = x W_ih^T for `count` frames and this member's panels.
+    void share_of_input(const float **rows, int64_t count, int64_t first, int64_t end, const float *weight) {
+        const int64_t I = layer.input, tiles = tiles_for(count);
+        for (int64_t k = 0; k < I; k += INNER_BLOCK) {
+            int64_t block = I - k < INNER_BLOCK ? I - k : INNER_BLOCK;
+            for (int64_t p = first; p < end; p++)
+                for (int64_t i = 0; i < tiles; i++) {
+                    int64_t row = tile_start(count, tiles, i), R = tile_start(count, tiles, i + 1) - row;
+                    tile_product(R, rows + row, block, G, weight + (p - first) * G * I * PANEL + k * PANEL, I * PANEL,
+                                 x_share + row * G * Hp + p * PANEL, G * Hp, Hp, k > 0);
+                }
+            for (int64_t row = 0; row < count; row++) rows[row] += block;
+        }
+    }
+
+    // For n rows and panels first..end: sums = left W^T, `count` of `stride` gates a panel, then the update.
+    template <class Update>
+    void each_tile(const float *left, int64_t ld, int64_t K, int64_t n, int64_t t, int64_t first, int64_t end,
+                   const float *weight, int64_t stride, int count, Update update) {
+        alignas(64) float sums[TILE * 4 * PANEL];
+        const float *rows[TILE];
+        const int64_t tiles = tiles_for(n);
+        for (int64_t p = first; p < end; p++)
+            for (int64_t i = 0; i < tiles; i++) {
+                int64_t row = tile_start(n, tiles, i), R = tile_start(n, tiles, i + 1) - row;
+                for (int64_t r = 0; r < R; r++) rows[r] = left + (row + r) * ld;
+                tile_product(R, rows, K, count, weight + (p - first) * stride * K * PANEL, K * PANEL, sums,
+                             count * PANEL, PANEL);
+                for (int64_t r = 0; r < R; r++) {
+                    Site s = walk.site(row + r, t);
+                    for (int v = 0; v < 2; v++) {
+                        s.unit = p * PANEL + v * W;
+                        update(s, sums + r * count * PANEL + v * W);
+                    }
+                }
+            }
+    }
+
+    void zero_padding(const Team &team) {
+        for (int64_t row = team.begin(plan.batch); row < team.end(plan.batch); row++)
+            for (int64_t t = plan.length[row]; t < plan.frames; t++)
+                memset(layer.y + ((plan.utterance[row] * plan.frames + t) * layer.directions + index) * P, 0,
+                       P * sizeof(float));
+    }
+};
+
+}  // namespace

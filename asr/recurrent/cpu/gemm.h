@@ -1,0 +1,144 @@
+// Products of tall matrices with packed weights. A panel holds the columns of PANEL = 2 W units, row after row of the
+// inner dimension, so that the micro-kernel reads it front to back; an R x PANEL tile of sums stays in registers.
+#pragma once
+#include "vector.h"
+
+namespace {
+
+// Rows of a full tile: 2 R accumulators, two weights and a broadcast fill the vector registers.
+constexpr int TILE = WIDTH == 16 ? 8 : WIDTH == 8 ? 6 : 4;
+constexpr int ACCUMULATORS = 2 * TILE;
+constexpr int64_t INNER_BLOCK = 512;  // of the inner dimension, so that a panel's block stays in the nearest caches
+
+// The left operand: R rows of K numbers, anywhere in memory ...
+struct Rows {
+    const float *const *row;
+    float operator()(int r, int64_t k) const { return row[r][k]; }
+};
+// ... or packed, R numbers for each k.
+template <int R>
+struct Packed {
+    const float *values;
+    float operator()(int r, int64_t k) const { return values[k * R + r]; }
+};
+
+// out[r][g][:] (+)= sum over k of a(r, k) * panel g [k][:], for R rows and N panels `panel_stride` apart.
+// The order of summation is k's alone, so a row's result does not depend on the rows beside it.
+template <int R, int N, class Left>
+inline __attribute__((always_inline)) void multiply(Left left, int64_t K, const float *panel, int64_t panel_stride,
+                                                    float *out, int64_t row_stride, int64_t out_stride, bool add) {
+    vec sum[R][N][2];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int g = 0; g < N; g++) {
+            float *to = out + r * row_stride + g * out_stride;
+            sum[r][g][0] = add ? load(to) : vec{};
+            sum[r][g][1] = add ? load(to + W) : vec{};
+        }
+    for (int64_t k = 0; k < K; k++) {
+#pragma GCC unroll 4
+        for (int g = 0; g < N; g++) {
+            vec w0 = load(panel + g * panel_stride + k * PANEL);
+            vec w1 = load(panel + g * panel_stride + k * PANEL + W);
+#pragma GCC unroll 8
+            for (int r = 0; r < R; r++) {
+                float a = left(r, k);
+                sum[r][g][0] += a * w0;
+                sum[r][g][1] += a * w1;
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int g = 0; g < N; g++) {
+            float *to = out + r * row_stride + g * out_stride;
+            store(to, sum[r][g][0]);
+            store(to + W, sum[r][g][1]);
+        }
+}
+
+template <int R, int N>
+__attribute__((noinline)) void multiply_rows(const float *const *rows, int64_t K, const float *panel,
+                                             int64_t panel_stride, float *out, int64_t row_stride,
+                                             int64_t out_stride, bool add) {
+    const float *row[R];
+    for (int r = 0; r < R; r++) row[r] = rows[r];
+    multiply<R, N>(Rows{row}, K, panel, panel_stride, out, row_stride, out_stride, add);
+}
+
+template <int R>
+__attribute__((noinline)) void multiply_packed(const float *left, int64_t K, const float *panel, float *out,
+                                               int64_t row_stride) {
+    multiply<R, 1>(Packed<R>{left}, K, panel, 0, out, row_stride, 0, true);
+}
+
+// Few rows leave registers free: take several panels at once, so that enough sums are in flight.
+template <int R>
+void multiply_panels(const float *const *rows, int64_t K, int panels, const float *panel, int64_t panel_stride,
+                     float *out, int64_t row_stride, int64_t out_stride, bool add) {
+    constexpr int most = ACCUMULATORS / (2 * R) > 4 ? 4 : ACCUMULATORS / (2 * R);
+    while (panels > 0) {
+        int count = panels < most ? panels : most;
+        if (count == 1) multiply_rows<R, 1>(rows, K, panel, panel_stride, out, row_stride, out_stride, add);
+        if constexpr (most >= 2)
+            if (count == 2) multiply_rows<R, 2>(rows, K, panel, panel_stride, out, row_stride, out_stride, add);
+        if constexpr (most >= 3)
+            if (count == 3) multiply_rows<R, 3>(rows, K, panel, panel_stride, out, row_stride, out_stride, add);
+        if constexpr (most >= 4)
+            if (count == 4) multiply_rows<R, 4>(rows, K, panel, panel_stride, out, row_stride, out_stride, add);
+        panels -= count;
+        panel += count * panel_stride;
+        out += count * out_stride;
+    }
+}
+
+// One tile: `rows` holds R row pointers, 1 <= R <= TILE.
+inline void tile_product(int R, const float *const *rows, int64_t K, int panels, const float *panel,
+                         int64_t panel_stride, float *out, int64_t row_stride, int64_t out_stride,
+                         bool add = false) {
+    switch (R) {
+#define TILE_CASE(r) \
+    case r:          \
+        return multiply_panels<r>(rows, K, panels, panel, panel_stride, out, row_stride, out_stride, add);
+        TILE_CASE(1)
+        TILE_CASE(2)
+        TILE_CASE(3)
+        TILE_CASE(4)
+#if WIDTH >= 8
+        TILE_CASE(5)
+        TILE_CASE(6)
+#endif
+#if WIDTH >= 16
+        TILE_CASE(7)
+        TILE_CASE(8)
+#endif
+#undef TILE_CASE
+    }
+}
+
+inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
+// Cut `count` rows into tiles of equal height, give or take one: row where tile i of `tiles` starts.
+inline int64_t tiles_for(int64_t count) { return (count + TILE - 1) / TILE; }
+inline int64_t tile_start(int64_t count, int64_t tiles, int64_t i) { return count * i / tiles; }
+
+// panel[k][j] = matrix[(first + j) * ld + k], zero for units from `units` on: weights (unit, k) used as x W^T.
+inline void pack_transposed(float *panel, const float *matrix, int64_t ld, int64_t first, int64_t units, int64_t K) {
+    for (int64_t j = 0; j < PANEL; j++) {
+        const float *row = matrix + (first + j) * ld;
+        if (first + j < units)
+            for (int64_t k = 0; k < K; k++) panel[k * PANEL + j] = row[k];
+        else
+            for (int64_t k = 0; k < K; k++) panel[k * PANEL + j] = 0;
+    }
+}
+
+// panel[k][j] = row[first + j], zero from `units` on: one row of weights (k, unit) used as x W.
+inline void pack_row(float *panel, const float *row, int64_t first, int64_t units) {
+    store(panel, load_some(row + first, units - first));
+    store(panel + W, load_some(row + first + W, units - first - W));
+}
+
+}  // namespace

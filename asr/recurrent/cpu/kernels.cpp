@@ -1,0 +1,124 @@
+// One instruction set's kernels; compiled once for each, with its WIDTH and ISA name.
+#include <omp.h>
+
+#include "backward.h"
+#include "forward.h"
+
+namespace {
+
+// Calls work(cell type) for the layer's cell.
+template <class Work>
+auto with_cell(const Layer &layer, Work work) {
+    switch (layer.cell) {
+        case CIFG: return work(LongShortTerm<true>());
+        case GRU_AFTER: return work(GatedAfter());
+        case GRU_BEFORE: return work(GatedBefore());
+        case RNN_TANH: return work(Simple());
+        default: return work(LongShortTerm<false>());
+    }
+}
+
+// Run work(direction, team) for every direction, each by a team of threads, or one after the other by one thread.
+template <class Work>
+void each_direction(const Layer &layer, Team::Gate *gates, Work work) {
+    int threads = omp_get_num_threads(), me = omp_get_thread_num(), directions = layer.directions;
+    int size = threads < directions ? 1 : threads / directions;
+    int concurrent = threads < directions ? 1 : directions;
+    if (me >= size * concurrent) return;
+    for (int d = me / size; d < directions; d += concurrent) {
+        Team team;
+        team.rank = me % size;
+        team.size = size;
+        team.gate = &gates[d];
+        work(d, team);
+    }
+}
+
+// More threads than these have too little to do between two waits.
+int useful_threads(const Layer &layer) {
+    int64_t panels = round_up(layer.hidden, PANEL) / PANEL;
+    int64_t work = layer.batch * layer.hidden * layer.output / 8192;  // a step of one direction
+    int64_t most = panels < work ? panels : work;
+    most = (most < 1 ? 1 : most) * layer.directions;
+    return layer.threads < most ? layer.threads : most;
+}
+
+int64_t reserve_width(const Layer &layer) {
+    return with_cell(layer, [&](auto cell) {
+        return reserve_slots<decltype(cell)>(layer) * round_up(layer.hidden, PANEL);
+    });
+}
+
+int forward(const Layer &layer) {
+    Plan plan;
+    if (!plan.make(layer)) return 1;
+    return with_cell(layer, [&](auto cell) {
+        using Pass = Forward<decltype(cell)>;
+        Pass passes[2] = {Pass(layer, plan, 0), Pass(layer, plan, 1)};
+        Buffer shared[2];
+        Team::Gate gates[2];
+        int failed = 0;
+        for (int d = 0; d < layer.directions; d++)
+            if (!passes[d].prepare(shared[d])) return 1;
+#pragma omp parallel num_threads(useful_threads(layer))
+        each_direction(layer, gates, [&](int d, const Team &team) {
+            Pass mine = passes[d];
+            if (!mine.run(team)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+        });
+        return failed;
+    });
+}
+
+int backward(const Layer &layer) {
+    Plan plan;
+    if (!plan.make(layer)) return 1;
+    return with_cell(layer, [&](auto cell) {
+        using Pass = Backward<decltype(cell)>;
+        Pass passes[2] = {Pass(layer, plan, 0), Pass(layer, plan, 1)};
+        Buffer shared[2], gradients[2], packed_memory;
+        Team::Gate gates[2];
+        int failed = 0;
+        const int64_t D = layer.directions;
+        const int64_t packed_size =
+            Pass::G * round_up(layer.hidden, PANEL) * round_up(layer.input, PANEL) * (layer.d_x != nullptr);
+        float *packed = packed_memory.take<float>(D * packed_size);
+        if (!packed) return 1;
+        for (int d = 0; d < D; d++)
+            if (!passes[d].prepare(shared[d], gradients[d])) return 1;
+#pragma omp parallel num_threads(useful_threads(layer))
+        each_direction(layer, gates, [&](int d, const Team &team) {
+            Pass mine = passes[d];
+            if (!mine.run(team)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+        });
+        if (failed) return 1;
+#pragma omp parallel num_threads(layer.threads)
+        {
+            each_direction(layer, gates, [&](int d, const Team &team) {
+                if (!passes[d].weight_gradients(team)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+                if (layer.d_x) passes[d].pack_input_weights(packed + d * packed_size, team);
+            });
+            if (layer.d_x) {
+#pragma omp barrier
+                const int64_t blocks = (layer.frames + CHUNK_ROWS - 1) / CHUNK_ROWS;
+#pragma omp for schedule(dynamic)
+                for (int64_t item = 0; item < layer.batch * blocks; item++) {
+                    int64_t b = item / blocks, t = item % blocks * CHUNK_ROWS;
+                    int64_t block_end = t + CHUNK_ROWS < layer.frames ? t + CHUNK_ROWS : layer.frames;
+                    int64_t end = block_end < layer.lengths[b] ? block_end : layer.lengths[b];
+                    if (end > t)
+                        for (int d = 0; d < D; d++)
+                            passes[d].input_gradient(packed + d * packed_size, b, t, end - t, d > 0);
+                    int64_t padding = end > t ? end : t;
+                    memset(layer.d_x + (b * layer.frames + padding) * layer.input, 0,
+                           (block_end - padding) * layer.input * sizeof(float));
+                }
+            }
+        }
+        return failed;
+    });
+}
+
+}  // namespace
+
+extern const Kernels ISA;
+const Kernels ISA = {reserve_width, forward, backward};

@@ -1,0 +1,345 @@
+"""The fused CPU backend: C++ kernels called through ctypes and registered with torch.library.
+
+float32 in training and inference; bfloat16 and float16 in inference, computed in float32.
+"""
+
+import ctypes
+import functools
+import os
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from asr.errors import BackendError
+from asr.recurrent import build
+from asr.recurrent.cells import CELLS, CellOptions, Noise, State, Weights
+
+# cpu/layer.h, field by field.
+KINDS = {"lstm": 0, "cifg": 1, "gru after": 2, "gru before": 3, "rnn_tanh": 4}
+_WEIGHTS = Weights._fields
+_POINTERS = [
+    *_WEIGHTS,
+    *(
+        "mask",
+        "zoneout_hidden",
+        "zoneout_cell",
+        "h0",
+        "c0",
+        "hn",
+        "cn",
+        "reserve",
+        "d_hn",
+        "d_cn",
+        "d_h0",
+        "d_c0",
+    ),
+    *(f"d_{name}" for name in _WEIGHTS),
+]
+_SIZES = ["cell", "batch", "frames", "input", "hidden", "output", "directions", "threads"]
+
+
+class _Direction(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in _POINTERS]
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in _SIZES),
+        *((name, ctypes.c_void_p) for name in ("lengths", "x", "y", "d_y", "d_x")),
+        *(
+            (name, ctypes.c_float)
+            for name in ("cell_clip", "proj_clip", "zoneout_hidden_rate", "zoneout_cell_rate")
+        ),
+        ("direction", _Direction * 2),
+    ]
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    """Load the kernels, over the OpenMP runtime that torch has loaded: two of them would fight over the cores."""
+    path = build.library()
+    loaded = re.findall(r"\S+/lib(?:gomp|iomp5|omp)[^/\s]*\.so\S*", Path("/proc/self/maps").read_text())
+    try:
+        ctypes.CDLL(loaded[0] if loaded else "libgomp.so.1", mode=ctypes.RTLD_GLOBAL)
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise BackendError(f"the fused CPU kernels cannot be loaded: {error}") from None
+    if library.recurrent_layer_size() != ctypes.sizeof(_Layer):
+        raise BackendError(f"{path} does not belong to this version of asr; delete it")
+    library.recurrent_reserve_width.restype = ctypes.c_int64
+    return library
+
+
+@functools.cache
+def instruction_set() -> bytes:
+    """Name the widest kernels that this processor runs, or those that $ASR_RECURRENT_ISA asks for."""
+    wanted = os.environ.get("ASR_RECURRENT_ISA")
+    for name in [wanted] if wanted else ["avx512", "avx2", "portable"]:
+        if _library().recurrent_supports(name.encode()):
+            return name.encode()
+    raise BackendError(f"this processor does not run the {wanted!r} kernels that ASR_RECURRENT_ISA asks for")
+
+
+@torch.compiler.assume_constant_result
+def _unavailable() -> str | None:
+    """Say why the kernels cannot be had on this machine, None if they can."""
+    return _load_problem()
+
+
+@functools.cache
+def _load_problem() -> str | None:
+    try:
+        instruction_set()
+    except BackendError as error:
+        return str(error)
+    return None
+
+
+def refusal(
+    cell_name: str, options: CellOptions, x: Tensor, weights: list[Weights], noise: list[Noise]
+) -> str | None:
+    """Say why these kernels cannot run this layer, None if they can."""
+    if x.dtype == torch.float64:
+        return "the CPU kernels compute in float32, not float64"
+    if options.layer_norm:
+        return "the CPU kernels have no layer normalisation"
+    return _unavailable()
+
+
+def run(
+    cell_name: str,
+    options: CellOptions,
+    x: Tensor,
+    lengths: Tensor,
+    state: State,
+    weights: list[Weights],
+    noise: list[Noise],
+) -> tuple[Tensor, State]:
+    """Run one layer, every direction; see `reference.run` for the shapes."""
+    masks = [_masks(own) for own in noise]
+    present = [name for name in _WEIGHTS if getattr(weights[0], name) is not None]
+    zoneout = [float(share) if isinstance(share, float) else 0.0 for share in noise[0][1:]]
+    y, hn, cn, _ = torch.ops.asr.recurrent(
+        x.float(),
+        lengths,
+        [part.float() for part in state],
+        [getattr(own, name).float() for own in weights for name in present],
+        [mask.float() for own in masks for mask in own.values()],
+        ",".join(present),
+        ",".join(masks[0]),
+        cell_name,
+        options.reset,
+        options.hidden_size,
+        options.output_size,
+        [options.cell_clip, options.proj_clip, *zoneout],
+        torch.is_grad_enabled(),
+    )
+    final = (hn, cn) if CELLS[cell_name].lstm_family else (hn,)
+    return y.to(x.dtype), tuple(part.to(x.dtype) for part in final)
+
+
+def _masks(noise: Noise) -> dict[str, Tensor]:
+    names = ("mask", "zoneout_hidden", "zoneout_cell")
+    return {name: part for name, part in zip(names, noise, strict=True) if isinstance(part, Tensor)}
+
+
+def _layer(
+    x: Tensor,
+    lengths: Tensor,
+    state: list[Tensor],
+    weights: list[Tensor],
+    noise: list[Tensor],
+    weight_names: str,
+    noise_names: str,
+    cell: str,
+    reset: str,
+    hidden_size: int,
+    output_size: int,
+    numbers: list[float],
+    keep: list[Tensor],
+) -> _Layer:
+    """Describe a call to the kernels; tensors that it points to are appended to `keep`."""
+
+    def pointer(tensor: Tensor) -> int:
+        keep.append(tensor.contiguous())
+        return keep[-1].data_ptr()
+
+    names = weight_names.split(",")
+    directions = len(weights) // len(names)
+    kind = f"gru {reset}" if cell == "gru" else cell.removesuffix("_peephole").replace("peephole", "lstm")
+    layer = _Layer(KINDS[kind], x.shape[0], x.shape[1], x.shape[2], hidden_size, output_size, directions)
+    layer.threads = torch.get_num_threads()
+    layer.x = pointer(x)
+    layer.lengths = pointer(lengths.to(torch.int64))
+    layer.cell_clip, layer.proj_clip, layer.zoneout_hidden_rate, layer.zoneout_cell_rate = numbers
+    noise_list = noise_names.split(",") if noise_names else []
+    for d in range(directions):
+        own = layer.direction[d]
+        for i, name in enumerate(names):
+            setattr(own, name, pointer(weights[d * len(names) + i]))
+        for i, name in enumerate(noise_list):
+            setattr(own, name, pointer(noise[d * len(noise_list) + i]))
+        for name, part in zip(("h0", "c0"), state, strict=False):
+            setattr(own, name, pointer(part[d]))
+    return layer
+
+
+def _set_directions(layer: _Layer, tensors: dict[str, Tensor], keep: list[Tensor]) -> None:
+    """Point each direction's fields at its part of these tensors, first axis direction."""
+    for name, tensor in tensors.items():
+        keep.append(tensor.contiguous())
+        for d in range(layer.directions):
+            setattr(layer.direction[d], name, keep[-1][d].data_ptr())
+
+
+def _call(function: str, layer: _Layer) -> None:
+    if getattr(_library(), function)(instruction_set(), ctypes.byref(layer)):
+        raise MemoryError("the recurrent kernels could not allocate their working memory")
+
+
+def _reserve_shape(x: Tensor, layer: _Layer) -> tuple[int, ...]:
+    width = _library().recurrent_reserve_width(instruction_set(), ctypes.byref(layer))
+    return (layer.directions, x.shape[0] * x.shape[1], width)
+
+
+@torch.library.custom_op("asr::recurrent", mutates_args=())
+def recurrent(
+    x: Tensor,
+    lengths: Tensor,
+    state: list[Tensor],
+    weights: list[Tensor],
+    noise: list[Tensor],
+    weight_names: str,
+    noise_names: str,
+    cell: str,
+    reset: str,
+    hidden_size: int,
+    output_size: int,
+    numbers: list[float],
+    training: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Run a layer; returns y, h, c (empty where the cell has none) and what the backward pass needs.
+
+    The lists hold what `weight_names` and `noise_names` name, direction after direction; numbers are cell_clip,
+    proj_clip and the two zoneout rates of evaluation.
+    """
+    keep: list[Tensor] = []
+    names = (weight_names, noise_names, cell, reset, hidden_size, output_size, numbers)
+    layer = _layer(x, lengths, state, weights, noise, *names, keep)
+    if layer.batch and not bool((lengths >= 0).all() and (lengths <= x.shape[1]).all()):
+        raise ValueError(
+            f"lengths must lie within 0 and the {x.shape[1]} frames of x, got {lengths.tolist()}"
+        )
+    y = x.new_empty(x.shape[0], x.shape[1], layer.directions * output_size)
+    finals = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in state]
+    # Rows behind the valid frames are never touched, so they take no memory.
+    reserve = x.new_empty(_reserve_shape(x, layer) if training else (0,))
+    layer.y = y.data_ptr()
+    _set_directions(layer, dict(zip(("hn", "cn"), finals, strict=False)), keep)
+    if training:
+        _set_directions(layer, {"reserve": reserve}, keep)
+    _call("recurrent_forward", layer)
+    return y, finals[0], finals[1] if len(finals) > 1 else x.new_empty(0), reserve
+
+
+@recurrent.register_fake
+def _(
+    x,
+    lengths,
+    state,
+    weights,
+    noise,
+    weight_names,
+    noise_names,
+    cell,
+    reset,
+    hidden_size,
+    output_size,
+    numbers,
+    training,
+):
+    directions = state[0].shape[0]
+    kind = f"gru {reset}" if cell == "gru" else cell.removesuffix("_peephole").replace("peephole", "lstm")
+    shape = (0,)
+    if training:
+        layer = _Layer(KINDS[kind], 1, 1, 1, int(hidden_size), int(output_size), directions)
+        layer.proj_clip = numbers[1]
+        shape = _reserve_shape(x, layer)
+    y = x.new_empty(x.shape[0], x.shape[1], directions * output_size)
+    c = torch.empty_like(state[1]) if len(state) > 1 else x.new_empty(0)
+    return y, torch.empty_like(state[0]), c, x.new_empty(shape)
+
+
+@torch.library.custom_op("asr::recurrent_backward", mutates_args=())
+def recurrent_backward(
+    d_y: Tensor,
+    d_state: list[Tensor],
+    x: Tensor,
+    lengths: Tensor,
+    state: list[Tensor],
+    weights: list[Tensor],
+    noise: list[Tensor],
+    y: Tensor,
+    reserve: Tensor,
+    weight_names: str,
+    noise_names: str,
+    cell: str,
+    reset: str,
+    hidden_size: int,
+    output_size: int,
+    numbers: list[float],
+) -> list[Tensor]:
+    """Give the gradients of x, of each state and of each weight, in one list."""
+    keep: list[Tensor] = []
+    names = (weight_names, noise_names, cell, reset, hidden_size, output_size, numbers)
+    layer = _layer(x, lengths, state, weights, noise, *names, keep)
+    d_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+    d_initial = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in state]
+    d_weights = [torch.empty_like(weight, memory_format=torch.contiguous_format) for weight in weights]
+    keep += [y.contiguous(), d_y.contiguous()]
+    layer.y, layer.d_y, layer.d_x = keep[-2].data_ptr(), keep[-1].data_ptr(), d_x.data_ptr()
+    _set_directions(layer, {"reserve": reserve}, keep)
+    _set_directions(layer, dict(zip(("d_hn", "d_cn"), d_state, strict=False)), keep)
+    _set_directions(layer, dict(zip(("d_h0", "d_c0"), d_initial, strict=False)), keep)
+    own_names = weight_names.split(",")
+    for i, gradient in enumerate(d_weights):
+        setattr(
+            layer.direction[i // len(own_names)], f"d_{own_names[i % len(own_names)]}", gradient.data_ptr()
+        )
+    _call("recurrent_backward", layer)
+    return [d_x, *d_initial, *d_weights]
+
+
+@recurrent_backward.register_fake
+def _(d_y, d_state, x, lengths, state, weights, *arguments):
+    return [torch.empty_like(tensor) for tensor in (x, *state, *weights)]
+
+
+def _setup_context(ctx, inputs, output):
+    x, lengths, state, weights, noise, *ctx.arguments, _training = inputs
+    y, _, _, reserve = output
+    ctx.counts = (len(state), len(weights), len(noise))
+    ctx.save_for_backward(x, lengths, y, reserve, *state, *weights, *noise)
+
+
+def _backward(ctx, d_y, d_hn, d_cn, _d_reserve):
+    x, lengths, y, reserve, *rest = ctx.saved_tensors
+    states, weights, noise = ctx.counts
+    state, weight, masks = rest[:states], rest[states : states + weights], rest[states + weights :]
+    d_state = [d_hn, d_cn][:states]
+    d_x, *rest = torch.ops.asr.recurrent_backward(
+        d_y, d_state, x, lengths, state, weight, masks, y, reserve, *ctx.arguments
+    )
+    return (d_x, None, rest[:states], rest[states:], [None] * noise, *[None] * 8)
+
+
+recurrent.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _refuse_double_backward(ctx, *_):
+    raise BackendError("backend 'fused' cannot differentiate twice; use backend 'reference'")
+
+
+recurrent_backward.register_autograd(_refuse_double_backward)
