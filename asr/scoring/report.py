@@ -1,7 +1,7 @@
 """Score hypotheses against references: one function, one report that goes to JSON and back."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from asr.errors import TextError
-from asr.scoring.align import ALIGNERS, Column, align, count_errors
+from asr.scoring.align import ALIGNERS, EQUAL, Column, align, count_errors
 from asr.scoring.intervals import DRAWS, block_sums, blocks, rate_interval
 
 
@@ -105,6 +105,13 @@ class ErrorReport:
     def alignment(self, index: int) -> list[Column]:
         """Align the words of one utterance."""
         return align(self.references[index].split(), self.hypotheses[index].split(), self.aligner)
+
+    def edits(self) -> Iterator[tuple[int, str, str | None, str | None]]:
+        """Give every error: utterance's index, S, D or I, reference word and hypothesis word or None."""
+        for index in np.flatnonzero(self.utterance_errors[:, :3].any(axis=1)).tolist():
+            for kind, reference, hypothesis in self.alignment(index):
+                if kind != EQUAL:
+                    yield index, kind, reference, hypothesis
 
     def table(self) -> str:
         """Show the report as a small table of text."""
