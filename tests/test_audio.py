@@ -209,7 +209,7 @@ class TestStreams:
         )
 
     def test_an_mp3_without_its_length_is_read_to_the_end(self, tmp_path):
-        # Louder later: the first frames' bit rate says nothing about the rest, and libsndfile's estimate is wrong.
+        # Quieter later: the first frames' bit rate is not that of the rest, so libsndfile estimates wrongly.
         samples = np.concatenate([noise(10.0, peak=0.9), tone(20.0, peak=0.01)])
         named = encoded(samples, format="MP3", bitrate_mode="VARIABLE", compression_level=0.5)
         assert named.count(b"Xing") + named.count(b"Info") == 1
