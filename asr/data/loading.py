@@ -1,11 +1,11 @@
 """Batches: from cuts to padded features and tokens, made in worker processes while the model computes."""
 
+import copy
 import random
 import signal
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from itertools import accumulate
+from itertools import islice
 
 import numpy as np
 import soxr
@@ -18,15 +18,14 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from asr.audio import load_audio
-from asr.data.manifests import text_of
+from asr.data.manifests import file_of, text_of
 from asr.errors import AudioError, ManifestError, TextError
 from asr.features import LogMel, SpecAugment
 from asr.text import Tokenizer, normalise
 
-# Utterances share a batch only with those of their bucket, which holds lengths that differ little. More
-# buckets pad less, fewer mix the utterances better: a bucket should fill a few batches.
-MOST_BUCKETS = 30
-BATCHES_PER_BUCKET = 3
+# Batches are cut from the utterances sorted by length. To mix them anew in each epoch, their lengths are
+# taken for up to this much longer or shorter than they are.
+JITTER = 0.05
 PREFETCHED_BATCHES = 4  # of each worker
 
 
@@ -82,63 +81,74 @@ class Batch:
         return replace(self, **{k: function(v) for k, v in values.items() if isinstance(v, Tensor)})
 
 
-class BucketSampler(Sampler):
+class BatchSampler(Sampler):
     """Batches of similar lengths, each cut exactly once an epoch, in an order that (seed, epoch) decides.
 
-    A batch holds at most `batch_seconds` with its padding (an utterance longer than that comes alone) and at
-    most `max_batch_size` cuts. The number of batches is the same in every epoch. Yields (epoch, cuts).
+    A batch holds at most `batch_seconds`, with its padding and after speed perturbation, and at most
+    `max_batch_size` cuts; an utterance longer than that comes alone. The number of batches is the same in
+    every epoch. Yields (epoch, [(cut, speed), ...]).
 
     In distributed training each process gets every world_size-th batch: as many as the others, of similar
     lengths, and none twice.
     """
 
     def __init__(
-        self, cuts: Iterable[Cut], *, batch_seconds: float, max_batch_size: int, shuffle: bool, seed: int
+        self,
+        cuts: Iterable[Cut],
+        *,
+        batch_seconds: float,
+        max_batch_size: int,
+        speeds: Sequence[float],
+        shuffle: bool,
+        seed: int,
     ):
+        self.cuts = sorted(cuts, key=lambda cut: (-cut.duration, cut.id))
+        self.speeds = tuple(speeds) or (1.0,)
         self.shuffle, self.seed, self.epoch = shuffle, seed, 0
-        self.buckets: list[tuple[list[Cut], int]] = []
-        for bucket in _buckets(cuts, batch_seconds):
-            most = max(1, min(max_batch_size, int(batch_seconds / bucket[-1].duration)))
-            # Batches of even size: a full one and a rest of two utterances would weigh the same in training.
-            batches = -(-len(bucket) // most)
-            self.buckets.append((bucket, -(-len(bucket) // batches)))
+        # The most by which an epoch's draw can make a batch longer than it is planned here.
+        margin = (1 + JITTER) / (1 - JITTER) if shuffle else 1.0
+        room = batch_seconds / margin * min(self.speeds)
+        self.sizes: list[int] = []
+        start = 0
+        while start < len(self.cuts):
+            fitting = int(room / self.cuts[start].duration)
+            self.sizes.append(max(1, min(fitting, max_batch_size, len(self.cuts) - start)))
+            start += self.sizes[-1]
+        if (
+            len(self.sizes) > 1 and self.sizes[-1] < self.sizes[-2]
+        ):  # share out, rather than a tiny last batch
+            rest = self.sizes.pop() + self.sizes.pop()
+            self.sizes += [rest - rest // 2, rest // 2]
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        batches = sum(-(-len(bucket) // size) for bucket, size in self.buckets)
-        return -(-batches // _processes()[1])
+        return -(-len(self.sizes) // _processes()[1])
 
-    def __iter__(self) -> Iterator[tuple[int, list[Cut]]]:
+    def __iter__(self) -> Iterator[tuple[int, list[tuple[Cut, float]]]]:
         chance = random.Random(f"{self.seed} {self.epoch}")
-        batches = []
-        for bucket, size in self.buckets:
-            cuts = chance.sample(bucket, len(bucket)) if self.shuffle else bucket
-            batches += [cuts[start : start + size] for start in range(0, len(cuts), size)]
+        spread = JITTER if self.shuffle else 0.0
+        drawn = []
+        for cut in self.cuts:
+            speed = chance.choice(self.speeds)
+            drawn.append((cut.duration / speed * chance.uniform(1 - spread, 1 + spread), cut, speed))
+        drawn.sort(key=lambda item: -item[0])
+        pairs = iter([(cut, speed) for _, cut, speed in drawn])
+        batches = [list(islice(pairs, size)) for size in self.sizes]
         rank, world_size = _processes()
         while len(batches) % world_size:  # halve the largest until the processes get equally many
             largest = max(range(len(batches)), key=lambda index: len(batches[index]))
-            cuts = batches[largest]
-            if len(cuts) < 2:
+            batch = batches[largest]
+            if len(batch) < 2:
                 raise ManifestError(f"fewer utterances than the {world_size} processes that train on them")
-            batches[largest : largest + 1] = [cuts[: len(cuts) // 2], cuts[len(cuts) // 2 :]]
+            batches[largest : largest + 1] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
         rounds = [batches[start : start + world_size] for start in range(0, len(batches), world_size)]
         if self.shuffle:
             chance.shuffle(rounds)
         for batch in rounds:
             yield self.epoch, batch[rank]
-
-
-def _buckets(cuts: Iterable[Cut], batch_seconds: float) -> list[list[Cut]]:
-    """Sort cuts by length into buckets of about the same number of seconds."""
-    ordered = sorted(cuts, key=lambda cut: (cut.duration, cut.id))
-    sums = list(accumulate(cut.duration for cut in ordered))
-    count = min(MOST_BUCKETS, max(1, int(sums[-1] / (BATCHES_PER_BUCKET * batch_seconds))))
-    ends = [bisect_left(sums, sums[-1] * bucket / count) for bucket in range(1, count)]
-    buckets = [ordered[start:end] for start, end in zip([0, *ends], [*ends, len(ordered)], strict=True)]
-    return [bucket for bucket in buckets if bucket]
 
 
 def _processes() -> tuple[int, int]:
@@ -149,7 +159,7 @@ def _processes() -> tuple[int, int]:
 
 
 class BatchMaker(Dataset):
-    """Turns the (epoch, cuts) of BucketSampler into a Batch: decodes, perturbs, transforms."""
+    """Turns what BatchSampler yields into a Batch: decodes, perturbs, transforms."""
 
     def __init__(
         self,
@@ -158,7 +168,6 @@ class BatchMaker(Dataset):
         tokenizer: Tokenizer,
         normaliser: str,
         spec_augment: SpecAugment | None,
-        speed_perturb: Sequence[float],
         seed: int,
     ):
         self.log_mel = log_mel
@@ -166,18 +175,17 @@ class BatchMaker(Dataset):
         self.tokenizer = tokenizer
         self.normaliser = normaliser
         self.spec_augment = spec_augment
-        self.speed_perturb = tuple(speed_perturb)
         self.seed = seed
 
     @torch.no_grad()
-    def __getitem__(self, item: tuple[int, Sequence[Cut]]) -> Batch:
+    def __getitem__(self, item: tuple[int, Sequence[tuple[Cut, float]]]) -> Batch:
         epoch, cuts = item
         left_out, ids, texts, tokens, samples = {}, [], [], [], []
-        for cut in cuts:
+        for cut, speed in cuts:
             try:
                 text = self._text(cut)
                 encoded = torch.tensor(self.tokenizer.encode(text), dtype=torch.int64)
-                heard = torch.from_numpy(self._samples(cut, epoch))
+                heard = torch.from_numpy(self._samples(cut, speed))
             except (AudioError, TextError) as error:
                 left_out[cut.id] = str(error)
             else:
@@ -191,7 +199,9 @@ class BatchMaker(Dataset):
         token_lengths = torch.tensor([len(encoded) for encoded in tokens])
         features, lengths = self.log_mel(pad_sequence(samples, batch_first=True), sample_lengths)
         if self.spec_augment is not None:
-            generator = torch.Generator().manual_seed(self._chance(epoch, *ids).getrandbits(63))
+            # The same whichever worker makes this batch.
+            chance = random.Random(" ".join(map(str, (self.seed, epoch, *ids))))
+            generator = torch.Generator().manual_seed(chance.getrandbits(63))
             features = self.spec_augment(features, lengths, generator)
         return Batch(
             features=features,
@@ -210,16 +220,12 @@ class BatchMaker(Dataset):
             raise TextError("it has no transcript")
         return normalise(text, self.normaliser)
 
-    def _samples(self, cut: Cut, epoch: int) -> np.ndarray:
+    def _samples(self, cut: Cut, speed: float) -> np.ndarray:
         samples = read_samples(cut, self.sample_rate)
-        factor = self._chance(epoch, cut.id).choice(self.speed_perturb) if self.speed_perturb else 1.0
-        if factor != 1.0:  # played faster: as if it had been recorded at a higher rate (Ko et al. 2015)
-            samples = soxr.resample(samples, factor * self.sample_rate, self.sample_rate)
-        return samples
-
-    def _chance(self, *what: object) -> random.Random:
-        """Draw from the run's seed and from what is drawn for: the same with any number of workers."""
-        return random.Random(" ".join(map(str, (self.seed, *what))))
+        if speed == 1.0:
+            return samples
+        # Played faster: as if it had been recorded at a higher rate, pitch and all (Ko et al. 2015).
+        return soxr.resample(samples, speed * self.sample_rate, self.sample_rate)
 
 
 def _empty(left_out: dict[str, str]) -> Batch:
@@ -234,23 +240,19 @@ def read_samples(cut: Cut, sample_rate: int) -> np.ndarray:
 
     Raises AudioError that names the file.
     """
-    if (
-        isinstance(cut, MonoCut | MultiCut)
-        and not cut.recording.transforms
-        and len(cut.recording.sources) == 1
-    ):
-        source, recording = cut.recording.sources[0], cut.recording
-        channels = [cut.channel] if isinstance(cut, MonoCut) else list(cut.channel)
-        if source.type == "file" and channels == recording.channel_ids:
-            # As transcribing reads it, and in half of lhotse's time.
+    file = file_of(cut)
+    if isinstance(cut, MonoCut | MultiCut) and file and (recording := cut.recording):
+        channels = [cut.channel] if isinstance(cut, MonoCut) else cut.channel
+        if channels == recording.channel_ids and not recording.transforms:  # read as transcribing reads
             is_part = cut.start > 0 or cut.end < recording.duration
-            return load_audio(
-                source.source, sample_rate, offset=cut.start, duration=cut.duration if is_part else None
-            )
+            return load_audio(file, sample_rate, offset=cut.start, duration=cut.duration if is_part else None)
     try:
-        return cut.resample(sample_rate).load_audio().mean(0)
+        samples = cut.resample(sample_rate).load_audio()
     except (AudioLoadingError, DurationMismatchError, OSError) as error:
         raise AudioError(f"cannot read the audio of {cut.id}: {error}") from error
+    if samples is None:
+        raise AudioError(f"{cut.id} has no audio")
+    return samples.mean(0)
 
 
 class Loader(DataLoader):
@@ -261,15 +263,16 @@ class Loader(DataLoader):
         utterances, seconds: how much an epoch holds in all, before speed perturbation, over all processes.
     """
 
-    def __init__(self, cuts: Sequence[Cut], left_out: dict[str, str], sampler: BucketSampler, **options):
+    def __init__(self, cuts: Sequence[Cut], left_out: dict[str, str], sampler: BatchSampler, **options):
         super().__init__(sampler=sampler, batch_size=None, **options)
+        self.batches = sampler
         self.left_out = left_out
         self.utterances = len(cuts)
         self.seconds = sum(cut.duration for cut in cuts)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and the augmentation of the next iteration (Lightning does it itself)."""
-        self.sampler.set_epoch(epoch)
+        self.batches.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Batch]:
         previous = None
@@ -278,7 +281,7 @@ class Loader(DataLoader):
             if batch.ids:
                 yield batch
                 previous = batch
-            elif previous is not None and self.sampler.shuffle:
+            elif previous is not None and self.batches.shuffle:
                 # Nothing of this batch could be read. Training counts on the announced number of batches, so
                 # that it notices the epoch's end: give another in its place.
                 yield previous
@@ -307,7 +310,7 @@ def make_loader(
         log_mel, tokenizer, normaliser: those of the model.
         spec_augment: masks the features of a training batch.
         speed_perturb: factors, such as (0.9, 1.0, 1.1), of which one is drawn for each cut and epoch.
-        batch_seconds: most seconds of audio in a batch, padding included, before speed perturbation.
+        batch_seconds: most seconds of audio in a batch, padding included.
         max_batch_size: most utterances in a batch.
         min_seconds, max_seconds: shorter and longer cuts are left out.
         shuffle: another order in every epoch, drawn from `seed` and the epoch.
@@ -331,15 +334,19 @@ def make_loader(
     return Loader(
         kept,
         left_out,
-        BucketSampler(
-            kept, batch_seconds=batch_seconds, max_batch_size=max_batch_size, shuffle=shuffle, seed=seed
+        BatchSampler(
+            kept,
+            batch_seconds=batch_seconds,
+            max_batch_size=max_batch_size,
+            speeds=speed_perturb,
+            shuffle=shuffle,
+            seed=seed,
         ),
         dataset=BatchMaker(
-            log_mel=log_mel,
+            log_mel=copy.deepcopy(log_mel).cpu(),  # the model may be moved to a GPU, the workers stay here
             tokenizer=tokenizer,
             normaliser=normaliser,
             spec_augment=spec_augment,
-            speed_perturb=speed_perturb,
             seed=seed,
         ),
         num_workers=workers,

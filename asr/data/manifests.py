@@ -122,7 +122,8 @@ def _cut(utterance: Utterance, recording: Recording) -> Cut:
     duration = left
     if utterance.duration is not None and utterance.duration < left - DURATION_TOLERANCE:
         duration = utterance.duration
-    channel = recording.channel_ids if recording.num_channels > 1 else recording.channel_ids[0]
+    channels = recording.sources[0].channels
+    kind, channel = (MonoCut, channels[0]) if len(channels) == 1 else (MultiCut, channels)
     supervision = SupervisionSegment(
         id=utterance.id,
         recording_id=recording.id,
@@ -134,15 +135,22 @@ def _cut(utterance: Utterance, recording: Recording) -> Cut:
         gender=utterance.gender,
         language=utterance.language,
     )
-    kind = MultiCut if recording.num_channels > 1 else MonoCut
     return kind(
         id=utterance.id,
         start=utterance.start,
         duration=duration,
-        channel=channel,
+        channel=channel,  # type: ignore[arg-type]
         recording=recording,
         supervisions=[supervision],
     )
+
+
+def file_of(cut: Cut) -> str | None:
+    """Give the one file that holds a cut's audio; None where it comes from anywhere else."""
+    recording = cut.recording if isinstance(cut, MonoCut | MultiCut) else None
+    if recording is None or len(recording.sources) != 1 or recording.sources[0].type != "file":
+        return None
+    return str(recording.sources[0].source)
 
 
 def speaker_of(cut: Cut) -> str | None:
@@ -270,13 +278,7 @@ def _read_cut(line: str) -> Cut:
 
 
 def _check_files(path: Path, cuts: Sequence[Cut]) -> None:
-    files = {
-        source.source
-        for cut in cuts
-        if isinstance(cut, MonoCut | MultiCut)
-        for source in cut.recording.sources
-        if source.type == "file"
-    }
+    files = {file for cut in cuts if (file := file_of(cut)) is not None}
     if files and not any(map(os.path.exists, files)):
         raise ManifestError(
             f"none of the {len(files)} audio files that {path} names exists (the first is {min(files)}); "

@@ -1,0 +1,299 @@
+"""The loader: every utterance once an epoch, the same with any number of workers, and nothing stops it."""
+
+import pickle
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from asr.text import CharacterTokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lhotse.cut import Cut
+
+from asr.data import Batch, load_cuts, make_loader
+from asr.data.loading import BatchSampler, read_samples
+from asr.data.manifests import Utterance, build_cuts, write_cuts
+from asr.errors import AudioError, ManifestError
+from asr.features import FeatureConfig, LogMel, SpecAugment, SpecAugmentConfig
+
+LENGTHS = [0.3 + 0.07 * (index % 23) for index in range(40)]
+
+
+@pytest.fixture(scope="module")
+def cuts(tmp_path_factory, write_audio) -> Sequence[Cut]:
+    """Forty utterances of 0.3 to 1.84 s."""
+    folder = tmp_path_factory.mktemp("audio")
+    utterances = [
+        Utterance(f"u{index:02d}", write_audio(folder / f"{index}.wav", seconds), "ab"[: 1 + index % 2])
+        for index, seconds in enumerate(LENGTHS)
+    ]
+    return build_cuts(utterances)[0]
+
+
+@pytest.fixture(scope="module")
+def loader_of():
+    """make_loader with a small model's features and the letters a and b."""
+
+    def build(cuts, **options):
+        return make_loader(
+            cuts,
+            **{
+                "log_mel": LogMel(FeatureConfig(n_mels=8)),
+                "tokenizer": CharacterTokenizer(["a", "b"]),
+                "normaliser": "none",
+                "batch_seconds": 5.0,
+                **options,
+            },
+        )
+
+    return build
+
+
+def epoch(loader, number: int = 0) -> list[Batch]:
+    loader.set_epoch(number)
+    return list(loader)
+
+
+def assert_equal(left: list[Batch], right: list[Batch]) -> None:
+    assert [batch.ids for batch in left] == [batch.ids for batch in right]
+    for one, other in zip(left, right, strict=True):
+        torch.testing.assert_close(one.features, other.features, rtol=0, atol=0)
+        assert one.tokens.tolist() == other.tokens.tolist()
+
+
+def test_a_batch_is_padded_and_says_what_it_holds(cuts, loader_of):
+    (batch,) = epoch(loader_of(cuts[:3], batch_seconds=100))
+    assert batch.features.shape == (3, 45, 8)
+    assert dict(zip(batch.ids, batch.feature_lengths.tolist(), strict=True)) == {
+        "u00": 31,
+        "u01": 38,
+        "u02": 45,
+    }
+    assert batch.seconds == pytest.approx(sum(LENGTHS[:3]))
+    assert batch.features.dtype == torch.float32
+    assert batch.feature_lengths.dtype == batch.tokens.dtype == batch.token_lengths.dtype == torch.int64
+    for index, name in enumerate(batch.ids):
+        assert not batch.features[index, batch.feature_lengths[index] :].any()
+        target = batch.tokens[index, : batch.token_lengths[index]].tolist()
+        assert (batch.texts[index], target) == (("ab", [1, 2]) if name == "u01" else ("a", [1]))
+        assert not batch.tokens[index, batch.token_lengths[index] :].any()
+        alone = LogMel(FeatureConfig(n_mels=8))(
+            torch.from_numpy(read_samples(cuts[int(name[1:])], 16000)).unsqueeze(0)
+        )[0][0]
+        torch.testing.assert_close(batch.features[index, : batch.feature_lengths[index]], alone)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_every_utterance_once_an_epoch(cuts, loader_of, workers, shuffle):
+    loader = loader_of(cuts, workers=workers, shuffle=shuffle)
+    for number in range(2):
+        batches = epoch(loader, number)
+        assert len(batches) == len(loader)
+        assert Counter(name for batch in batches for name in batch.ids) == Counter(cut.id for cut in cuts)
+
+
+def test_batches_do_not_depend_on_the_workers_and_change_with_the_epoch(cuts, loader_of):
+    options = {
+        "shuffle": True,
+        "speed_perturb": (0.9, 1.0, 1.1),
+        "spec_augment": SpecAugment(SpecAugmentConfig(frequency_width=3)),
+        "seed": 3,
+    }
+    alone, shared = loader_of(cuts, **options), loader_of(cuts, workers=2, **options)
+    first = epoch(alone)
+    assert_equal(first, epoch(shared))
+    second = epoch(alone, 1)
+    assert [batch.ids for batch in second] != [batch.ids for batch in first]
+    assert_equal(second, epoch(shared, 1))
+    assert_equal(first, epoch(alone, 0))
+    other = loader_of(cuts, **{**options, "seed": 4})
+    assert [batch.ids for batch in epoch(other)] != [batch.ids for batch in first]
+
+
+def test_spec_augment_hides_features(cuts, loader_of):
+    augment = SpecAugment(SpecAugmentConfig(frequency_masks=1, frequency_width=7, time_masks=0))
+    plain, masked = (epoch(loader_of(cuts, spec_augment=choice)) for choice in (None, augment))
+    hidden = sum(int((batch.features == 0).sum()) for batch in masked)
+    assert hidden > sum(int((batch.features == 0).sum()) for batch in plain)
+
+
+def test_speed_perturbation_changes_length_and_pitch(tmp_path, loader_of):
+    tone = np.sin(2 * np.pi * 1000 * np.arange(32000) / 16000)
+    soundfile.write(tmp_path / "tone.wav", 0.5 * tone, 16000)
+    cuts = build_cuts([Utterance(f"u{index:02d}", tmp_path / "tone.wav", "a") for index in range(30)])[0]
+    log_mel = LogMel(FeatureConfig(normalise="none"))
+    batches = epoch(loader_of(cuts, log_mel=log_mel, speed_perturb=(0.9, 1.1), shuffle=True))
+    loudest = {
+        (frames, int(features[frames // 2].argmax()))
+        for batch in batches
+        for features, frames in zip(batch.features, batch.feature_lengths.tolist(), strict=True)
+    }
+    (fast, high), (slow, low) = sorted(loudest)
+    assert (fast, slow) == (182, 223)
+    assert high > low
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    lengths=st.lists(st.floats(0.1, 30), min_size=1, max_size=200),
+    batch_seconds=st.floats(1, 100),
+    max_batch_size=st.integers(1, 20),
+    speeds=st.sampled_from([(), (0.9, 1.0, 1.1)]),
+    shuffle=st.booleans(),
+    seed=st.integers(0, 100),
+)
+def test_batches_are_bounded_and_complete(lengths, batch_seconds, max_batch_size, speeds, shuffle, seed):
+    cuts = [_SilentCut(str(index), length) for index, length in enumerate(lengths)]
+    sampler = BatchSampler(
+        cuts,  # type: ignore[arg-type]
+        batch_seconds=batch_seconds,
+        max_batch_size=max_batch_size,
+        speeds=speeds,
+        shuffle=shuffle,
+        seed=seed,
+    )
+    for number in range(2):
+        sampler.set_epoch(number)
+        batches = [batch for _, batch in sampler]
+        assert len(batches) == len(sampler)
+        assert sorted(int(cut.id) for batch in batches for cut, _ in batch) == list(range(len(lengths)))
+        for batch in batches:
+            longest = max(cut.duration / speed for cut, speed in batch)
+            assert len(batch) <= max_batch_size
+            assert len(batch) == 1 or len(batch) * longest <= batch_seconds * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_processes_share_an_epoch_without_overlap(monkeypatch, world_size):
+    cuts = [_SilentCut(str(index), 1 + index % 9) for index in range(400)]
+    sampler = BatchSampler(
+        cuts,  # type: ignore[arg-type]
+        batch_seconds=40,
+        max_batch_size=64,
+        speeds=(),
+        shuffle=True,
+        seed=0,
+    )
+    shares = []
+    for rank in range(world_size):
+        monkeypatch.setattr("asr.data.loading._processes", lambda rank=rank: (rank, world_size))
+        shares.append([batch for _, batch in sampler])
+        assert len(shares[-1]) == len(sampler)
+    assert sorted(int(cut.id) for share in shares for batch in share for cut, _ in batch) == list(range(400))
+    for batches in zip(*shares, strict=True):  # similar lengths, so that no process waits for another
+        longest = [max(cut.duration for cut, _ in batch) for batch in batches]
+        assert max(longest) - min(longest) <= 2
+
+
+def test_little_is_padding(cuts, loader_of):
+    for options in ({}, {"shuffle": True}, {"shuffle": True, "speed_perturb": (0.9, 1.0, 1.1)}):
+        batches = epoch(loader_of(list(cuts) * 5, batch_seconds=10, **options))
+        padded = sum(batch.features.shape[0] * batch.features.shape[1] for batch in batches)
+        assert sum(int(batch.feature_lengths.sum()) for batch in batches) > 0.9 * padded
+
+
+@pytest.fixture
+def faulty(cuts, tmp_path, write_audio) -> Path:
+    """A manifest of 44 utterances of which four cannot be used."""
+    utterances = [
+        Utterance("lost", write_audio(tmp_path / "lost.wav"), "a"),
+        Utterance("broken", write_audio(tmp_path / "broken.flac"), "a"),
+        Utterance("stray", write_audio(tmp_path / "stray.wav"), "abc"),
+        Utterance("silent", write_audio(tmp_path / "silent.wav"), "a"),
+    ]
+    extra = build_cuts(utterances)[0]
+    next(cut for cut in extra if cut.id == "silent").supervisions = []
+    path = write_cuts([*cuts, *extra], tmp_path, "train")
+    (tmp_path / "lost.wav").unlink()
+    whole = (tmp_path / "broken.flac").read_bytes()
+    (tmp_path / "broken.flac").write_bytes(whole[: len(whole) // 2])
+    return path
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_faulty_utterances_are_left_out_and_named(faulty, loader_of, workers):
+    loader = loader_of(load_cuts(faulty), workers=workers, shuffle=True)
+    for number in range(2):
+        seen = Counter(name for batch in epoch(loader, number) for name in batch.ids)
+        assert seen == Counter(f"u{index:02d}" for index in range(40))
+    assert sorted(loader.left_out) == ["broken", "lost", "silent", "stray"]
+    assert "lost.wav" in loader.left_out["lost"]
+    assert "broken.flac" in loader.left_out["broken"]
+    assert "'c'" in loader.left_out["stray"]
+    assert loader.left_out["silent"] == "it has no transcript"
+
+
+def test_training_gets_its_number_of_batches_though_one_is_unreadable(faulty, loader_of):
+    loader = loader_of(load_cuts(faulty), max_batch_size=1, shuffle=True)
+    batches = epoch(loader)
+    # An unreadable first batch has none before it that could take its place.
+    assert len(batches) >= len(loader) - 4
+    assert len(batches) > 40
+    evaluation = epoch(loader_of(load_cuts(faulty), max_batch_size=1))
+    assert Counter(name for batch in evaluation for name in batch.ids) == Counter(
+        f"u{i:02d}" for i in range(40)
+    )
+
+
+def test_too_short_and_too_long_are_left_out(cuts, loader_of):
+    loader = loader_of(cuts, min_seconds=0.5, max_seconds=1.5)
+    kept = [cut for cut in cuts if 0.5 <= cut.duration <= 1.5]
+    assert loader.utterances == len(kept) < 40
+    assert loader.seconds == pytest.approx(sum(cut.duration for cut in kept))
+    assert len(loader.left_out) == 40 - len(kept)
+    assert loader.left_out["u00"] == "its 0.30 s are not between 0.5 s and 1.5 s"
+    with pytest.raises(ManifestError, match="none of the 40 utterances is between 5"):
+        loader_of(cuts, min_seconds=5)
+    with pytest.raises(ManifestError, match="no utterances"):
+        loader_of([])
+
+
+def test_select_crops_to_what_is_left(cuts, loader_of):
+    (batch,) = epoch(loader_of(cuts[:4], batch_seconds=100))
+    shortest = batch.ids.index("u00")
+    left = batch.select([shortest])
+    assert left.ids == ["u00"]
+    assert left.features.shape == (1, 31, 8)
+    assert left.tokens.tolist() == [[1]]
+    assert left.seconds == pytest.approx(0.3, abs=0.01)
+    torch.testing.assert_close(left.features[0], batch.features[shortest, :31])
+    assert batch.select([]).ids == []
+    assert batch.to("cpu").ids == batch.ids
+
+
+def test_parts_and_channels_of_a_file(tmp_path):
+    ramp = np.arange(32000) / 64000
+    soundfile.write(tmp_path / "stereo.wav", np.stack([ramp, -ramp / 2], 1), 16000, subtype="FLOAT")
+    both, part = build_cuts(
+        [
+            Utterance("both", tmp_path / "stereo.wav", "a"),
+            Utterance("part", tmp_path / "stereo.wav", "a", start=1.0, duration=0.5),
+        ]
+    )[0]
+    np.testing.assert_allclose(read_samples(both, 16000), ramp / 4, atol=1e-6)
+    np.testing.assert_allclose(read_samples(part, 16000), ramp[16000:24000] / 4, atol=1e-6)
+    (second,) = (cut for cut in both.to_mono() if cut.channel == 1)  # which lhotse reads
+    np.testing.assert_allclose(read_samples(second, 16000), -ramp / 2, atol=1e-6)
+    (tmp_path / "stereo.wav").unlink()
+    for cut in (both, second):
+        with pytest.raises(AudioError, match=r"stereo.wav"):
+            read_samples(cut, 16000)
+
+
+def test_the_loader_reaches_workers_that_do_not_fork(cuts, loader_of):
+    loader = loader_of(cuts)
+    restored = pickle.loads(pickle.dumps(loader.dataset))
+    item = next(iter(loader.batches))
+    assert_equal([loader.dataset[item]], [restored[item]])
+
+
+class _SilentCut:
+    """As much of a cut as the sampler looks at."""
+
+    def __init__(self, name: str, duration: float):
+        self.id, self.duration = name, duration
