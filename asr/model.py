@@ -56,7 +56,7 @@ class ModelConfig:
         bidirectional: read each utterance in both directions; False for streaming models.
         layer_norm: layer normalisation inside the cell (LSTM family without peepholes).
         norm: normalisation before each recurrent layer and before the output: "layer" or "none".
-        dropout: dropout before each recurrent layer and before the output.
+        dropout: before each recurrent layer and before the output, one mask an utterance.
         recurrent_dropout: variational dropout on the recurrent connections, one mask an utterance.
         weight_dropout: DropConnect on the recurrent weights.
         zoneout: probability that a unit keeps its hidden and cell state.
@@ -85,6 +85,20 @@ def mask_padding(values: Tensor, lengths: Tensor) -> Tensor:
     """
     inside = torch.arange(values.shape[-2], device=values.device) < lengths.to(values.device).unsqueeze(1)
     return values.masked_fill(~inside.reshape(len(lengths), *[1] * (values.dim() - 3), -1, 1), 0.0)
+
+
+class UtteranceDropout(nn.Module):
+    """Dropout with one mask an utterance, the same at every frame (Gal & Ghahramani 2016)."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (batch, frame, feature)."""
+        if not self.training or not self.rate:
+            return x
+        return x * nn.functional.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.rate)
 
 
 class ConvLayer(nn.Module):
@@ -201,7 +215,7 @@ class AcousticModel(nn.Module):
             self.recurrent.append(layer)
             size = layer.output_size * (2 if config.bidirectional else 1)
         self.norms.append(nn.LayerNorm(size) if config.norm == "layer" else nn.Identity())
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = UtteranceDropout(config.dropout)
         self.output = nn.Linear(size, vocab_size)
 
     @property

@@ -22,7 +22,6 @@ class SpeechData(L.LightningDataModule):
             train_cuts,
             spec_augment=SpecAugment(config.spec_augment),
             speed_perturb=config.data.speed_perturb,
-            output_lengths=bundle.model.output_lengths,
             min_seconds=config.data.min_seconds,
             max_seconds=config.data.max_seconds,
             shuffle=True,

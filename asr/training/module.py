@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -24,7 +25,7 @@ class RecogniserTraining(L.LightningModule):
     """Trains the model of a bundle.
 
     Arguments: bundle, whose model is trained; optimizer; seconds_per_epoch of training speech and epochs, which
-    together place each step in the schedule.
+    together place each step in the schedule. `left_out` collects {utterance: reason} of what CTC cannot align.
     """
 
     def __init__(self, bundle: Bundle, optimizer: OptimizerConfig, seconds_per_epoch: float, epochs: int):
@@ -36,6 +37,7 @@ class RecogniserTraining(L.LightningModule):
         self.seconds_in_all = seconds_per_epoch * epochs
         self.seconds_seen = 0.0
         self.skipped_in_a_row = 0
+        self.left_out: dict[str, str] = {}
         self.average = _exponential_average(self.model, optimizer.ema) if optimizer.ema else None
         self.dev_pairs: list[tuple[str, str, str]] = []
 
@@ -45,8 +47,11 @@ class RecogniserTraining(L.LightningModule):
         return self.model if self.average is None else self.average.module
 
     def training_step(self, batch: Batch, index: int) -> Tensor | None:
-        """CTC loss of a batch; None, which skips the step, when it is not finite."""
+        """CTC loss of a batch; None, which skips the step, when it is not finite or nothing can be aligned."""
         self.seconds_seen += batch.seconds
+        batch = self._without_unalignable(batch)
+        if not batch.ids:
+            return None
         logits, lengths = self.model(batch.features, batch.feature_lengths)
         try:
             loss = ctc_loss(logits, lengths, batch.tokens, batch.token_lengths, batch.ids)
@@ -56,6 +61,24 @@ class RecogniserTraining(L.LightningModule):
         self.skipped_in_a_row = 0
         self.log("loss", loss, prog_bar=True, batch_size=len(batch.ids))
         return loss
+
+    def _without_unalignable(self, batch: Batch) -> Batch:
+        """Leave out, and remember, utterances whose transcripts are longer than their audio allows."""
+        frames = self.model.output_lengths(batch.feature_lengths)
+        reasons = unalignable(frames, batch.tokens, batch.token_lengths)
+        if not reasons:
+            return batch
+        self.left_out |= {batch.ids[index]: reason for index, reason in reasons.items()}
+        kept = [index for index in range(len(batch.ids)) if index not in reasons]
+        return replace(
+            batch,
+            ids=[batch.ids[index] for index in kept],
+            texts=[batch.texts[index] for index in kept],
+            features=batch.features[kept],
+            feature_lengths=batch.feature_lengths[kept],
+            tokens=batch.tokens[kept],
+            token_lengths=batch.token_lengths[kept],
+        )
 
     def _skip(self, message: str) -> None:
         self.skipped_in_a_row += 1

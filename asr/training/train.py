@@ -69,11 +69,13 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
             TimeLimit(config.run.max_minutes),
         ],
         use_distributed_sampler=False,  # the sampler shards itself
+        enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
     parameters = sum(p.numel() for p in module.model.parameters())
-    module.print(f"{data.summary_text()}\nmodel: {parameters / 1e6:.2f} M parameters, {bundle.tokenizer.vocab_size} tokens")
+    if trainer.is_global_zero:
+        print(f"{data.summary_text()}\nmodel: {parameters / 1e6:.2f} M parameters, {bundle.tokenizer.vocab_size} tokens")
     began = time.monotonic()
     interrupted = _fit(trainer, module, data, folder / "checkpoints" / LAST if resume else None)
     if not trainer.is_global_zero:
@@ -82,7 +84,7 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
         return _say_how_to_go_on(trainer, folder)
     minutes = (time.monotonic() - began) / 60
     print(f"best dev WER {100 * bundle_writer.best:.2f} % after {minutes:.1f} minutes; the model is {folder / 'bundle'}")
-    return _report_left_out(data.left_out())
+    return _report_left_out(data.left_out() | module.left_out)
 
 
 def new_bundle(config: TrainConfig, cuts) -> Bundle:
