@@ -9,48 +9,16 @@ cell state (1), beside the output; `settings.recompute_gates` saves the cell sta
 by two large products.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
-
 import torch
-import triton
 from torch import Tensor
 from torch.nn import functional as F
 
 from asr.errors import BackendError
 from asr.recurrent import triton_kernels as kernels
 from asr.recurrent.cells import CELLS, CellOptions, Noise, State, Weights
+from asr.recurrent.triton_launch import Tiling, choose_tiling, launch, settings
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-
-
-@dataclass
-class Settings:
-    """What a user may choose for every layer on a GPU.
-
-    strategy: "persistent" runs a pass as one kernel whose programs wait for each other after each step; "steps" one
-    kernel a step; "graph" the same, replayed as a CUDA graph once the same addresses come a second time;
-    "auto" takes "persistent" where the GPU can start a kernel's programs together, else "steps".
-    recompute_gates: save the cell state alone for the gradients, a fifth of the memory, at two more large products.
-    """
-
-    strategy: str = "auto"
-    recompute_gates: bool = False
-
-
-settings = Settings()
-
-
-class Tiling(NamedTuple):
-    """How a kernel is cut: a program's utterances and units, summands at a time, warps, loads in flight."""
-
-    rows: int
-    units: int
-    depth: int
-    warps: int = 4
-    stages: int = 4
 
 
 def refusal(
@@ -188,8 +156,7 @@ def recurrence(
             kept=kept,
             unclipped=unclipped,
         )
-        widths = (H, P) if two_phases else (H,)
-        _launch(kernels.forward_kernel, pointers, cfg, tiling, widths)
+        launch(kernels.forward_kernel, pointers, cfg, tiling, {1: H, 2: P} if two_phases else {1: H})
     nothing = x.new_empty(0)
     return (
         y.view(batch, frames, D * P),
@@ -304,10 +271,12 @@ def recurrence_backward(
             dgates_hh=dgates_hh,
             dprojected=dprojected,
             middle=middle,
+            partial=dy.new_empty(cfg.SPLIT, D, batch, P, dtype=torch.float32) if cfg.SPLIT > 1 else None,
             dpeephole=dpeephole,
         )
-        widths = (P, H) if weight_phase_1 is not None else (P,)
-        _launch(kernels.backward_kernel, pointers, cfg, tiling, widths)
+        phases = {4: P} if cfg.SPLIT > 1 else {}
+        phases |= {1: P} if weight_phase_1 is None else {1: P, 2: H}
+        launch(kernels.backward_kernel, pointers, cfg, tiling, phases)
 
     # What the first step passes to the initial state.
     own = (lengths > 0)[None, :, None]
@@ -504,11 +473,12 @@ def _configure(
 ) -> tuple[kernels.Config, Tiling]:
     directions, _, output = weight_hh.shape
     hidden = output if weight_hr is None else weight_hr.shape[2]
-    tiling = choose_tiling(x, directions, hidden)
+    gates = weight_hh.shape[1] // hidden
+    tiling = choose_tiling(x, directions, output, 2 if cell == "gru_before" else gates)
     config = kernels.Config(
         CELL=cell,
         D=directions,
-        G=weight_hh.shape[1] // hidden,
+        G=gates,
         H=hidden,
         P=output,
         PEEPHOLE=peephole is not None,
@@ -523,85 +493,9 @@ def _configure(
         ROWS=tiling.rows,
         UNITS=tiling.units,
         DEPTH=tiling.depth,
+        SPLIT=tiling.split,
+        SPLIT_UNITS=tiling.split_units,
         PRECISION="ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32",
         INTERPRET=x.device.type == "cpu",
     )
     return config, tiling
-
-
-def choose_tiling(x: Tensor, directions: int, hidden: int) -> Tiling:
-    """Cut a phase into about as many tiles as the GPU has multiprocessors, each with the whole batch up to 64 rows."""
-    rows = min(max(triton.next_power_of_2(x.shape[0]), 16), 64)
-    if x.device.type == "cpu":  # interpreted: launches cost, sizes do not
-        return Tiling(rows, 64, 64)
-    blocks = triton.cdiv(x.shape[0], rows) * directions
-    units = 8
-    while units < 64 and blocks * triton.cdiv(hidden, units) > _multiprocessors(x.device):
-        units *= 2
-    return Tiling(rows, units, 128 if x.element_size() == 2 else 32)
-
-
-def _multiprocessors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def _launch(kernel, pointers, cfg: kernels.Config, tiling: Tiling, widths: tuple[int, ...]) -> None:
-    """Run every step of a pass; widths: the columns of each phase."""
-    compiled = {"num_warps": tiling.warps, "num_stages": tiling.stages}
-    blocks = triton.cdiv(pointers.B, cfg.ROWS) * cfg.D
-    tiles = [blocks * triton.cdiv(width, cfg.UNITS) for width in widths]
-    strategy = settings.strategy
-    if strategy == "auto":
-        strategy = "steps" if cfg.INTERPRET or torch.version.hip else "persistent"
-    if strategy == "persistent":
-        programs = 1 if cfg.INTERPRET else min(max(tiles), _multiprocessors(pointers.y.device))
-        counter = torch.zeros(1, dtype=torch.int32, device=pointers.y.device)
-        together = {} if cfg.INTERPRET else {"launch_cooperative_grid": True}
-        phases = (1 << len(widths)) - 1
-        kernel[(programs,)](pointers, 0, pointers.T, counter, phases, cfg, **compiled, **together)
-        return
-
-    def launch_steps() -> None:
-        backward = kernel is kernels.backward_kernel
-        for s in reversed(range(pointers.T)) if backward else range(pointers.T):
-            for phase, programs in enumerate(tiles):
-                kernel[(programs,)](pointers, s, s + 1, None, 1 << phase, cfg, **compiled)
-
-    if strategy == "graph" and not cfg.INTERPRET and not torch.cuda.is_current_stream_capturing():
-        _replay(launch_steps, (kernel, cfg, tiling, *map(_identity, pointers)))
-    else:
-        launch_steps()
-
-
-def _identity(value: Tensor | int | None) -> int | None:
-    return value.data_ptr() if isinstance(value, Tensor) else value
-
-
-_GRAPHS_KEPT = 64
-_graphs: OrderedDict[tuple, torch.cuda.CUDAGraph | None] = OrderedDict()
-
-
-def _replay(launch: Callable[[], None], key: tuple) -> None:
-    """Launch, and replay what was launched as a CUDA graph from the second time on that a key comes.
-
-    The key holds every address and size. Training steps of equal shapes meet equal addresses, since torch's
-    allocator repeats itself; where they do not, nothing is lost but the replay.
-    """
-    seen = key in _graphs
-    graph = _graphs.pop(key, None)
-    if seen and graph is None:
-        graph = torch.cuda.CUDAGraph()
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            graph.capture_begin(capture_error_mode="thread_local")
-            launch()
-            graph.capture_end()
-        torch.cuda.current_stream().wait_stream(aside)
-    _graphs[key] = graph
-    if len(_graphs) > _GRAPHS_KEPT:
-        _graphs.popitem(last=False)
-    if graph is None:
-        launch()
-    else:
-        graph.replay()
