@@ -1,0 +1,212 @@
+"""Where the errors are: by any field, by length and speaking rate, by word, by character, by place."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from asr.errors import TextError
+from asr.scoring.align import DELETION, EQUAL, INSERTION, SUBSTITUTION, align
+from asr.scoring.report import ErrorCounts, ErrorReport, score
+
+MOST_GROUPS = 8  # distinct numbers beyond which a field is cut into ranges
+RANGES = 5  # of about as many utterances each
+PLACES = ("first word", "second word", "in between", "last but one", "last word")
+
+
+@dataclass(frozen=True)
+class Group:
+    """A part of the test set and its errors."""
+
+    name: str
+    utterances: int
+    errors: ErrorCounts
+
+
+def by_field(report: ErrorReport, name: str) -> list[Group]:
+    """Count errors for each value of a field, or for each range of a field of many numbers.
+
+    Beside the report's fields there are "words" (the reference's length) and, where there is a "duration" in
+    seconds, "words per second". Raises TextError for a field that there is not.
+
+    >>> report = score(["a b", "c d"], ["a x", "c d"], fields={"gender": ["f", "m"]})
+    >>> [(group.name, group.errors.rate) for group in by_field(report, "gender")]
+    [('f', 0.5), ('m', 0.0)]
+    """
+    values = _column(report, name)
+    known = {value for value in values if value is not None}
+    numeric = all(isinstance(value, int | float) for value in known)
+    if numeric and len(known) > MOST_GROUPS:
+        return _by_range(report, values)
+    groups = _group(report, ["unknown" if value is None else value for value in values])
+    if numeric:
+        return sorted(
+            groups, key=lambda group: (group.name == "unknown", group.name != "unknown" and float(group.name))
+        )
+    return sorted(groups, key=lambda group: -group.errors.rate)
+
+
+def fields_of(report: ErrorReport) -> list[str]:
+    """Name the fields worth a breakdown: of more than one value, not a text of its own for each utterance."""
+    names = []
+    for name in [*report.fields, *_derived(report)]:
+        values = set(_column(report, name))
+        numeric = all(isinstance(value, int | float) for value in values if value is not None)
+        if len(values) > 1 and (numeric or len(values) <= report.utterances / 2):
+            names.append(name)
+    return names
+
+
+def _derived(report: ErrorReport) -> dict[str, Callable[[], list]]:
+    """Give the fields that the transcripts themselves tell."""
+    words = report.utterance_errors[:, 3].tolist()
+    derived = {"words": lambda: words}
+    if "duration" in report.fields:
+        seconds = report.fields["duration"]
+        derived["words per second"] = lambda: [
+            n / s if isinstance(s, int | float) and s > 0 else None
+            for n, s in zip(words, seconds, strict=True)
+        ]
+    return derived
+
+
+def _column(report: ErrorReport, name: str) -> Sequence:
+    derived = _derived(report)
+    if name in report.fields:
+        return report.fields[name]
+    if name in derived:
+        return derived[name]()
+    raise TextError(
+        f"there is no field {name!r} to break errors down by; there are {', '.join(fields_of(report))}"
+    )
+
+
+def _by_range(report: ErrorReport, values: Sequence) -> list[Group]:
+    known = np.array([np.nan if value is None else value for value in values], dtype=float)
+    cuts = np.unique(np.nanquantile(known, np.linspace(0, 1, RANGES + 1)))
+    places = np.clip(np.searchsorted(cuts, known, side="right") - 1, 0, len(cuts) - 2)
+    names = [f"{low:.4g} to {high:.4g}" for low, high in pairwise(cuts)]
+    labels = [
+        "unknown" if np.isnan(value) else names[place] for value, place in zip(known, places, strict=True)
+    ]
+    groups = {group.name: group for group in _group(report, labels)}
+    return [groups[name] for name in [*names, "unknown"] if name in groups]
+
+
+def _group(report: ErrorReport, labels: Sequence[Hashable]) -> list[Group]:
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    place = np.array([numbers[label] for label in labels], dtype=np.int64)
+    sums = np.zeros((len(numbers), 4), dtype=np.int64)
+    np.add.at(sums, place, report.utterance_errors)
+    sizes = np.bincount(place, minlength=len(numbers))
+    return [Group(str(label), int(sizes[n]), ErrorCounts(*sums[n].tolist())) for label, n in numbers.items()]
+
+
+@dataclass(frozen=True)
+class Confusions:
+    """What was taken for what, what was missed and what was invented, each with its count."""
+
+    substitutions: Counter[tuple[str, str]]  # (reference, hypothesis)
+    deletions: Counter[str]
+    insertions: Counter[str]
+
+
+def word_confusions(report: ErrorReport) -> Confusions:
+    """Count errors by their words.
+
+    >>> word_confusions(score(["two to two"], ["to to too a"])).substitutions.most_common(1)
+    [(('two', 'to'), 1)]
+    """
+    confusions = Confusions(Counter(), Counter(), Counter())
+    for _, kind, reference, hypothesis in report.edits():
+        _add(confusions, kind, reference, hypothesis)
+    return confusions
+
+
+def character_confusions(report: ErrorReport) -> Confusions:
+    """Count errors by their characters, utterances aligned character by character; a space is shown as ␣."""
+    confusions = Confusions(Counter(), Counter(), Counter())
+    for index in np.flatnonzero(report.utterance_errors[:, :3].any(axis=1)).tolist():
+        sides = ("␣".join(texts[index].split()) for texts in (report.references, report.hypotheses))
+        for kind, reference, hypothesis in align(*sides):
+            _add(confusions, kind, reference, hypothesis)
+    return confusions
+
+
+def _add(confusions: Confusions, kind: str, reference: str | None, hypothesis: str | None) -> None:
+    if kind == SUBSTITUTION:
+        confusions.substitutions[str(reference), str(hypothesis)] += 1
+    elif kind == DELETION:
+        confusions.deletions[str(reference)] += 1
+    elif kind == INSERTION:
+        confusions.insertions[str(hypothesis)] += 1
+
+
+def by_place(report: ErrorReport) -> list[Group]:
+    """Count errors by their place in utterances of five words at least, where each has one of every place.
+
+    An insertion belongs to the word before which it stands, at the end to the last.
+    """
+    counts = np.zeros((len(PLACES), 4), dtype=np.int64)
+    long = np.flatnonzero(report.utterance_errors[:, 3] >= len(PLACES)).tolist()
+    for index in long:
+        length = int(report.utterance_errors[index, 3])
+        counts[[0, 1, 3, 4], 3] += 1
+        counts[2, 3] += length - 4
+        if report.utterance_errors[index, :3].any():
+            word = 0
+            for kind, _, _ in report.alignment(index):
+                at = min(word, length - 1)
+                place = at if at < 2 else max(2, at - length + 5)
+                if kind != EQUAL:
+                    counts[place, "SDI".index(kind)] += 1
+                word += kind != INSERTION
+    return [
+        Group(name, len(long), ErrorCounts(*row)) for name, row in zip(PLACES, counts.tolist(), strict=True)
+    ]
+
+
+def by_familiarity(report: ErrorReport, vocabulary: Collection[str]) -> list[Group]:
+    """Count the missed words (substituted or deleted) among those of the vocabulary and those never seen.
+
+    `vocabulary` holds the training transcripts' words. Insertions have no reference word and are left out.
+    """
+    seen = set(vocabulary)
+    words = Counter(word in seen for text in report.references for word in text.split())
+    missed: Counter[tuple[bool, str]] = Counter()
+    for _, kind, reference, _ in report.edits():
+        missed[reference in seen, kind] += reference is not None
+    return [
+        Group(
+            "seen in training" if known else "never seen",
+            sum(any((w in seen) == known for w in text.split()) for text in report.references),
+            ErrorCounts(missed[known, SUBSTITUTION], missed[known, DELETION], 0, words[known]),
+        )
+        for known in (True, False)
+    ]
+
+
+def oracle(references: Sequence[str], n_best: Sequence[Sequence[str]], **options) -> ErrorReport:
+    """Score the best of each utterance's hypotheses: what perfect rescoring of the n-best lists would reach.
+
+    `options` are those of `score`. Every list needs one hypothesis at least.
+
+    >>> oracle(["a b"], [["a", "a b", "b"]]).wer
+    0.0
+    """
+    places = [number for number, hypotheses in enumerate(n_best) for _ in hypotheses]
+    every = score(
+        [references[place] for place in places],
+        [hypothesis for hypotheses in n_best for hypothesis in hypotheses],
+        normaliser=options.get("normaliser", "none"),
+        bootstrap=0,
+    )
+    best: dict[int, tuple[int, str]] = {}
+    for place, errors, hypothesis in zip(
+        places, every.utterance_errors[:, :3].sum(axis=1).tolist(), every.hypotheses, strict=True
+    ):
+        if place not in best or errors < best[place][0]:
+            best[place] = errors, hypothesis
+    return score(references, [best[place][1] for place in range(len(references))], **options)

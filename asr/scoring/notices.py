@@ -1,0 +1,95 @@
+"""Warn where references and hypotheses differ by how they are written rather than by what was said."""
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+import numpy as np
+
+from asr.scoring.align import count_errors
+from asr.scoring.report import ErrorReport
+
+NUMBER_WORDS = frozenset(
+    word
+    for line in (
+        "zero oh one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen",
+        "sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred",
+        "thousand million billion first second third fourth fifth sixth seventh eighth ninth tenth",
+    )
+    for word in line.split()
+)
+SHARE = 0.5  # of the errors: "mostly"
+FEWEST = 5  # errors below which nothing is said
+SAMPLE = 10_000  # utterances with errors that are looked at
+
+
+def writing_notice(report: ErrorReport) -> str | None:
+    """Say so if at least half of the errors vanish with one habit of writing, or with all of them.
+
+    The habits are case, punctuation, the forms of Unicode, and numbers in digits or in (English) words.
+
+    >>> from asr.scoring.report import score
+    >>> writing_notice(score(["go there"] * 5, ["Go There"] * 5))
+    '10 of 10 word errors vanish without regard to case: choose a normaliser that evens it out'
+    """
+    wrong = np.flatnonzero(report.utterance_errors[:, :3].any(axis=1))[:SAMPLE].tolist()
+    pairs = [(report.references[index], report.hypotheses[index]) for index in wrong]
+    errors = _errors(pairs)
+    if errors < FEWEST:
+        return None
+    for habit, even_out in {**HABITS, "case, punctuation, Unicode's forms and digits": _all}.items():
+        vanished = errors - _errors([even_out(*pair) for pair in pairs])
+        if vanished >= SHARE * errors:
+            share = f"{vanished} of {errors} word errors vanish"
+            return f"{share} without regard to {habit}: choose a normaliser that evens it out"
+    return None
+
+
+def _errors(pairs: list[tuple[str, str]]) -> int:
+    references, hypotheses = (
+        ((text.split() for text in side) for side in zip(*pairs, strict=True)) if pairs else ((), ())
+    )
+    return int(count_errors(references, hypotheses)[:, :3].sum())
+
+
+def _case(reference: str, hypothesis: str) -> tuple[str, str]:
+    return reference.casefold(), hypothesis.casefold()
+
+
+def _punctuation(reference: str, hypothesis: str) -> tuple[str, str]:
+    return re.sub(r"[^\w\s]|_", "", reference), re.sub(r"[^\w\s]|_", "", hypothesis)
+
+
+def _unicode(reference: str, hypothesis: str) -> tuple[str, str]:
+    return unicodedata.normalize("NFKC", reference), unicodedata.normalize("NFKC", hypothesis)
+
+
+def _numbers(reference: str, hypothesis: str) -> tuple[str, str]:
+    """Make each run of numbers one sign, where one side writes digits and the other does not."""
+    if bool(re.search(r"\d", reference)) == bool(re.search(r"\d", hypothesis)):
+        return reference, hypothesis
+    return _sign(reference), _sign(hypothesis)
+
+
+def _sign(text: str) -> str:
+    words = (re.sub(r"\W", " ", word).split() or [word] for word in text.split())
+    signs = ("#" if _is_number(word) else " ".join(word) for word in words)
+    return re.sub(r"#( and #| #)+", "#", " ".join(signs))
+
+
+def _is_number(parts: list[str]) -> bool:
+    return all(part[:1].isdigit() or part.casefold() in NUMBER_WORDS for part in parts)
+
+
+def _all(reference: str, hypothesis: str) -> tuple[str, str]:
+    for even_out in (_numbers, _unicode, _case, _punctuation):
+        reference, hypothesis = even_out(reference, hypothesis)
+    return reference, hypothesis
+
+
+HABITS: dict[str, Callable[[str, str], tuple[str, str]]] = {
+    "case": _case,
+    "punctuation": _punctuation,
+    "Unicode's forms": _unicode,
+    "writing numbers in digits or words": _numbers,
+}

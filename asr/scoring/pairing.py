@@ -1,0 +1,137 @@
+"""Bring references and hypotheses together by their ids, or by time where the files hold times."""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+from asr.errors import TextError
+from asr.scoring.formats import IGNORED, Timed, Transcripts
+
+MISMATCHED = ("error", "empty", "skip")
+_SHOWN = 5  # ids named in a message
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Utterances with a reference and a hypothesis each, and what else is known of them, by column."""
+
+    ids: tuple[str, ...]
+    references: tuple[str, ...]
+    hypotheses: tuple[str, ...]
+    fields: dict[str, tuple]
+
+
+def pair(reference: Transcripts, hypothesis: Transcripts, mismatched: str = "error") -> Pairs:
+    """Match hypotheses with references.
+
+    By id; words with times (CTM) fall into the reference's segments (STM) by their middles, as sclite has it;
+    times on one side only are left aside and whole recordings compared. Where ids stand on one side only,
+    "error" names them in a TextError, "empty" takes a missing hypothesis for an empty one, "skip" drops them.
+    """
+    if reference.form == "stm" and hypothesis.form == "ctm":
+        reference, hypothesis = _by_segment(reference, hypothesis)
+    elif reference.form == hypothesis.form == "stm":
+        reference, hypothesis = (_with_texts(side, _segment_name) for side in (reference, hypothesis))
+    else:
+        reference, hypothesis = (_by_recording(side) for side in (reference, hypothesis))
+    return _match(reference, hypothesis, mismatched)
+
+
+def _match(reference: Transcripts, hypothesis: Transcripts, mismatched: str) -> Pairs:
+    missing = [name for name in reference.texts if name not in hypothesis.texts]
+    extra = [name for name in hypothesis.texts if name not in reference.texts]
+    if mismatched == "error" and (missing or extra):
+        raise TextError(_mismatch(reference, hypothesis, missing, extra))
+    names = [name for name in reference.texts if mismatched == "empty" or name in hypothesis.texts]
+    if not names:
+        raise TextError(f"{reference.source} and {hypothesis.source} have no id in common")
+    fields = [reference.fields.get(name, {}) for name in names]
+    columns = {column: None for known in fields for column in known}
+    return Pairs(
+        ids=tuple(names),
+        references=tuple(reference.texts[name] for name in names),
+        hypotheses=tuple(hypothesis.texts.get(name, "") for name in names),
+        fields={column: tuple(known.get(column) for known in fields) for column in columns},
+    )
+
+
+def _mismatch(reference: Transcripts, hypothesis: Transcripts, missing: list[str], extra: list[str]) -> str:
+    parts = [
+        f"{reference.source} ({reference.form}) and {hypothesis.source} ({hypothesis.form}) do not match"
+    ]
+    if missing:
+        parts.append(f"without a hypothesis: {_some(missing)}")
+    if extra:
+        parts.append(f"without a reference: {_some(extra)}")
+    hint = "--mismatched empty counts missing hypotheses as deleted words, --mismatched skip leaves them out"
+    if len(missing) == len(reference.texts):
+        hint = (
+            "no id is on both sides; see `asr score --help` for the forms, --format lines pairs line by line"
+        )
+    return f"{'; '.join(parts)}\n{hint}"
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"
+
+
+def _by_segment(reference: Transcripts, hypothesis: Transcripts) -> tuple[Transcripts, Transcripts]:
+    """Put each word into the first segment that ends after the word's middle, later ones into the last."""
+    segments, words = _by_channel(reference.timed), _by_channel(hypothesis.timed)
+    reference = _with_texts(reference, _segment_name)
+    heard: dict[str, list[str]] = {}
+    for (file, channel), spoken in words.items():
+        if (file, channel) not in segments:
+            heard[f"{file} channel {channel}"] = []
+            continue
+        names = list(map(_segment_name, segments[file, channel]))
+        ends = list(accumulate((segment.end for segment in segments[file, channel]), max))
+        heard |= {name: [] for name in names if name in reference.texts}
+        for word in spoken:
+            name = names[min(bisect_right(ends, (word.start + word.end) / 2), len(ends) - 1)]
+            if name in heard:
+                heard[name].append(word.text)
+    return reference, replace(hypothesis, texts={name: " ".join(texts) for name, texts in heard.items()})
+
+
+def _by_channel(timed: Iterable[Timed]) -> Mapping[tuple[str, str], list[Timed]]:
+    channels: dict[tuple[str, str], list[Timed]] = defaultdict(list)
+    for item in timed:
+        channels[item.file, item.channel].append(item)
+    return channels
+
+
+def _by_recording(side: Transcripts) -> Transcripts:
+    """Join timed stretches into a text for each recording, or for each channel where it has several."""
+    if not side.timed:
+        return side
+    channels: dict[str, set[str]] = defaultdict(set)
+    for item in side.timed:
+        channels[item.file].add(item.channel)
+
+    def name(item: Timed) -> str:
+        return item.file if len(channels[item.file]) == 1 else f"{item.file}-{item.channel}"
+
+    return _with_texts(side, name)
+
+
+def _with_texts(side: Transcripts, name: Callable[[Timed], str]) -> Transcripts:
+    """Give the timed stretches as texts under their names, without those nobody is to be judged on."""
+    texts: dict[str, str] = {}
+    fields: dict[str, dict[str, Any]] = {}
+    for item in side.timed:
+        if IGNORED in item.text.lower():
+            continue
+        key = name(item)
+        texts[key] = f"{texts[key]} {item.text}".strip() if key in texts else item.text
+        speaker = {"speaker": item.speaker} if item.speaker else {}
+        fields[key] = speaker if fields.setdefault(key, speaker) == speaker else {}
+    return replace(side, texts=texts, fields=fields)
+
+
+def _segment_name(segment: Timed) -> str:
+    return f"{segment.file}-{segment.channel}-{segment.start:.2f}-{segment.end:.2f}"
