@@ -55,7 +55,7 @@ UNUSED_VARIANTS = (
 
 # Each chunk is spoken by a process of its own, because espeak's state goes on from utterance to utterance:
 # the same chunks from fresh processes are the same samples.
-CHUNKS = {"train": 12, "dev": 2, "test": 2}
+CHUNKS = {"train": 6, "dev": 1, "test": 1}
 SHARE = {"train": 0.86, "dev": 0.06, "test": 0.08}  # of the hours
 
 
