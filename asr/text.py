@@ -132,8 +132,8 @@ class Tokenizer(ABC):
         if strays:
             raise TextError(
                 f"{_shortened(text)} has letters outside the tokenizer's alphabet: {_named(strays)}; "
-                'correct the transcript, normalise it (text.normaliser "basic") or train with an alphabet that '
-                "holds them"
+                'correct the transcript, normalise it (text.normaliser "basic") or train with an alphabet '
+                "that holds them"
             )
 
     @abstractmethod
