@@ -69,7 +69,10 @@ class Bundle:
 
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"log_mel.{name}": value for name, value in self.log_mel.state_dict().items()}
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / WEIGHTS_FILE)
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+            folder / WEIGHTS_FILE,
+        )
         self.tokenizer.save(folder)
         config = {
             "format": FORMAT,
@@ -128,7 +131,11 @@ class Bundle:
                 f"{weights} does not fit the model that {CONFIG_FILE} describes: {error}"
             ) from error
         return cls(
-            model.to(device).eval(), log_mel.to(device), tokenizer, config["normaliser"], config.get("training", {})
+            model.to(device).eval(),
+            log_mel.to(device),
+            tokenizer,
+            config["normaliser"],
+            config.get("training", {}),
         )
 
     @property

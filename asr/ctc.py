@@ -7,8 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asr.errors import AlignmentError
-
-BLANK = 0
+from asr.text import BLANK
 
 
 def frames_needed(tokens: Tensor, token_lengths: Tensor) -> Tensor:
@@ -58,7 +57,9 @@ def ctc_loss(
     Raises AlignmentError that names each utterance with an empty target, with a target longer than its frames allow
     (repeated tokens need a blank between them), or with non-finite logits or loss.
     """
-    names = list(ids) if ids is not None else [f"utterance {index} of the batch" for index in range(len(lengths))]
+    names = (
+        list(ids) if ids is not None else [f"utterance {index} of the batch" for index in range(len(lengths))]
+    )
     reasons = unalignable(lengths, tokens, token_lengths)
     if reasons:
         raise AlignmentError(_name_each("CTC cannot align", names, reasons))

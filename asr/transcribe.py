@@ -71,7 +71,9 @@ class Recogniser:
         """
         if not isinstance(audio, list):
             return self.transcribe([audio])[0]  # type: ignore[index]
-        sources = [Source(f"audio {i}", lambda item=item: self._samples(item)) for i, item in enumerate(audio)]
+        sources = [
+            Source(f"audio {i}", lambda item=item: self._samples(item)) for i, item in enumerate(audio)
+        ]
         outcomes = list(self.transcribe_sources(sources))
         for _, outcome in outcomes:
             if isinstance(outcome, AsrError):

@@ -42,7 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     recogniser = load_recogniser(load, arguments)
     cuts = [cut for manifest in arguments.manifest for cut in load_cuts(manifest)]
     sources = [
-        Source(cut.id, lambda cut=cut: read_samples(cut, recogniser.sample_rate), cut.duration) for cut in cuts
+        Source(cut.id, lambda cut=cut: read_samples(cut, recogniser.sample_rate), cut.duration)
+        for cut in cuts
     ]
     hypotheses: dict[int, str] = {}
     failures = []
@@ -71,7 +72,9 @@ def run(arguments: argparse.Namespace) -> int:
     print(report.table())
     if arguments.worst:
         print(f"\n{report.worst(arguments.worst)}")
-    print(f"\nnormaliser {normaliser}, real-time factor {rtf:.4f} ({1 / rtf:.0f} times real time) on {recogniser.device}")
+    print(
+        f"\nnormaliser {normaliser}, real-time factor {rtf:.4f} ({1 / rtf:.0f} times real time) on {recogniser.device}"
+    )
     if arguments.json:
         result = {
             "wer": report.wer,

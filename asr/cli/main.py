@@ -16,7 +16,10 @@ COMMANDS = {
     "transcribe": ("asr.cli.transcribe", "turn audio files into text"),
     "evaluate": ("asr.cli.evaluate", "say the word error rate of a model on a manifest"),
     "score": ("asr.cli.score", "score any system's transcripts against references"),
-    "compare": ("asr.cli.compare", "say which of two systems is better, and whether the difference is significant"),
+    "compare": (
+        "asr.cli.compare",
+        "say which of two systems is better, and whether the difference is significant",
+    ),
 }
 
 EXIT_ERROR = 1

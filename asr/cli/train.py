@@ -15,7 +15,9 @@ TAKES_CONFIGURATION = True  # what argparse does not know is the configuration's
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what is no part of the configuration."""
     parser.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
-    parser.add_argument("--overwrite", action="store_true", help="remove what the run folder holds and begin anew")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="remove what the run folder holds and begin anew"
+    )
     parser.add_argument("--print-config", action="store_true", help="print every key in force and exit")
 
 

@@ -58,7 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     def source(path: str) -> Source:
         if path == STDIN:
-            return Source("<stdin>", lambda: load_audio(io.BytesIO(sys.stdin.buffer.read()), recogniser.sample_rate))
+            return Source(
+                "<stdin>", lambda: load_audio(io.BytesIO(sys.stdin.buffer.read()), recogniser.sample_rate)
+            )
         return Source(path, lambda: load_audio(path, recogniser.sample_rate), header_seconds(path))
 
     sources = [source(path) for path in paths]
@@ -193,7 +195,9 @@ def write(transcript, target: Path, form: str) -> None:
 def _targets(paths: Sequence[str], folder: Path) -> list[Path]:
     """Name the outputs after the inputs; inputs of one name from different folders keep their suffix or a number."""
     stems = ["stdin" if path == STDIN else Path(path).stem for path in paths]
-    names = [stem if stems.count(stem) == 1 else Path(path).name for path, stem in zip(paths, stems, strict=True)]
+    names = [
+        stem if stems.count(stem) == 1 else Path(path).name for path, stem in zip(paths, stems, strict=True)
+    ]
     return [
         folder / (name if names.count(name) == 1 else f"{name}.{names[:i].count(name) + 1}")
         for i, name in enumerate(names)

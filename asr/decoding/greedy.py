@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-BLANK = 0
+from asr.text import BLANK
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,9 @@ class RecogniserTraining(L.LightningModule):
         if self.seconds_seen < warmup:
             return config.learning_rate * (self.seconds_seen + 1.0) / (warmup + 1.0)
         done = min(1.0, (self.seconds_seen - warmup) / max(self.seconds_in_all - warmup, 1.0))
-        share = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[config.schedule]
+        share = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[
+            config.schedule
+        ]
         return config.learning_rate * (config.final_share + (1 - config.final_share) * share)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, index: int) -> None:

@@ -38,7 +38,9 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
     L.seed_everything(config.run.seed, workers=True, verbose=False)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    train_cuts, dev_cuts = (_load(paths, key) for paths, key in ((config.data.train, "train"), (config.data.dev, "dev")))
+    train_cuts, dev_cuts = (
+        _load(paths, key) for paths, key in ((config.data.train, "train"), (config.data.dev, "dev"))
+    )
     bundle = new_bundle(config, train_cuts)
     data = SpeechData(config, bundle, train_cuts, dev_cuts)
     module = RecogniserTraining(bundle, config.optimizer, data.train_loader.seconds, config.run.epochs)
@@ -60,7 +62,10 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
         gradient_clip_val=config.optimizer.gradient_clip or None,
         accumulate_grad_batches=config.optimizer.accumulate_batches,
         deterministic=config.run.deterministic,
-        logger=[TensorBoardLogger(folder, name="", version="logs"), CSVLogger(folder, name="", version="logs")],
+        logger=[
+            TensorBoardLogger(folder, name="", version="logs"),
+            CSVLogger(folder, name="", version="logs"),
+        ],
         log_every_n_steps=config.run.log_every,
         callbacks=[
             ProgressBar() if sys.stderr.isatty() else EpochLines(),
@@ -75,7 +80,9 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
     )
     parameters = sum(p.numel() for p in module.model.parameters())
     if trainer.is_global_zero:
-        print(f"{data.summary_text()}\nmodel: {parameters / 1e6:.2f} M parameters, {bundle.tokenizer.vocab_size} tokens")
+        print(
+            f"{data.summary_text()}\nmodel: {parameters / 1e6:.2f} M parameters, {bundle.tokenizer.vocab_size} tokens"
+        )
     began = time.monotonic()
     interrupted = _fit(trainer, module, data, folder / "checkpoints" / LAST if resume else None)
     if not trainer.is_global_zero:
@@ -83,7 +90,9 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
     if interrupted:
         return _say_how_to_go_on(trainer, folder)
     minutes = (time.monotonic() - began) / 60
-    print(f"best dev WER {100 * bundle_writer.best:.2f} % after {minutes:.1f} minutes; the model is {folder / 'bundle'}")
+    print(
+        f"best dev WER {100 * bundle_writer.best:.2f} % after {minutes:.1f} minutes; the model is {folder / 'bundle'}"
+    )
     return _report_left_out(data.left_out() | module.left_out)
 
 
@@ -140,7 +149,10 @@ def _fit(trainer: L.Trainer, module: RecogniserTraining, data: SpeechData, check
 def _say_how_to_go_on(trainer: L.Trainer, folder: Path) -> int:
     last = folder / "checkpoints" / LAST
     trainer.save_checkpoint(last)
-    print(f"\ninterrupted; the state is saved in {last}: the same command with --resume goes on", file=sys.stderr)
+    print(
+        f"\ninterrupted; the state is saved in {last}: the same command with --resume goes on",
+        file=sys.stderr,
+    )
     return 130
 
 

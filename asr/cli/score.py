@@ -1,0 +1,202 @@
+"""Score any system's transcripts against references.
+
+  asr score reference.trn hypothesis.trn
+  asr score reference.stm system_a.ctm system_b.ctm --table markdown
+  asr score data/test whisper_json/ --normaliser basic --by speaker --worst 10 --html report.html
+
+Reads TRN, STM, CTM, Kaldi's text (or its data folder), JSON and JSON lines (NeMo's manifests, whisper's output,
+lhotse's cuts, `--json` files of this command), folders of .txt or .json, and, with --format lines, plain lines.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asr.errors import TextError
+
+if TYPE_CHECKING:
+    from asr.scoring import ErrorReport
+
+FORMATS = ("auto", "trn", "stm", "ctm", "kaldi", "json", "lines", "folder")
+SPEAKER_IN_ID = "id"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("reference", metavar="REFERENCE", help="what was said")
+    parser.add_argument(
+        "hypotheses", nargs="+", metavar="HYPOTHESIS", help="what a system heard; several are ranked"
+    )
+    add_reading_arguments(parser)
+    parser.add_argument(
+        "--table",
+        choices=("text", "markdown", "csv", "latex"),
+        default="text",
+        help="of the result (default: text)",
+    )
+    parser.add_argument(
+        "--by", nargs="+", default=[], metavar="FIELD", help="break errors down: speaker, words, ..."
+    )
+    parser.add_argument(
+        "--confusions", type=int, default=0, metavar="N", help="list the N most frequent errors"
+    )
+    parser.add_argument(
+        "--worst", type=int, default=0, metavar="N", help="show the N worst utterances aligned"
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write result and transcripts there (- prints them instead)"
+    )
+    parser.add_argument("--html", metavar="FILE", help="write a report to look at in a browser")
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare how transcripts are read, matched and counted."""
+    parser.add_argument(
+        "--format", choices=FORMATS, default="auto", help="of both sides (default: recognised)"
+    )
+    parser.add_argument("--reference-format", choices=FORMATS, metavar="FORMAT", help="where it differs")
+    parser.add_argument(
+        "--normaliser", default="none", help="of both sides before they are compared (default: none)"
+    )
+    parser.add_argument("--show-normalised", action="store_true", help="show what the normaliser changes")
+    parser.add_argument(
+        "--speakers",
+        metavar="FILE",
+        help="utt2spk file, or `id`: an utterance's id up to its first - or _ (default: what the reference says)",
+    )
+    parser.add_argument(
+        "--mismatched",
+        choices=("error", "empty", "skip"),
+        default="error",
+        help="ids on one side only: refuse, take missing hypotheses as empty, or leave out (default: error)",
+    )
+    parser.add_argument(
+        "--aligner",
+        choices=("jiwer", "sclite"),
+        default="jiwer",
+        help="whose alignment counts (default: jiwer)",
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=2000,
+        metavar="DRAWS",
+        help="for the intervals; 0: none (default: 2000)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Score and print."""
+    from asr.scoring.table import row, table
+
+    reports = {name: load_report(arguments, name) for name in arguments.hypotheses}
+    if arguments.html:
+        from asr.scoring.html import render
+
+        title = (
+            f"{' and '.join(Path(name).name for name in reports)} against {Path(arguments.reference).name}"
+        )
+        write(arguments.html, render(reports, title, part="system"))
+    if arguments.json:
+        import json
+
+        values = {name: report.to_dict() for name, report in reports.items()}
+        one = next(iter(values.values()))
+        write(
+            arguments.json,
+            json.dumps(values if len(values) > 1 else one, ensure_ascii=False, indent=2) + "\n",
+        )
+        if arguments.json == "-":
+            return 0
+    if len(reports) == 1 and arguments.table == "text":
+        print(next(iter(reports.values())).table())
+    else:
+        ranked = sorted(reports.items(), key=lambda item: item[1].wer)
+        print(table([row(name, report) for name, report in ranked], arguments.table))
+    for name, report in reports.items():
+        details = _details(report, arguments)
+        if details and len(reports) > 1:
+            print(f"\n== {name}")
+        print(*(f"\n{part}" for part in details), sep="\n", end="\n" if details else "")
+    return 0
+
+
+def load_report(arguments: argparse.Namespace, hypothesis: str) -> "ErrorReport":
+    """Read, match and score one system's transcripts; warn where they differ mostly by how they are written."""
+    from asr.scoring import score
+    from asr.scoring.formats import read_transcripts
+    from asr.scoring.notices import writing_notice
+    from asr.scoring.pairing import pair
+
+    reference_format = arguments.reference_format or arguments.format
+    pairs = pair(
+        read_transcripts(arguments.reference, "reference", reference_format),
+        read_transcripts(hypothesis, "hypothesis", arguments.format),
+        arguments.mismatched,
+    )
+    fields: dict[str, Sequence] = dict(pairs.fields)
+    if arguments.speakers:
+        fields["speaker"] = _speakers(arguments.speakers, pairs.ids)
+    report = score(
+        pairs.references,
+        pairs.hypotheses,
+        ids=pairs.ids,
+        fields=fields,
+        normaliser=arguments.normaliser,
+        aligner=arguments.aligner,
+        bootstrap=arguments.bootstrap,
+    )
+    if arguments.show_normalised:
+        for side, before, after in (
+            ("reference", pairs.references, report.references),
+            ("hypothesis", pairs.hypotheses, report.hypotheses),
+        ):
+            for name, raw, clean in zip(pairs.ids, before, after, strict=True):
+                if raw != clean:
+                    print(f"{name} {side}\n  before  {raw}\n  after   {clean}")
+    if notice := writing_notice(report):
+        print(f"asr: {hypothesis}: {notice}", file=sys.stderr)
+    return report
+
+
+def write(path: str, content: str) -> None:
+    """Write a text file, or to standard output for `-`."""
+    if path == "-":
+        print(content, end="")
+        return
+    try:
+        Path(path).write_text(content, "utf-8")
+    except OSError as error:
+        raise TextError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _speakers(source: str, ids: Sequence[str]) -> list[str]:
+    """Give each utterance's speaker from an utt2spk file, or from its id."""
+    import re
+
+    if source == SPEAKER_IN_ID:
+        return [re.split("[-_]", name)[0] for name in ids]
+    from asr.scoring.formats import read_transcripts
+
+    speakers = read_transcripts(source, form="kaldi").texts
+    missing = [name for name in ids if name not in speakers]
+    if missing:
+        raise TextError(
+            f"{source}: no speaker for {missing[0]!r} and {len(missing) - 1} others of {len(ids)} utterances"
+        )
+    return [speakers[name] for name in ids]
+
+
+def _details(report: "ErrorReport", arguments: argparse.Namespace) -> list[str]:
+    """Give the parts that were asked for."""
+    from asr.scoring.breakdown import by_field, word_confusions
+    from asr.scoring.table import confusions, groups
+
+    parts = [groups(field, by_field(report, field), arguments.table) for field in arguments.by]
+    if arguments.confusions:
+        parts.append(confusions(word_confusions(report), arguments.confusions))
+    if arguments.worst:
+        parts.append(report.worst(arguments.worst))
+    return [part for part in parts if part]
