@@ -62,7 +62,16 @@ class Batch:
         return self._with_tensors(Tensor.pin_memory)
 
     def select(self, indices: Sequence[int]) -> "Batch":
-        """Give the batch with only these of its utterances, cropped to the longest of them."""
+        """Give the batch with only these of its utterances, cropped to the longest of them.
+
+        >>> batch = Batch(
+        ...     torch.zeros(2, 50, 80), torch.tensor([50, 30]), torch.zeros(2, 9), torch.tensor([4, 9]),
+        ...     ids=["long", "short"], texts=["four", "nine char"], seconds=0.8,
+        ... )
+        >>> short = batch.select([1])
+        >>> short.features.shape, short.tokens.shape, round(short.seconds, 3)
+        (torch.Size([1, 30, 80]), torch.Size([1, 9]), 0.3)
+        """
         kept = list(indices)
         lengths, token_lengths = self.feature_lengths[kept], self.token_lengths[kept]
         return Batch(
