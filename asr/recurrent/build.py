@@ -18,7 +18,7 @@ from pathlib import Path
 from asr.errors import BackendError
 
 SOURCES = Path(__file__).parent / "cpu"
-FLAGS = "-std=c++17 -O3 -ffp-contract=fast -fno-math-errno -fopenmp -fPIC -fvisibility=hidden -w".split()
+FLAGS = "-std=c++17 -O2 -ffp-contract=fast -fno-math-errno -fopenmp -fPIC -fvisibility=hidden -w".split()
 INSTRUCTION_SETS = {
     "portable": ["-DWIDTH=4"],
     "avx2": ["-DWIDTH=8", "-mavx2", "-mfma"],
@@ -64,7 +64,7 @@ def compile_library(target: Path, compiler: str, flags: list[str] | None = None)
         jobs = {
             f"{folder}/{name}.o": ["kernels.cpp", f"-DISA={name}", *INSTRUCTION_SETS[name]] for name in names
         }
-        jobs[f"{folder}/entry.o"] = ["entry.cpp"]
+        jobs |= {f"{folder}/{name}.o": [f"{name}.cpp"] for name in ("entry", "pool")}
         commands = [
             [compiler, *flags, *options, "-c", str(SOURCES / source), "-o", out]
             for out, (source, *options) in jobs.items()

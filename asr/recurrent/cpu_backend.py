@@ -5,8 +5,10 @@ float32 in training and inference; bfloat16 and float16 in inference, computed i
 
 import ctypes
 import functools
+import math
 import os
 import re
+import weakref
 from pathlib import Path
 
 import torch
@@ -69,6 +71,9 @@ def _library() -> ctypes.CDLL:
     if library.recurrent_layer_size() != ctypes.sizeof(_Layer):
         raise BackendError(f"{path} does not belong to this version of asr; delete it")
     library.recurrent_reserve_width.restype = ctypes.c_int64
+    library.recurrent_take.restype = ctypes.c_void_p
+    library.recurrent_take.argtypes = [ctypes.c_int64]
+    library.recurrent_give.argtypes = [ctypes.c_void_p]
     return library
 
 
@@ -199,6 +204,19 @@ def _call(function: str, layer: _Layer) -> None:
         raise MemoryError("the recurrent kernels could not allocate their working memory")
 
 
+def _pooled(shape: tuple[int, ...]) -> Tensor:
+    """Give a tensor of arbitrary contents in memory that goes back to the kernels' pool with it."""
+    size = 4 * math.prod(shape)
+    if size == 0:
+        return torch.empty(shape)
+    address = _library().recurrent_take(size)
+    if not address:
+        raise MemoryError(f"no memory for the {size} bytes that the backward pass needs")
+    memory = (ctypes.c_char * size).from_address(address)
+    weakref.finalize(memory, _library().recurrent_give, address)
+    return torch.frombuffer(memory, dtype=torch.float32).view(shape)
+
+
 def _reserve_shape(x: Tensor, layer: _Layer) -> tuple[int, ...]:
     width = _library().recurrent_reserve_width(instruction_set(), ctypes.byref(layer))
     return (layer.directions, x.shape[0] * x.shape[1], width)
@@ -235,7 +253,7 @@ def recurrent(
     y = x.new_empty(x.shape[0], x.shape[1], layer.directions * output_size)
     finals = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in state]
     # Rows behind the valid frames are never touched, so they take no memory.
-    reserve = x.new_empty(_reserve_shape(x, layer) if training else (0,))
+    reserve = _pooled(_reserve_shape(x, layer)) if training else x.new_empty(0)
     layer.y = y.data_ptr()
     _set_directions(layer, dict(zip(("hn", "cn"), finals, strict=False)), keep)
     if training:

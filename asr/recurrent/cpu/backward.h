@@ -2,6 +2,8 @@
 // the recurrent weights and, while the sums are in the nearest cache, the cell's derivatives. The weight gradients
 // and the input's are one product each over all frames afterwards.
 #pragma once
+#include <cmath>
+
 #include "cells.h"
 #include "gemm.h"
 #include "plan.h"
@@ -209,10 +211,10 @@ class Backward {
     // What the cells reach for; all at one site.
     const float *peephole = nullptr;
 
-    vec saved(const Site &s, int slot) const { return load(own.reserve + s.valid * width + slot * Hp + s.unit); }
+    vec saved(const Site &s, int slot) const { return load(s.saved + slot * Hp + s.unit); }
     vec previous_cell_state(const Site &s, int slot) const {
         if (s.first) return own.c0 ? load_some(own.c0 + s.utterance * H + s.unit, H - s.unit) : splat(0);
-        return load(own.reserve + (s.valid - walk.ahead()) * width + slot * Hp + s.unit);
+        return load(s.saved - walk.ahead() * width + slot * Hp + s.unit);
     }
     vec previous_hidden_state(const Site &s) const { return hidden_before(s.utterance, s.frame, s.first, s.unit); }
     vec mask_of(const Site &s) const { return own.mask ? load(mask + s.row * Pp + s.unit) : splat(1); }
@@ -225,7 +227,7 @@ class Backward {
     void carry_hidden(const Site &s, vec value) { add(carry_h + s.row * Pp + s.unit, value); }
     void carry_cell(const Site &s, vec value) { store(carry_c + s.row * Hp + s.unit, value); }
     void gate(const Site &s, int slot, vec value) {
-        store(d_gates + s.valid * d_ld + slot * Hp + s.unit, value);
+        store(s.gates + slot * Hp + s.unit, value);
         add(d_bias + slot * Hp + s.unit, value);
     }
     // The gradient of the new cell state; under zoneout the old state's share goes to d_old.
@@ -251,10 +253,6 @@ class Backward {
     float *d_bias, *d_peephole;    // (d_slots, Hp), (peepholes, Hp)
 
     static void add(float *to, vec value) { store(to, load(to) + value); }
-    static vec within(vec value, float bound, vec gradient) {
-        vec inside = value > bound ? splat(0) : gradient;
-        return value < -bound ? splat(0) : inside;
-    }
     int64_t user(const Site &s) const { return s.utterance * plan.frames + s.frame; }
 
     vec hidden_before(int64_t b, int64_t t, bool first, int64_t unit) const {
@@ -293,17 +291,23 @@ class Backward {
         if (!own.weight_hr) return Cell::backward(*this, s, d);
         if (layer.proj_clip > 0) {  // a projection at the bound was clipped
             vec projected = saved(s, Cell::slots + 1);
-            d = projected < layer.proj_clip ? d : splat(0);
-            d = projected > -layer.proj_clip ? d : splat(0);
+            d = within(projected, nextafterf(layer.proj_clip, 0), d);
         }
         store(d_projected + s.valid * Pp + s.unit, d);
+    }
+
+    Site site(int64_t row, int64_t t) const {
+        Site s = walk.site(row, t);
+        s.saved = own.reserve + s.valid * width;
+        s.gates = d_gates + s.valid * d_ld;
+        return s;
     }
 
     template <class Update>
     void each_row(int64_t from, int64_t to, int64_t t, int64_t first, int64_t end, Update update) {
         for (int64_t row = from; row < to; row++) {
-            Site s = walk.site(row, t);
-            for (s.unit = first * PANEL; s.unit < end * PANEL; s.unit += W) update(s);
+            Site s = site(row, t);
+            for (s.unit = first * PANEL; s.unit < end * PANEL; s.unit += PANEL) update(s);
         }
     }
 
@@ -324,10 +328,10 @@ class Backward {
                 tile_product(R, rows, K, panels, weight + (p - first) * K * PANEL, K * PANEL, sums, panels * PANEL,
                              PANEL);
                 for (int64_t r = 0; r < R; r++) {
-                    Site s = walk.site(row + r, t);
-                    for (int v = 0; v < 2 * panels; v++) {
-                        s.unit = p * PANEL + v * W;
-                        update(s, sums + r * panels * PANEL + v * W);
+                    Site s = site(row + r, t);
+                    for (int i = 0; i < panels; i++) {
+                        s.unit = (p + i) * PANEL;
+                        update(s, sums + (r * panels + i) * PANEL);
                     }
                 }
             }
@@ -357,7 +361,6 @@ class Backward {
                 for (int64_t p = 0; p < panels; p++) {
                     float *to = right_block + (p * FRAME_BLOCK + block) * PANEL;
                     store(to, right(b, t, p * PANEL));
-                    store(to + W, right(b, t, p * PANEL + W));
                 }
             }
             for (int64_t item = first; item < end; item++) {

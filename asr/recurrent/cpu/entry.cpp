@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "layer.h"
+#include "pool.h"
 
 extern const Kernels portable;
 #if defined(__x86_64__)
@@ -21,8 +22,6 @@ static const Kernels *kernels_named(const char *name) {
 #endif
     return strcmp(name, "portable") ? nullptr : &portable;
 }
-
-#define EXPORT __attribute__((visibility("default")))
 
 extern "C" {
 

@@ -146,7 +146,7 @@ class Forward {
     const float *peephole = nullptr;
 
     vec input_share(const Site &s, int g) const {
-        return load(x_now + (s.row * G + g) * Hp + s.unit) + load(bias + g * Hp + s.unit);
+        return load(s.gates + g * Hp + s.unit) + load(bias + g * Hp + s.unit);
     }
     vec gate(const Site &s, const float *sums, int g) const { return load(sums + g * PANEL) + input_share(s, g); }
     vec recurrent_share(const Site &s, const float *sums, int g) const {
@@ -176,7 +176,7 @@ class Forward {
     void to_product(const Site &s, vec value) { store(middle + s.row * middle_ld + s.unit, value); }
 
     void save(const Site &s, int slot, vec value) {
-        if (own.reserve) store(own.reserve + s.valid * width + slot * Hp + s.unit, value);
+        if (s.saved) store(s.saved + slot * Hp + s.unit, value);
     }
 
     // The cell's output: to the projection, or out.
@@ -213,7 +213,7 @@ class Forward {
     float *middle;            // (B, middle_ld) what a second product multiplies
     float *bias, *bias_apart;  // (G, Hp)
     float *x_share;           // (chunk rows, G, Hp)
-    const float *x_now = nullptr;  // this step's rows of x_share
+    float *x_now = nullptr;  // this step's rows of x_share
     float *h_next = nullptr;       // this step's target in h_in
 
     int64_t user(const Site &s) const { return s.utterance * plan.frames + s.frame; }
@@ -248,10 +248,10 @@ class Forward {
                              count * PANEL, PANEL);
                 for (int64_t r = 0; r < R; r++) {
                     Site s = walk.site(row + r, t);
-                    for (int v = 0; v < 2; v++) {
-                        s.unit = p * PANEL + v * W;
-                        update(s, sums + r * count * PANEL + v * W);
-                    }
+                    s.unit = p * PANEL;
+                    s.saved = own.reserve ? own.reserve + s.valid * width : nullptr;
+                    s.gates = x_now + s.row * G * Hp;
+                    update(s, sums + r * count * PANEL);
                 }
             }
     }

@@ -27,20 +27,20 @@ struct Packed {
 template <int R, int N, class Left>
 inline __attribute__((always_inline)) void multiply(Left left, int64_t K, const float *panel, int64_t panel_stride,
                                                     float *out, int64_t row_stride, int64_t out_stride, bool add) {
-    vec sum[R][N][2];
+    lane sum[R][N][2];
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
         for (int g = 0; g < N; g++) {
             float *to = out + r * row_stride + g * out_stride;
-            sum[r][g][0] = add ? load(to) : vec{};
-            sum[r][g][1] = add ? load(to + W) : vec{};
+            sum[r][g][0] = add ? load_lane(to) : lane{};
+            sum[r][g][1] = add ? load_lane(to + W) : lane{};
         }
     for (int64_t k = 0; k < K; k++) {
 #pragma GCC unroll 4
         for (int g = 0; g < N; g++) {
-            vec w0 = load(panel + g * panel_stride + k * PANEL);
-            vec w1 = load(panel + g * panel_stride + k * PANEL + W);
+            lane w0 = load_lane(panel + g * panel_stride + k * PANEL);
+            lane w1 = load_lane(panel + g * panel_stride + k * PANEL + W);
 #pragma GCC unroll 8
             for (int r = 0; r < R; r++) {
                 float a = left(r, k);
@@ -54,8 +54,8 @@ inline __attribute__((always_inline)) void multiply(Left left, int64_t K, const 
 #pragma GCC unroll 4
         for (int g = 0; g < N; g++) {
             float *to = out + r * row_stride + g * out_stride;
-            store(to, sum[r][g][0]);
-            store(to + W, sum[r][g][1]);
+            store_lane(to, sum[r][g][0]);
+            store_lane(to + W, sum[r][g][1]);
         }
 }
 
@@ -138,7 +138,6 @@ inline void pack_transposed(float *panel, const float *matrix, int64_t ld, int64
 // panel[k][j] = row[first + j], zero from `units` on: one row of weights (k, unit) used as x W.
 inline void pack_row(float *panel, const float *row, int64_t first, int64_t units) {
     store(panel, load_some(row + first, units - first));
-    store(panel + W, load_some(row + first + W, units - first - W));
 }
 
 }  // namespace

@@ -52,6 +52,7 @@ int64_t reserve_width(const Layer &layer) {
 int forward(const Layer &layer) {
     Plan plan;
     if (!plan.make(layer)) return 1;
+    advise_huge(layer.y, layer.batch * layer.frames * layer.directions * layer.output * sizeof(float));
     return with_cell(layer, [&](auto cell) {
         using Pass = Forward<decltype(cell)>;
         Pass passes[2] = {Pass(layer, plan, 0), Pass(layer, plan, 1)};
@@ -72,6 +73,7 @@ int forward(const Layer &layer) {
 int backward(const Layer &layer) {
     Plan plan;
     if (!plan.make(layer)) return 1;
+    if (layer.d_x) advise_huge(layer.d_x, layer.batch * layer.frames * layer.input * sizeof(float));
     return with_cell(layer, [&](auto cell) {
         using Pass = Backward<decltype(cell)>;
         Pass passes[2] = {Pass(layer, plan, 0), Pass(layer, plan, 1)};

@@ -1,31 +1,24 @@
 // Who does what: rows in the order of their lengths, threads in teams of one direction, memory for one call.
 #pragma once
 #include <sched.h>
-#include <sys/mman.h>
-
-#include <cstdlib>
 
 #include "layer.h"
+#include "pool.h"
 #include "vector.h"
 
 namespace {
 
-constexpr int64_t HUGE_PAGE = 1 << 21;
-
-// Memory of one call or thread, freed at its end. Large buffers ask for huge pages: most of the cost of touching
-// fresh memory is the number of its pages.
+// Memory of one call or thread, back to the pool at its end.
 class Buffer {
    public:
     Buffer() = default;
     Buffer(const Buffer &) = delete;
     Buffer &operator=(const Buffer &) = delete;
-    ~Buffer() { free(memory); }
+    ~Buffer() { recurrent_give(memory); }
 
     template <class T>
     T *take(int64_t count) {
-        size_t bytes = (count * sizeof(T) + 63) / 64 * 64 + 64;
-        if (posix_memalign(&memory, bytes >= HUGE_PAGE ? HUGE_PAGE : 64, bytes)) memory = nullptr;
-        else if (bytes >= HUGE_PAGE) madvise(memory, bytes, MADV_HUGEPAGE);
+        memory = recurrent_take(count * sizeof(T));
         return static_cast<T *>(memory);
     }
 
@@ -101,12 +94,14 @@ struct Plan {
     }
 };
 
-// One vector of units at one row and frame.
+// PANEL units at one row and frame.
 struct Site {
     int64_t row, utterance, frame, unit;
     bool first, last;  // on this utterance's walk
     int64_t valid;     // index of the frame among the valid ones
     int64_t noise;     // index (utterance, step of its walk) of the frame's noise
+    float *saved;             // the frame's slots of the reserve
+    float *gates;             // the frame's input share of the gates, or its gradients
 };
 
 // One direction's walk through time.
@@ -121,7 +116,7 @@ struct Walk {
     Site site(int64_t row, int64_t t) const {
         int64_t b = plan.utterance[row];
         int64_t step = reverse ? plan.length[row] - 1 - t : t;
-        return {row, b, t, 0, first(row, t), last(row, t), plan.start[b] + t, b * plan.frames + step};
+        return {row, b, t, 0, first(row, t), last(row, t), plan.start[b] + t, b * plan.frames + step, nullptr, nullptr};
     }
     // Rows at frame t which have a frame after it on the walk: the first ones.
     int64_t continuing(int64_t t) const {
