@@ -166,7 +166,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def from_dict(cls: type, values: Mapping[str, Any], where: str) -> Any:
+def from_dict(cls: Any, values: Mapping[str, Any], where: str) -> Any:
     """Build a dataclass from JSON, refusing unknown keys by name; nested dataclasses and tuples are restored."""
     hints = get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))

@@ -4,6 +4,7 @@ Lengths travel beside every padded tensor, and everything past an utterance's ow
 result for an utterance does not depend on what else is in its batch.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -140,7 +141,8 @@ class ConvLayer(nn.Module):
     @staticmethod
     def _normalise_valid_frames(x: Tensor, lengths: Tensor, norm: nn.BatchNorm1d) -> Tensor:
         """Batch normalisation (Ioffe & Szegedy 2015) whose statistics leave the padding out."""
-        if not norm.training:  # an affine map of each channel by the running statistics
+        if not norm.training and norm.running_mean is not None and norm.running_var is not None:
+            # An affine map of each channel by the running statistics.
             scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
             return x * scale[:, None, None] + (norm.bias - norm.running_mean * scale)[:, None, None]
         inside = torch.arange(x.shape[2], device=x.device) < lengths.to(x.device).unsqueeze(1)
@@ -221,7 +223,7 @@ class AcousticModel(nn.Module):
     @property
     def subsampling(self) -> int:
         """Feature frames for one frame of logits."""
-        return int(torch.tensor([layer.stride[0] for layer in self.front_end.layers]).prod())
+        return math.prod(time for time, _ in self.config.front_end.strides)
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Frames of logits for utterances of `lengths` feature frames, int64."""

@@ -136,7 +136,7 @@ class Recogniser:
             start, end = hypothesis.frames[positions[0]][0], hypothesis.frames[positions[-1]][1] + 1
             confidence = min(hypothesis.confidences[i] for i in positions)
             words.append(Word(text, round(start * step, 3), round(min(end * step, duration), 3), confidence))
-        return Transcript(tokenizer.decode(hypothesis.tokens), tuple(words), duration)
+        return Transcript(" ".join(word.word for word in words), tuple(words), duration)
 
 
 def load(folder: str | Path, device: str = "auto") -> Recogniser:

@@ -49,7 +49,9 @@ def test_faulty_utterances_are_named():
     logits = torch.randn(3, 3, 4)
     tokens = torch.tensor([[1, 1, 1], [1, 0, 0], [2, 0, 0]])
     with pytest.raises(AlignmentError) as caught:
-        ctc_loss(logits, torch.tensor([3, 3, 3]), tokens, torch.tensor([3, 0, 1]), ids=["long", "empty", "fine"])
+        ctc_loss(
+            logits, torch.tensor([3, 3, 3]), tokens, torch.tensor([3, 0, 1]), ids=["long", "empty", "fine"]
+        )
     assert "long: its 3 tokens need at least 5 frames of logits but its audio gives 3" in str(caught.value)
     assert "empty: its transcript is empty" in str(caught.value)
     assert "fine" not in str(caught.value)

@@ -85,7 +85,9 @@ def test_every_parameter_receives_a_gradient():
 
 
 def test_utterance_without_frames_is_allowed():
-    model = AcousticModel(ModelConfig(front_end=front_end("layer", (2, 2)), layers=1, hidden_size=5), 40, 7).eval()
+    model = AcousticModel(
+        ModelConfig(front_end=front_end("layer", (2, 2)), layers=1, hidden_size=5), 40, 7
+    ).eval()
     logits, lengths = model(random_features()[:2], torch.tensor([101, 0]))
     assert lengths.tolist() == [26, 0]
     assert torch.isfinite(logits).all()

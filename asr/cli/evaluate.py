@@ -63,13 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     done = sorted(hypotheses)
     normaliser = recogniser.bundle.normaliser
-    references = [normalise(cuts[i].supervisions[0].text, normaliser) for i in done]
+    references = [normalise(cuts[i].supervisions[0].text or "", normaliser) for i in done]
     heard = [normalise(hypotheses[i], normaliser) for i in done]
     ids = [cuts[i].id for i in done]
-    speakers = [cuts[i].supervisions[0].speaker for i in done]
+    speakers = [cuts[i].supervisions[0].speaker or "" for i in done]
     report = score(references, heard, ids=ids, speakers=speakers if all(speakers) else None)
     rtf = elapsed / sum(cuts[i].duration for i in done)
-    print(report.table())
+    print(f"WER {100 * report.wer:.2f} %, CER {100 * report.cer:.2f} %\n\n{report.table()}")
     if arguments.worst:
         print(f"\n{report.worst(arguments.worst)}")
     print(

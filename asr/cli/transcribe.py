@@ -8,11 +8,11 @@ Files that cannot be read are named at the end, the others are done, and the exi
 """
 
 import argparse
-import glob
 import io
 import json
 import sys
 from collections.abc import Callable, Sequence
+from glob import iglob
 from pathlib import Path
 
 from asr.errors import AsrError, AudioError
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Transcribe everything readable; 1 if anything was not."""
     paths, failures = find_audio(arguments.inputs, arguments.recursive)
+    asked_for = len(paths) + len(failures)
     if not paths and not failures:
         raise AudioError("there is nothing to transcribe")
     if arguments.output_dir:
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             printed.put(index, _line(outcome, paths[index], arguments.format, len(paths) > 1))
     progress.close()
-    return report_failures(failures, len(failures) + len(paths))
+    return report_failures(failures, asked_for)
 
 
 def load_recogniser(load: Callable, arguments: argparse.Namespace):
@@ -116,7 +117,7 @@ def find_audio(inputs: Sequence[str], recursive: bool = False) -> tuple[list[str
                 deeper = "" if recursive else " (--recursive looks into its subfolders)"
                 failures.append(f"{item}: no audio files in this folder{deeper}")
         else:
-            matches = sorted(match for match in glob.glob(item, recursive=True) if Path(match).is_file())
+            matches = sorted(match for match in iglob(item, recursive=True) if Path(match).is_file())
             if not matches:
                 failures.append(f"{item}: there is no such file or folder")
         found |= dict.fromkeys(matches)

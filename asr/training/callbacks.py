@@ -63,11 +63,15 @@ class Speed:
 class ProgressBar(TQDMProgressBar):
     """A bar on terminals: loss, dev WER, seconds of speech a second."""
 
+    def __init__(self):
+        super().__init__()
+        self.speed = Speed()  # here too, since a run resumed in mid-epoch starts none
+        self.rate = 0.0
+
     def on_train_epoch_start(self, trainer: L.Trainer, *arguments: Any) -> None:
         """Start counting the epoch's speed."""
         super().on_train_epoch_start(trainer, *arguments)
         self.speed = Speed()
-        self.rate = 0.0
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -78,7 +82,7 @@ class ProgressBar(TQDMProgressBar):
 
     def get_metrics(self, trainer: L.Trainer, pl_module: Any) -> dict[str, Any]:
         """Choose what stands beside the bar."""
-        metrics = super().get_metrics(trainer, pl_module)
+        metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         if "dev_wer" in metrics:
             metrics["dev_wer"] = f"{100 * float(metrics['dev_wer']):.1f}%"
@@ -90,12 +94,14 @@ class EpochLines(Callback):
 
     def __init__(self):
         self.run_began = time.monotonic()
+        self.speed = Speed()  # here too, since a run resumed in mid-epoch starts none
+        self.rate = 0.0
+        self.losses: list[Any] = []
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Start counting the epoch's speed and loss."""
         self.speed = Speed()
-        self.rate = 0.0
-        self.losses: list[Any] = []
+        self.losses = []
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int

@@ -16,8 +16,8 @@ class DataConfig:
     """What to train on.
 
     Attributes:
-        train: manifests of cuts, as `asr prepare` writes them.
-        dev: manifests to measure the WER on after each epoch; other speakers than those of `train`.
+        train: manifest of cuts, as `asr prepare` writes it, or a list of several.
+        dev: manifest, or several, to measure the WER on after each epoch; other speakers than those of `train`.
         batch_seconds: seconds of audio in a batch, padding included.
         max_batch_size: most utterances in a batch.
         min_seconds, max_seconds: shorter and longer utterances are left out of training, and reported.
@@ -25,8 +25,8 @@ class DataConfig:
         workers: processes that decode audio and compute features while the model trains; 0 for none.
     """
 
-    train: tuple[str, ...] = ()
-    dev: tuple[str, ...] = ()
+    train: str | tuple[str, ...] = ()
+    dev: str | tuple[str, ...] = ()
     batch_seconds: float = 120.0
     max_batch_size: int = 64
     min_seconds: float = 0.1
@@ -144,7 +144,7 @@ def read_config(arguments: Sequence[str]) -> TrainConfig:
     valid = _valid_keys(parser)
     _refuse_unknown_keys(arguments, valid)
     parsed = parser.parse_args(list(arguments))
-    config = parser.instantiate_classes(parsed)
+    config = parser.instantiate(parsed)
     return TrainConfig(**{name: config[name] for name in TrainConfig.__dataclass_fields__})
 
 

@@ -160,11 +160,12 @@ class RecogniserTraining(L.LightningModule):
 def _exponential_average(model: nn.Module, decay: float) -> AveragedModel:
     """Average the weights exponentially (Polyak & Juditsky 1992), following faster at the start."""
 
-    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor) -> None:
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int) -> None:
         n = float(steps)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+        for mean, value in zip(averaged, current, strict=True):
+            mean.lerp_(value, 1 - min(decay, (1 + n) / (10 + n)))
 
-    return AveragedModel(model, multi_avg_fn=update)  # type: ignore[arg-type]
+    return AveragedModel(model, multi_avg_fn=update)
 
 
 def _count_errors(references: list[str], hypotheses: list[str]) -> tuple[int, int]:

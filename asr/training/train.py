@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -113,9 +114,10 @@ def new_bundle(config: TrainConfig, cuts) -> Bundle:
     return Bundle(model, log_mel, tokenizer, config.text.normaliser)
 
 
-def _load(paths: tuple[str, ...], key: str) -> list:
-    if not paths:
+def _load(manifests: str | tuple[str, ...], key: str) -> list:
+    if not manifests:
         raise ConfigError(f"data.{key} names no manifest; `asr prepare` writes cuts_{key}.jsonl.gz")
+    paths = [manifests] if isinstance(manifests, str) else manifests
     return [cut for path in paths for cut in load_cuts(path)]
 
 
@@ -166,7 +168,7 @@ def _report_left_out(left_out: dict[str, str]) -> int:
     return 1 if left_out else 0
 
 
-def _precision(config: TrainConfig) -> str:
+def _precision(config: TrainConfig) -> Any:
     chosen = config.run.precision
     if chosen == "auto":
         on_gpu = config.run.accelerator != "cpu" and torch.cuda.is_available()

@@ -1,0 +1,126 @@
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from speech import make_bundle
+
+from asr.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle
+from asr.errors import BundleError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_bundle().save(tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+@torch.no_grad()
+def test_loaded_bundle_computes_the_same(folder):
+    saved, loaded = make_bundle(), Bundle.load(folder)
+    samples = torch.randn(1, 8000, generator=torch.Generator().manual_seed(1))
+    for first, second in zip(saved.log_mel(samples), loaded.log_mel(samples), strict=True):
+        assert torch.equal(first, second)
+    features, lengths = saved.log_mel(samples)
+    assert torch.equal(saved.model(features, lengths)[0], loaded.model(features, lengths)[0])
+    assert loaded.model.config == saved.model.config
+    assert loaded.log_mel.config == saved.log_mel.config
+    assert loaded.tokenizer.tokens == saved.tokenizer.tokens
+    assert (loaded.normaliser, dict(loaded.training)) == ("basic", {"dev_wer": 0.5, "epoch": 3})
+    assert not loaded.model.training
+
+
+def test_configuration_is_readable(folder):
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    assert config["normaliser"] == "basic"
+    assert config["model"]["hidden_size"] == 16
+    assert config["features"]["n_mels"] == 20
+    assert config["training"]["dev_wer"] == 0.5
+
+
+def test_saving_again_replaces_the_bundle_and_leaves_nothing_else(folder):
+    (folder / "stale").touch()
+    make_bundle().save(folder)
+    assert not (folder / "stale").exists()
+    assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
+
+
+def test_a_folder_that_is_no_bundle_is_not_overwritten(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")
+    with pytest.raises(BundleError, match="exists and is no bundle"):
+        make_bundle().save(tmp_path / "thesis")
+    assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "years of work"
+
+
+def edit(folder, **changes):
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    (folder / CONFIG_FILE).write_text(json.dumps(config | changes))
+
+
+def test_missing_bundle_and_missing_files_are_named(folder, tmp_path):
+    with pytest.raises(BundleError, match=r"there is no bundle .*nowhere"):
+        Bundle.load(tmp_path / "nowhere")
+    for name in (WEIGHTS_FILE, "tokenizer.json", CONFIG_FILE):
+        kept = (folder / name).read_bytes()
+        (folder / name).unlink()
+        with pytest.raises(BundleError, match=re.escape(name)):
+            Bundle.load(folder)
+        (folder / name).write_bytes(kept)
+    Bundle.load(folder)
+
+
+def test_damaged_weights_are_refused(folder):
+    weights = folder / WEIGHTS_FILE
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 1  # one bit of one weight
+    weights.write_bytes(content)
+    with pytest.raises(BundleError, match="is damaged: its checksum differs"):
+        Bundle.load(folder)
+    weights.write_bytes(content[: len(content) // 2])
+    with pytest.raises(BundleError, match="is damaged"):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 99}, r"has format 99 .* reads format 1"),
+        ({"normaliser": "latin"}, "normaliser 'latin' is unknown"),
+        ({"model": {"hiden_size": 3}}, "unknown key 'hiden_size'"),
+        ({"vocab_size": 7}, "its tokenizer has 5 tokens, its model 7"),
+    ],
+)
+def test_contradicting_configuration_is_refused(folder, changes, message):
+    edit(folder, **changes)
+    with pytest.raises(BundleError, match=message):
+        Bundle.load(folder)
+
+
+def test_weights_of_another_model_are_refused(folder):
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    edit(folder, model=config["model"] | {"hidden_size": 32})
+    with pytest.raises(BundleError, match="does not fit the model"):
+        Bundle.load(folder)
+
+
+def test_damaged_configuration_is_refused(folder):
+    for content in ("{", "[]", '{"a": 1}'):
+        (folder / CONFIG_FILE).write_text(content)
+        with pytest.raises(BundleError, match=re.escape(CONFIG_FILE)):
+            Bundle.load(folder)
+
+
+def test_nothing_is_unpickled(folder, monkeypatch):
+    import pickle
+
+    def refuse(*arguments, **options):
+        raise RuntimeError("unpickling")
+
+    monkeypatch.setattr(pickle, "load", refuse)
+    monkeypatch.setattr(pickle, "loads", refuse)
+    monkeypatch.setattr(pickle, "Unpickler", refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    bundle = Bundle.load(folder)
+    assert np.isfinite(next(bundle.model.parameters()).detach().numpy()).all()
