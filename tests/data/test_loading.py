@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from asr.text import CharacterTokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lhotse.cut import Cut
@@ -19,6 +18,7 @@ from asr.data.loading import BatchSampler, read_samples
 from asr.data.manifests import Utterance, build_cuts, write_cuts
 from asr.errors import AudioError, ManifestError
 from asr.features import FeatureConfig, LogMel, SpecAugment, SpecAugmentConfig
+from asr.text import CharacterTokenizer
 
 LENGTHS = [0.3 + 0.07 * (index % 23) for index in range(40)]
 
