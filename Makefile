@@ -18,11 +18,10 @@ help:
 	@echo 'make clean     remove the environment and what demo wrote'
 
 demo: $(STAMP)
-	$(BIN)/python recipes/digits/synthesise.py --output-dir data/digits
+	$(BIN)/python recipes/digits/synthesise.py --output-dir data/digits --hours 1.8
 	$(BIN)/asr train --config recipes/digits/config.yaml --overwrite
 	$(BIN)/asr evaluate --model runs/digits/bundle --manifest data/digits/cuts_test.jsonl.gz --worst 3
-	$(BIN)/python recipes/digits/synthesise.py --one data/digits/example.wav --text "four zero seven nine"
-	$(BIN)/asr transcribe data/digits/example.wav --model runs/digits/bundle
+	$(BIN)/asr transcribe data/digits/wav/test/test-00-00000.wav --model runs/digits/bundle
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

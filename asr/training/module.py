@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -69,16 +68,7 @@ class RecogniserTraining(L.LightningModule):
         if not reasons:
             return batch
         self.left_out |= {batch.ids[index]: reason for index, reason in reasons.items()}
-        kept = [index for index in range(len(batch.ids)) if index not in reasons]
-        return replace(
-            batch,
-            ids=[batch.ids[index] for index in kept],
-            texts=[batch.texts[index] for index in kept],
-            features=batch.features[kept],
-            feature_lengths=batch.feature_lengths[kept],
-            tokens=batch.tokens[kept],
-            token_lengths=batch.token_lengths[kept],
-        )
+        return batch.select([index for index in range(len(batch.ids)) if index not in reasons])
 
     def _skip(self, message: str) -> None:
         self.skipped_in_a_row += 1

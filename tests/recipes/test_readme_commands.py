@@ -1,0 +1,114 @@
+"""Every command in the README and in the recipes' READMEs runs, on small speech in the corpus's own layout."""
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from speech import RATE, SETTINGS, make_corpus, say
+
+from asr.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXTS = ["a b", "abc", "ca ab", "c", "b c a", "bac", "ab ab", "cc b"]
+
+
+def commands_of(readme: Path) -> list[list[str]]:
+    """Give the `asr ...` lines of a README's code blocks, as a shell splits them."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", readme.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("asr ")]
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """An empty folder with the recipes in it, to run a README's commands in."""
+    os.symlink(ROOT / "recipes", tmp_path / "recipes")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_all(commands: list[list[str]], replaced: dict[str, str] | None = None, training: tuple[str, ...] = ()):
+    for command in commands:
+        arguments = [(replaced or {}).get(argument, argument) for argument in command]
+        if arguments[0] == "train":
+            arguments += [*SETTINGS, "--run.epochs=1", "--text.tokenizer=characters", *training]
+        assert main(arguments) == 0, arguments
+
+
+def write_an4(folder: Path) -> None:
+    generator = np.random.default_rng(1)
+    for split, audio, count in (("train", "an4_clstk", 6), ("test", "an4test_clstk", 2)):
+        ids, lines = [], []
+        for speaker in range(count):
+            for index in range(4):
+                text = TEXTS[(speaker + index) % len(TEXTS)]
+                name = f"an{index}-s{split}{speaker}-b"
+                path = folder / "wav" / audio / f"s{split}{speaker}" / f"{name}.sph"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                soundfile.write(path, say(text, generator), RATE, format="NIST", subtype="PCM_16")
+                ids.append(f"{audio}/s{split}{speaker}/{name}")
+                lines.append(f"<s> {text.upper()} </s> ({name})")
+        (folder / "etc").mkdir(exist_ok=True)
+        (folder / "etc" / f"an4_{split}.fileids").write_text("\n".join(ids) + "\n")
+        (folder / "etc" / f"an4_{split}.transcription").write_text("\n".join(lines) + "\n")
+
+
+def write_librispeech(folder: Path) -> None:
+    generator = np.random.default_rng(2)
+    for subset, speakers in (("train-clean-100", (11, 12, 13)), ("dev-clean", (21,)), ("test-clean", (31,))):
+        for speaker in speakers:
+            chapter = folder / subset / str(speaker) / "7"
+            chapter.mkdir(parents=True)
+            lines = []
+            for index, text in enumerate(TEXTS[:5]):
+                name = f"{speaker}-7-{index:04}"
+                soundfile.write(chapter / f"{name}.flac", say(text, generator), RATE)
+                lines.append(f"{name} {text.upper()}")
+            (chapter / f"{speaker}-7.trans.txt").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(("recipe", "write"), [("an4", write_an4), ("librispeech", write_librispeech)])
+def test_recipe(recipe, write, workplace, capsys):
+    published = next(a for a in commands_of(ROOT / "recipes" / recipe / "README.md")[0] if a.startswith("/path/to"))
+    write(workplace / "corpus")
+    commands = commands_of(ROOT / "recipes" / recipe / "README.md")
+    assert [command[0] for command in commands] == ["prepare", "train", "evaluate"]
+    run_all(commands, {published: str(workplace / "corpus")}, ("--data.max_seconds=30",))
+    assert "WER" in capsys.readouterr().out
+
+
+def test_readme(workplace, capsys, monkeypatch):
+    """The README's own path: a folder of recordings with their texts, to a model, transcripts and scores."""
+    make_corpus(workplace / "my_audio", utterances=30)
+    (workplace / "my_audio" / "all.jsonl").unlink()
+    make_corpus(workplace / "recordings" / "inside", utterances=3)
+    for name in ("speech.wav", "new_recording.wav"):
+        soundfile.write(workplace / name, say("abc", np.random.default_rng(0)), RATE)
+    for name in ("references.trn", "hypotheses.trn", "system_a.trn", "system_b.trn"):
+        (workplace / name).write_text("".join(f"a b c {name[0]} (speaker-{i})\n" for i in range(9)))
+    commands = commands_of(ROOT / "README.md")
+    assert {"prepare", "train", "evaluate", "transcribe", "score", "compare"} <= {command[0] for command in commands}
+    run_all(commands)
+    assert len(list((workplace / "texts").rglob("*.txt"))) == 3
+
+
+def test_readme_python(workplace, bundle_for_readme):
+    import asr
+
+    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert "asr.load" in block
+    transcript = asr.load(bundle_for_readme).transcribe("speech.wav")
+    assert transcript.text == " ".join(word.word for word in transcript.words)
+
+
+@pytest.fixture
+def bundle_for_readme(workplace):
+    from speech import make_bundle
+
+    soundfile.write(workplace / "speech.wav", say("abc", np.random.default_rng(0)), RATE)
+    make_bundle().save("runs/mine/bundle")
+    return "runs/mine/bundle"
