@@ -35,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate; 1 if any utterance could not be read."""
     from asr.data import load_cuts
     from asr.data.loading import read_samples
+    from asr.data.manifests import speaker_of, text_of
     from asr.scoring import score
     from asr.text import normalise
     from asr.transcribe import Source, Transcript, load
@@ -63,10 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     done = sorted(hypotheses)
     normaliser = recogniser.bundle.normaliser
-    references = [normalise(cuts[i].supervisions[0].text or "", normaliser) for i in done]
+    references = [normalise(text_of(cuts[i]) or "", normaliser) for i in done]
     heard = [normalise(hypotheses[i], normaliser) for i in done]
     ids = [cuts[i].id for i in done]
-    speakers = [cuts[i].supervisions[0].speaker or "" for i in done]
+    speakers = [speaker_of(cuts[i]) or "" for i in done]
     report = score(references, heard, ids=ids, speakers=speakers if all(speakers) else None)
     rtf = elapsed / sum(cuts[i].duration for i in done)
     print(f"WER {100 * report.wer:.2f} %, CER {100 * report.cer:.2f} %\n\n{report.table()}")

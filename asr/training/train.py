@@ -2,30 +2,40 @@
 
 import logging
 import os
+import random
 import shutil
 import sys
 import time
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
 
 from asr.bundle import Bundle
 from asr.data import load_cuts
-from asr.errors import AsrError, ConfigError
+from asr.data.loading import read_samples
+from asr.data.manifests import text_of
+from asr.errors import AsrError, AudioError, ConfigError
 from asr.features import LogMel
 from asr.model import AcousticModel
-from asr.text import NORMALISERS, BpeTokenizer, CharacterTokenizer, Tokenizer, normalise
+from asr.text import NORMALISERS, BpeTokenizer, CharacterTokenizer, Tokenizer, load_tokenizer, normalise
 from asr.training.callbacks import BundleWriter, EpochLines, ProgressBar, TimeLimit
 from asr.training.config import TrainConfig, config_text
 from asr.training.data import SpeechData
 from asr.training.module import RecogniserTraining
 
+if TYPE_CHECKING:
+    from lhotse.cut import Cut
+
 LAST = "last.ckpt"
+TOKENIZER = "tokenizer"  # folder of the run's tokenizer, so that resuming cannot make another
+STATISTICS_UTTERANCES = 1000  # whose features give the global mean and variance: hours of frames
 
 
 def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) -> int:
@@ -35,15 +45,17 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
     """
     _quieten_lightning()
     folder = Path(config.run.folder)
-    _prepare_folder(folder, config, resume, overwrite)
+    _check_folder(folder, resume, overwrite)
     L.seed_everything(config.run.seed, workers=True, verbose=False)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     train_cuts, dev_cuts = (
         _load(paths, key) for paths, key in ((config.data.train, "train"), (config.data.dev, "dev"))
     )
-    bundle = new_bundle(config, train_cuts)
+    bundle = new_bundle(config, train_cuts, load_tokenizer(folder / TOKENIZER) if resume else None)
     data = SpeechData(config, bundle, train_cuts, dev_cuts)
+    if not resume:
+        _make_folder(folder, config, bundle.tokenizer)
     module = RecogniserTraining(bundle, config.optimizer, data.train_loader.seconds, config.run.epochs)
     bundle_writer = BundleWriter(folder / "bundle", data.summary())
     checkpoints = ModelCheckpoint(
@@ -97,44 +109,61 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
     return _report_left_out(data.left_out() | module.left_out)
 
 
-def new_bundle(config: TrainConfig, cuts) -> Bundle:
-    """Make the untrained bundle: tokenizer from the training text, features, initial weights."""
+def new_bundle(config: TrainConfig, cuts: Sequence["Cut"], tokenizer: Tokenizer | None = None) -> Bundle:
+    """Make the untrained bundle: tokenizer from the training text unless given, features, initial weights."""
     if config.text.normaliser not in NORMALISERS:
         raise ConfigError(
             f"text.normaliser is {config.text.normaliser!r}; there are {', '.join(sorted(NORMALISERS))}"
         )
-    texts = [normalise(cut.supervisions[0].text, config.text.normaliser) for cut in cuts]
-    tokenizer: Tokenizer = (
-        BpeTokenizer.train(texts, config.text.vocab_size)
-        if config.text.tokenizer == "bpe"
-        else CharacterTokenizer.from_texts(texts)
-    )
+    if tokenizer is None:
+        texts = [normalise(text_of(cut) or "", config.text.normaliser) for cut in cuts]
+        tokenizer = (
+            BpeTokenizer.train(texts, config.text.vocab_size)
+            if config.text.tokenizer == "bpe"
+            else CharacterTokenizer.from_texts(texts)
+        )
     log_mel = LogMel(config.features)
+    if config.features.normalise == "global":
+        log_mel.fit_statistics(_some_samples(cuts, config.features.sample_rate, config.run.seed))
     model = AcousticModel(config.model, config.features.n_mels, tokenizer.vocab_size)
     return Bundle(model, log_mel, tokenizer, config.text.normaliser)
 
 
-def _load(manifests: str | tuple[str, ...], key: str) -> list:
+def _some_samples(cuts: Sequence["Cut"], sample_rate: int, seed: int) -> Iterator[Tensor]:
+    """Read enough utterances, drawn at random, to know the features' mean and variance."""
+    for cut in random.Random(seed).sample(cuts, min(len(cuts), STATISTICS_UTTERANCES)):
+        try:
+            yield torch.from_numpy(read_samples(cut, sample_rate))
+        except AudioError:
+            continue  # the loader reports it
+
+
+def _load(manifests: str | tuple[str, ...], key: str) -> list["Cut"]:
     if not manifests:
         raise ConfigError(f"data.{key} names no manifest; `asr prepare` writes cuts_{key}.jsonl.gz")
     paths = [manifests] if isinstance(manifests, str) else manifests
     return [cut for path in paths for cut in load_cuts(path)]
 
 
-def _prepare_folder(folder: Path, config: TrainConfig, resume: bool, overwrite: bool) -> None:
+def _check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
     last = folder / "checkpoints" / LAST
     if resume and not last.is_file():
         raise AsrError(f"nothing to resume: there is no {last}; run without --resume to begin")
-    if not resume and last.exists():
-        if not overwrite:
-            raise AsrError(
-                f"{folder} already holds a run; --resume goes on with it, --overwrite replaces it, "
-                "--run.folder names another"
-            )
-        shutil.rmtree(folder)
+    if last.exists() and not resume and not overwrite:
+        raise AsrError(
+            f"{folder} already holds a run; --resume goes on with it, --overwrite replaces it, "
+            "--run.folder names another"
+        )
+
+
+def _make_folder(folder: Path, config: TrainConfig, tokenizer: Tokenizer) -> None:
+    """Begin a run's folder; an earlier run in it goes only now that the new one's data has been found good."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "checkpoints" / LAST).exists():
+            shutil.rmtree(folder)
+        (folder / TOKENIZER).mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(config_text(config), "utf-8")
+        tokenizer.save(folder / TOKENIZER)
     except OSError as error:
         raise AsrError(f"cannot write to the run folder {folder}: {error.strerror}") from error
 
@@ -145,6 +174,13 @@ def _fit(trainer: L.Trainer, module: RecogniserTraining, data: SpeechData, check
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False)  # a checkpoint of our own making
     except SystemExit:  # how Lightning ends after Ctrl-C
         return True
+    except RuntimeError as error:
+        if checkpoint is None or "state_dict" not in str(error):
+            raise
+        raise AsrError(
+            f"{checkpoint} does not fit this configuration; resume with the one the run began with, "
+            f"{checkpoint.parents[1] / 'config.yaml'}"
+        ) from error
     return trainer.interrupted
 
 

@@ -9,6 +9,7 @@ import time
 import torch
 from speech import train_arguments
 
+from asr.bundle import Bundle
 from asr.cli import main
 
 
@@ -18,7 +19,12 @@ def last_checkpoint(run):
 
 def test_ctrl_c_saves_and_says_how_to_go_on(corpus, tmp_path, capsys):
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "asr", *train_arguments(corpus, run, "--run.epochs=500", "--data.workers=1")]
+    command = [
+        sys.executable,
+        "-m",
+        "asr",
+        *train_arguments(corpus, run, "--run.epochs=500", "--data.workers=1"),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:
         if line.startswith("epoch 2/"):
@@ -47,8 +53,36 @@ def test_resuming_keeps_the_best(corpus, tmp_path, capsys):
     assert main(train_arguments(corpus, run, "--run.epochs=8")) == 0
     best = re.search(r"best dev WER ([\d.]+) %", capsys.readouterr().out)[1]
     stamp = (run / "bundle" / "config.json").stat().st_mtime_ns
-    assert main(train_arguments(corpus, run, "--run.epochs=9", "--optimizer.learning_rate=0", "--resume")) == 0
+    assert (
+        main(train_arguments(corpus, run, "--run.epochs=9", "--optimizer.learning_rate=0", "--resume")) == 0
+    )
     again = re.search(r"best dev WER ([\d.]+) %", capsys.readouterr().out)[1]
     assert float(again) <= float(best)
     if again == best:
         assert (run / "bundle" / "config.json").stat().st_mtime_ns == stamp
+
+
+def test_another_model_is_not_resumed(corpus, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(train_arguments(corpus, run, "--run.epochs=1")) == 0
+    assert main(train_arguments(corpus, run, "--run.epochs=2", "--resume", "--model.hidden_size=8")) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "last.ckpt does not fit this configuration" in error
+
+
+def test_a_run_is_kept_when_its_successor_cannot_begin(corpus, tmp_path):
+    run = tmp_path / "run"
+    assert main(train_arguments(corpus, run, "--run.epochs=1")) == 0
+    assert main(train_arguments(corpus, run, "--overwrite", f"--data.train={tmp_path}/typo.jsonl.gz")) == 1
+    assert (run / "bundle" / "config.json").is_file()
+
+
+def test_global_normalisation_and_moving_average(corpus, tmp_path):
+    run = tmp_path / "run"
+    settings = ("--run.epochs=2", "--features.normalise=global", "--optimizer.ema=0.9")
+    assert main(train_arguments(corpus, run, *settings)) == 0
+    bundle = Bundle.load(run / "bundle")
+    assert torch.isfinite(bundle.log_mel.mean).all()
+    assert (bundle.log_mel.std > 0).all()
+    trained = last_checkpoint(run)["state_dict"]
+    assert not torch.equal(trained["model.output.weight"], trained["average.module.output.weight"])
