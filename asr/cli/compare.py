@@ -57,7 +57,7 @@ def _verdict(comparison: "Comparison", a: str, b: str) -> str:
     from asr.scoring.table import footnote, interval, percent, row, table
 
     rows = [
-        row(f"{letter}  {name}", report)
+        row(f"{letter}  {name}", report, part="system")
         for letter, name, report in (("A", a, comparison.a), ("B", b, comparison.b))
     ]
     test = comparison.matched_pairs

@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(next(iter(reports.values())).table())
     else:
         ranked = sorted(reports.items(), key=lambda item: item[1].wer)
-        print(table([row(name, report) for name, report in ranked], arguments.table))
+        print(table([row(name, report, part="system") for name, report in ranked], arguments.table))
     for name, report in reports.items():
         details = _details(report, arguments)
         if details and len(reports) > 1:

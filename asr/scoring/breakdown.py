@@ -85,9 +85,17 @@ def _column(report: ErrorReport, name: str) -> Sequence:
 
 def _by_range(report: ErrorReport, values: Sequence) -> list[Group]:
     known = np.array([np.nan if value is None else value for value in values], dtype=float)
-    cuts = np.unique(np.nanquantile(known, np.linspace(0, 1, RANGES + 1)))
+    cuts = np.nanquantile(known, np.linspace(0, 1, RANGES + 1))
+    whole = all(isinstance(value, int) for value in values if value is not None)
+    cuts = np.unique(np.ceil(cuts) if whole else cuts)
     places = np.clip(np.searchsorted(cuts, known, side="right") - 1, 0, len(cuts) - 2)
-    names = [f"{low:.4g} to {high:.4g}" for low, high in pairwise(cuts)]
+    names = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(cuts)]
+    if whole:  # a range ends before the next begins
+        ends = [*cuts[:-1], cuts[-1] + 1]
+        names = [
+            f"{low:.0f}" if high - low == 1 else f"{low:.0f} to {high - 1:.0f}"
+            for low, high in pairwise(ends)
+        ]
     labels = [
         "unknown" if np.isnan(value) else names[place] for value, place in zip(known, places, strict=True)
     ]
@@ -101,7 +109,10 @@ def _group(report: ErrorReport, labels: Sequence[Hashable]) -> list[Group]:
     sums = np.zeros((len(numbers), 4), dtype=np.int64)
     np.add.at(sums, place, report.utterance_errors)
     sizes = np.bincount(place, minlength=len(numbers))
-    return [Group(str(label), int(sizes[n]), ErrorCounts(*sums[n].tolist())) for label, n in numbers.items()]
+    names = {label: f"{label:.4g}" if isinstance(label, float) else str(label) for label in numbers}
+    return [
+        Group(names[label], int(sizes[n]), ErrorCounts(*sums[n].tolist())) for label, n in numbers.items()
+    ]
 
 
 @dataclass(frozen=True)

@@ -95,14 +95,14 @@ def _ratios(counts: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return ratio, np.sqrt(np.maximum(residual * blocks / (blocks - 1), 1)) / total
 
 
-def blocks(speakers: Sequence[str] | None, utterances: int) -> tuple[np.ndarray, str]:
+def blocks(speakers: Sequence[str | None] | None, utterances: int) -> tuple[np.ndarray, str]:
     """Number each utterance's block, and say what the blocks are: "speakers", or "utterances" without enough
     of them.
 
     >>> blocks(["ann", "bob", "ann", "cy", "di", "eve"], 6)
     (array([0, 1, 0, 2, 3, 4]), 'speakers')
     """
-    if speakers is not None:
+    if speakers is not None and None not in speakers:
         names, numbers = np.unique(np.array(speakers, dtype=object).astype(str), return_inverse=True)
         if len(names) >= FEWEST_SPEAKERS:
             return numbers, "speakers"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from asr import __version__
 from asr.errors import TextError
 from asr.scoring.align import ALIGNERS, EQUAL, Column, align, count_errors
 from asr.scoring.intervals import DRAWS, block_sums, blocks, rate_interval
@@ -148,6 +149,7 @@ class ErrorReport:
             "blocks": self.blocks,
             "normaliser": self.normaliser,
             "aligner": self.aligner,
+            "version": __version__,
             "hypotheses": [dict(zip(names, row, strict=True)) for row in rows],
         }
 

@@ -1,12 +1,15 @@
 """Reports as text, Markdown, CSV and LaTeX, and alignments as text."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
 from unicodedata import combining, east_asian_width
 
 from asr.scoring.align import DELETION, EQUAL, INSERTION, SUBSTITUTION, Column
 
 if TYPE_CHECKING:
+    from asr.scoring.breakdown import Confusions, Group
     from asr.scoring.report import ErrorCounts, ErrorReport
 
 FORMATS = ("text", "markdown", "csv", "latex")
@@ -52,10 +55,12 @@ def table(rows: Sequence[Mapping[str, str]], form: str = "text") -> str:
     return "\n".join("  ".join(line).rstrip() for line in padded)
 
 
-def row(name: str, report: "ErrorReport", extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Give one report as a row of a table of several test sets; `extra` adds columns."""
+def row(
+    name: str, report: "ErrorReport", extra: Mapping[str, str] | None = None, part: str = "set"
+) -> dict[str, str]:
+    """Give one report as a row of a table of several test sets (or systems: `part`); `extra` adds columns."""
     return {
-        "set": name,
+        part: name,
         "utterances": str(report.utterances),
         "words": str(report.words),
         "WER %": percent(report.wer),
@@ -94,6 +99,43 @@ def summary(report: "ErrorReport") -> str:
     }
     rows = [words, line("characters", report.character_errors, report.cer_interval), sentences]
     return f"{table(rows)}\n{footnote(report)}"
+
+
+def groups(name: str, parts: Sequence["Group"], form: str = "text") -> str:
+    """Lay out a breakdown by `name`: a row for each part of the test set."""
+    rows = [
+        {
+            name: part.name,
+            "utterances": str(part.utterances),
+            "words": str(part.errors.length),
+            "WER %": percent(part.errors.rate),
+            "sub": str(part.errors.substitutions),
+            "del": str(part.errors.deletions),
+            "ins": str(part.errors.insertions),
+        }
+        for part in parts
+    ]
+    return table(rows, form)
+
+
+def confusions(found: "Confusions", count: int) -> str:
+    """List the most frequent confusions, misses and inventions side by side, `count` of each."""
+    substituted = [f"{left} → {right} {n}" for (left, right), n in _top(found.substitutions, count)]
+    missed, invented = (
+        [f"{word} {n}" for word, n in _top(side, count)] for side in (found.deletions, found.insertions)
+    )
+    names = ("taken for another", "missed", "invented")
+    columns = zip_longest(substituted, missed, invented, fillvalue="")
+    return (
+        table([dict(zip(names, cells, strict=True)) for cells in columns])
+        if substituted + missed + invented
+        else "none"
+    )
+
+
+def _top(counts: "Counter[Any]", count: int) -> list[tuple[Any, int]]:
+    """Give the most frequent, equals in alphabetical order, so that the list is the same each time."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:count]
 
 
 def footnote(report: "ErrorReport") -> str:

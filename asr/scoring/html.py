@@ -1,0 +1,231 @@
+"""A report to look at: one HTML file that needs nothing else, with every utterance aligned."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from html import escape
+from importlib.resources import files
+
+from asr.scoring.align import align_kinds
+from asr.scoring.breakdown import (
+    Confusions,
+    Group,
+    by_field,
+    by_place,
+    character_confusions,
+    fields_of,
+    word_confusions,
+)
+from asr.scoring.calibration import Calibration
+from asr.scoring.report import ErrorReport, score
+from asr.scoring.table import footnote, interval, percent
+
+SHOWN = 10  # rows of a breakdown or list; further ones of a breakdown can be unfolded
+FIELDS = 4  # columns of the list of utterances
+
+
+def render(
+    reports: ErrorReport | Mapping[str, ErrorReport],
+    title: str = "Report",
+    *,
+    calibration: Calibration | None = None,
+    audio: Mapping[str, str] | None = None,
+    pictures: Mapping[str, str] | None = None,
+    part: str = "set",
+) -> str:
+    """Draw one report, or several by name: test sets, or systems (`part` says which).
+
+    `audio` and `pictures` (spectrograms, say) are addresses by utterance's id: data URIs, or, for audio, paths
+    relative to the file; meant for the worst utterances. Returns the page's HTML.
+    """
+    reports = {title: reports} if isinstance(reports, ErrorReport) else dict(reports)
+    whole = next(iter(reports.values())) if len(reports) == 1 else merge(reports, part)
+    fields = [name for name in fields_of(whole) if name in whole.fields][:FIELDS]
+    references, hypotheses = (map(str.split, texts) for texts in (whole.references, whole.hypotheses))
+    data = {
+        "ids": whole.ids,
+        "references": whole.references,
+        "hypotheses": whole.hypotheses,
+        "kinds": align_kinds(references, hypotheses, whole.aligner),
+        "fields": [{"name": name, "values": list(map(_short, whole.fields[name]))} for name in fields],
+        "audio": dict(audio or {}),
+        "pictures": dict(pictures or {}),
+    }
+    sections = [
+        _figures(whole) if len(reports) == 1 else _section("Result", _sets(reports, part)),
+        _section("What is confused", _confusions(whole)),
+        _section("Where the errors are", _breakdowns(whole, calibration)),
+    ]
+    page = files("asr.scoring").joinpath("report.html").read_text("utf-8")
+    values = {
+        "title": escape(title),
+        "counted": escape(f"{footnote(next(iter(reports.values())))}, asr {whole.to_dict()['version']}"),
+        "summary": "\n".join(sections),
+        # Inside a script element only "<" could end the data.
+        "data": json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"),
+    }
+    head, *pieces = page.split("{{")
+    filled = (values[name] + rest for name, rest in (piece.split("}}", 1) for piece in pieces))
+    return head + "".join(filled)
+
+
+def merge(reports: Mapping[str, ErrorReport], part: str = "set") -> ErrorReport:
+    """Make one report of several, the name of each in the field `part`; intervals are not carried over."""
+    several = list(reports.values())
+    names = dict.fromkeys(name for report in several for name in report.fields)
+    fields = {
+        name: [v for report in several for v in report.fields.get(name, (None,) * report.utterances)]
+        for name in names
+    }
+    whole = score(
+        [text for report in several for text in report.references],
+        [text for report in several for text in report.hypotheses],
+        ids=[name for report in several for name in report.ids],
+        fields={part: [name for name, report in reports.items() for _ in report.ids], **fields},
+        aligner=several[0].aligner,
+        bootstrap=0,
+    )
+    return replace(whole, normaliser=" and ".join(dict.fromkeys(report.normaliser for report in several)))
+
+
+def _figures(report: ErrorReport) -> str:
+    """Show the result in large figures, and of what kinds the errors are."""
+    figures = (
+        ("word error rate", f"{percent(report.wer)} %", f"95 %: {interval(report.wer_interval)}"),
+        ("character error rate", f"{percent(report.cer)} %", f"95 %: {interval(report.cer_interval)}"),
+        ("utterances with errors", f"{percent(report.sentence_error_rate)} %", f"of {report.utterances}"),
+    )
+    items = "".join(
+        f'<li>{name}<b>{value}</b><span class="quiet">{note}</span></li>' for name, value, note in figures
+    )
+    kinds = (("s", report.substitutions, "substituted"), ("d", report.deletions, "deleted"))
+    kinds += (("i", report.insertions, "inserted"),)
+    parts = "".join(f'<span class="{letter}" style="flex: {count}"></span>' for letter, count, _ in kinds)
+    legend = " &nbsp; ".join(
+        f'<span class="sign {letter}"></span> {count} {name}' for letter, count, name in kinds
+    )
+    return (
+        f'<ul class="figures">{items}</ul>\n<div class="errors" aria-hidden="true">{parts}</div>\n'
+        f'<p class="key">{legend}, of {report.words} words</p>'
+    )
+
+
+def _sets(reports: Mapping[str, ErrorReport], part: str) -> str:
+    """Compare test sets or systems: counts, rates, and their intervals on one axis."""
+    top = max(max(report.wer, (report.wer_interval or (0, 0))[1]) for report in reports.values()) or 1.0
+    heads = (
+        part,
+        "utterances",
+        "words",
+        "sub",
+        "del",
+        "ins",
+        "CER %",
+        "WER %",
+        "95 %",
+        f"0 to {percent(top)} %",
+    )
+    lines = []
+    for name, report in reports.items():
+        counts = (report.utterances, report.words, report.substitutions, report.deletions, report.insertions)
+        cells = (*counts, percent(report.cer), percent(report.wer), interval(report.wer_interval))
+        low, high = report.wer_interval or (report.wer, report.wer)
+        middle = 100 * report.wer / top
+        plot = f'<path class="line" d="M{100 * low / top:.2f} 5H{100 * high / top:.2f}M{middle:.2f} 1V9"/>'
+        lines.append(_line(name, cells, f'<path class="axis" d="M0 0V10M0 5H100M100 0V10"/>{plot}'))
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def _confusions(report: ErrorReport) -> str:
+    """List the most frequent errors, by word and by character."""
+    said = Counter(word for text in report.references for word in text.split())
+    titles = ("taken for another", "missed", "invented")
+    lists = _lists(word_confusions(report), [f"Words {title}" for title in titles], said)
+    lists += _lists(character_confusions(report), [f"Characters {title}" for title in titles])
+    return f'<div class="columns">{"".join(lists)}</div>'
+
+
+def _lists(found: Confusions, titles: Sequence[str], said: Mapping[str, int] | None = None) -> list[str]:
+    """List errors; with the times each word was `said`, they are of words: buttons that show their utterances."""
+    counted = (
+        [(f"{left} → {right}", ("S", left, right), n) for (left, right), n in found.substitutions.items()],
+        [(left, ("D", left, ""), n) for left, n in found.deletions.items()],
+        [(right, ("I", "", right), n) for right, n in found.insertions.items()],
+    )
+    blocks = []
+    for title, entries in zip(titles, counted, strict=True):
+        entries.sort(key=lambda entry: (-entry[2], entry[0]))
+        items = []
+        for text, pattern, count in entries[:SHOWN]:
+            total = f" of {said[pattern[1]]}" if said and pattern[1] else ""
+            shown = f"<span>{escape(text)}</span><span>{count}{total}</span>"
+            button = f"button type='button' data-pattern='{escape(json.dumps(pattern, ensure_ascii=False))}'"
+            items.append(f"<li><{button}>{shown}</button></li>" if said else f"<li><div>{shown}</div></li>")
+        total = f"{sum(entry[2] for entry in entries)} in all"
+        listed = f'<ol class="list">{"".join(items)}</ol>' if items else ""
+        blocks.append(f'<section><h3>{title} <span class="quiet">{total}</span></h3>{listed}</section>')
+    return blocks
+
+
+def _breakdowns(report: ErrorReport, calibration: Calibration | None) -> str:
+    parts = [_bars(f"by {name}", by_field(report, name)) for name in fields_of(report)]
+    parts.append(_bars("by place in utterances of five words and more", by_place(report)))
+    if calibration is not None:
+        parts.append(_reliability(calibration))
+    return f'<div class="columns">{"".join(parts)}</div>'
+
+
+def _bars(title: str, groups: list[Group]) -> str:
+    top = max((group.errors.rate for group in groups), default=0) or 1.0
+    lines = [
+        _line(
+            group.name,
+            (group.errors.length, percent(group.errors.rate)),
+            f'<rect class="bar" width="{100 * group.errors.rate / top:.2f}" height="10"/>',
+        )
+        for group in groups
+    ]
+    head = '<thead><tr><th scope="col"></th><th scope="col">words</th><th scope="col">WER %</th><td></td></tr></thead>'
+    table = "<table>{}<tbody>{}</tbody></table>"
+    first = table.format(f"<caption>{escape(title)}</caption>{head}", "".join(lines[:SHOWN]))
+    rest = table.format("", "".join(lines[SHOWN:]))
+    more = (
+        f"<details><summary>{len(lines) - SHOWN} more</summary>{rest}</details>" if len(lines) > SHOWN else ""
+    )
+    return f"<div>{first}{more}</div>"
+
+
+def _reliability(calibration: Calibration) -> str:
+    """Draw, for each bin of confidence, the share of words that is right, with a tick at the confidence."""
+    lines = [
+        _line(
+            f"{confidence:.2f}",
+            (words, percent(right)),
+            f'<rect class="bar" width="{100 * right:.2f}" height="10"/>'
+            f'<path class="line" d="M{100 * confidence:.2f} 0V10"/>',
+        )
+        for words, confidence, right in calibration.bins
+    ]
+    caption = f"confidence and share right; expected calibration error {percent(calibration.error)} %"
+    head = '<th scope="col">confidence</th><th scope="col">words</th><th scope="col">right %</th><td></td>'
+    return (
+        f"<div><table><caption>{caption}</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _line(name: str, cells: Iterable[object], drawing: str) -> str:
+    """Write a row that ends in a plot, 100 by 10; its numbers stand beside it, so screen readers pass over it."""
+    numbers = "".join(f"<td>{escape(str(cell))}</td>" for cell in cells)
+    plot = f'<svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">{drawing}</svg>'
+    return f'<tr><th scope="row">{escape(name)}</th>{numbers}<td class="plot">{plot}</td></tr>'
+
+
+def _short(value: object) -> object:
+    return round(value, 3) if isinstance(value, float) else value
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{title}</h2>{content}</section>"
