@@ -17,6 +17,11 @@ no row that is over is loaded or stored. Direction 1 visits frame length-1-s at 
 To add a cell: write its `_forward` and `_backward` function below and name both in the phase functions.
 """
 
+# Device code is compiled by Triton: there a `cfg: tl.constexpr` is the Config itself, and literals are constexpr.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOperatorIssue=false
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportOptionalMemberAccess=false
+# pyright: reportPossiblyUnboundVariable=false, reportGeneralTypeIssues=false, reportReturnType=false
+
 from typing import NamedTuple
 
 import triton
@@ -452,11 +457,12 @@ def _before(initial, sequence, WIDTH: tl.constexpr, at, cfg: tl.constexpr):
 @triton.jit
 def _output_gradient(operands, length, ptr, at, cfg: tl.constexpr):
     """Of h(t), without the share that zoneout hands to h(t-1), and that share."""
-    s, d, _, frame, state_row, u, in_width, mask = at
-    a_row, following, w_row, _, stride = operands
+    s, _, _, frame, state_row, u, in_width, mask = at
+    _, following, _, _, _ = operands
     GRU: tl.constexpr = cfg.CELL == "gru_after" or cfg.CELL == "gru_before"
     ROWS: tl.constexpr = cfg.ROWS
     UNITS: tl.constexpr = cfg.UNITS
+    SPLIT: tl.constexpr = cfg.SPLIT
     # Only where h(t-1) enters h(t) directly does dh hold more than the final state's gradient.
     in_dh = mask if GRU or cfg.SHARE_H != 0 else mask & (s == length - 1)[:, None]
     outside = _load(ptr.dh, state_row * cfg.P, u, in_dh) + _load(ptr.dy, frame * cfg.P, u, mask)
@@ -465,7 +471,7 @@ def _output_gradient(operands, length, ptr, at, cfg: tl.constexpr):
     else:
         grad = tl.zeros((ROWS, UNITS), tl.float32)
         in_partial = following[:, None] & in_width[None, :]
-        for part in tl.static_range(cfg.SPLIT):
+        for part in tl.static_range(SPLIT):
             grad += _load(ptr.partial, (part * cfg.D * ptr.B + state_row) * cfg.P, u, in_partial)
     if cfg.MASK:
         grad *= _load(ptr.mask, state_row * cfg.P, u, mask)
@@ -618,7 +624,7 @@ def backward_phase(PHASE: tl.constexpr, s, tile, ptr, cfg: tl.constexpr):
             w_row = ptr.weight_hh + (d * cfg.P + u).to(tl.int64) * _summands(cfg)
             operands = (a_row, s + 1 < length, w_row, in_width, 0)
         else:  # from this step's projection or candidate
-            if cfg.PROJECTION:
+            if cfg.PROJECTION:  # noqa: SIM108, a pointer may be absent
                 a_row = ptr.dprojected + frame * cfg.P
             else:
                 a_row = ptr.dgates + (frame * cfg.G + 2) * cfg.H

@@ -63,7 +63,9 @@ def choose_tiling(x: Tensor, directions: int, output: int, gates: int) -> Tiling
     whole = tiles * row_bytes / _CACHE_BYTES_PER_MICROSECOND
     parts = part_tiles * row_bytes / gates / _CACHE_BYTES_PER_MICROSECOND + _BARRIER_MICROSECONDS
     split = gates if parts < whole else 1
-    return Tiling(rows, units, 128 if x.element_size() == 2 else 32, split, split_units)
+    aligned = output * x.element_size() % 16 == 0  # else loads are narrow and go through registers
+    depth = 128 if x.element_size() == 2 and aligned else 32
+    return Tiling(rows, units, depth, split, split_units)
 
 
 def _fit(blocks: int, columns: int, device: torch.device) -> tuple[int, int]:
