@@ -49,6 +49,22 @@ def test_trained_model_recognises_unheard_speakers(bundle, corpus, tmp_path, cap
     assert recorded["dev_wer"] == pytest.approx(values["wer"], abs=1e-4)
 
 
+def test_several_sets_and_forms(bundle, corpus, tmp_path, capsys):
+    dev, train = (str(corpus / "cuts" / f"cuts_{split}.jsonl.gz") for split in ("dev", "train"))
+    result, page = tmp_path / "result.json", tmp_path / "report.html"
+    arguments = ["evaluate", "--model", str(bundle), "--manifest", dev, train, "--table", "markdown"]
+    assert main([*arguments, "--json", str(result), "--html", str(page), "--worst", "0"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("| set")
+    assert [line.split("|")[1].strip() for line in lines[2:4]] == ["dev", "train"]
+    sets = json.loads(result.read_text())["sets"]
+    for name, values in sets.items():
+        low, high = values["wer_interval"]
+        assert low <= values["wer"] <= high, name
+        assert 0 <= values["expected_calibration_error"] <= 1
+    assert "<html" in page.read_text()
+
+
 def test_one_file_prints_its_text(bundle, corpus, capsys):
     path = corpus / "audio" / "utterance00.wav"
     assert main(["transcribe", str(path), "--model", str(bundle)]) == 0
