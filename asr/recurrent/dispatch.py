@@ -1,16 +1,17 @@
-"""Choose who computes a layer: the reference, or the fused kernels of the tensor's device.
+"""Choose who computes a layer: the fused kernels of the tensor's device, torch's own, or the reference.
 
-A fused backend is a module with two functions:
+A backend is a module with two functions:
     refusal(cell_name, options, x, weights, noise) -> str | None   why it cannot run this, or None if it can
     run(cell_name, options, x, lengths, state, weights, noise) -> (y, state)   as `reference.run`
 """
 
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from asr.errors import BackendError
-from asr.recurrent import cpu_backend, reference
+from asr.recurrent import cpu_backend, native, reference
 from asr.recurrent.cells import CellOptions, Noise, State, Weights
 
 BACKENDS = ("auto", "reference", "fused")
@@ -28,17 +29,25 @@ def run(
 ) -> tuple[Tensor, State]:
     """Run one layer, every direction, with `backend`; see `reference.run` for the shapes.
 
-    "auto" takes the fused kernels where they can run this layer and the reference elsewhere; "fused" raises
-    BackendError, naming what is in the way.
+    "auto" takes the fused kernels of a CPU, torch's own where those cannot be had, and the reference for what neither
+    knows. On a GPU it takes torch's own (cuDNN) first: the Triton kernels pass every test in Triton's interpreter
+    but were not yet measured on a device. "fused" raises BackendError, naming what is in the way.
     """
-    module = reference
-    if backend != "reference":
-        fused = fused_module(x.device.type)
-        reason = fused if isinstance(fused, str) else fused.refusal(cell_name, options, x, weights, noise)
-        if reason is None:
-            module = fused
-        elif backend == "fused":
+    arguments = (cell_name, options, x, weights, noise)
+    if backend == "reference":
+        return reference.run(cell_name, options, x, lengths, state, weights, noise)
+    fused = fused_module(x.device.type)
+    reason = fused if isinstance(fused, str) else fused.refusal(*arguments)
+    if backend == "fused":
+        if reason is not None:
             raise BackendError(f"backend 'fused' cannot run this layer: {reason}; use 'auto' or 'reference'")
+        return fused.run(cell_name, options, x, lengths, state, weights, noise)
+    # torch's kernels take batches whose shapes depend on the lengths, which a compiled graph cannot.
+    own_kernels = not torch.compiler.is_compiling() and native.refusal(*arguments) is None
+    if reason is None and not (own_kernels and x.device.type == "cuda"):
+        module = fused
+    else:
+        module = native if own_kernels else reference
     return module.run(cell_name, options, x, lengths, state, weights, noise)
 
 
