@@ -21,7 +21,7 @@ def refusal(
         return f"torch has no kernels for cell {cell_name!r} with reset {options.reset!r}"
     if options.layer_norm or options.cell_clip or options.proj_clip:
         return "torch's kernels know neither layer normalisation nor clipping"
-    if any(own != Noise() for own in noise):
+    if any(isinstance(share, Tensor) or share for own in noise for share in own):
         return "torch's kernels know neither zoneout nor recurrent dropout"
     return None
 
