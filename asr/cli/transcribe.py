@@ -147,7 +147,8 @@ def report_failures(failures: Sequence[str], total: int) -> int:
     for message in failures:
         print(message, file=sys.stderr)
     if failures and total > 1:
-        print(f"{len(failures)} of {total} could not be done; the rest is", file=sys.stderr)
+        rest = "; the others are done" if total > len(failures) else ""
+        print(f"{len(failures)} of {total} could not be done{rest}", file=sys.stderr)
     return 1 if failures else 0
 
 

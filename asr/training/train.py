@@ -125,7 +125,10 @@ def new_bundle(config: TrainConfig, cuts: Sequence["Cut"], tokenizer: Tokenizer 
     log_mel = LogMel(config.features)
     if config.features.normalise == "global":
         log_mel.fit_statistics(_some_samples(cuts, config.features.sample_rate, config.run.seed))
-    model = AcousticModel(config.model, config.features.n_mels, tokenizer.vocab_size)
+    try:
+        model = AcousticModel(config.model, config.features.n_mels, tokenizer.vocab_size)
+    except ValueError as error:
+        raise ConfigError(f"model: {error}") from error
     return Bundle(model, log_mel, tokenizer, config.text.normaliser)
 
 

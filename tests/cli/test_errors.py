@@ -49,6 +49,11 @@ def test_misspelled_key_in_a_configuration(capsys, tmp_path):
     assert "'model.hidden_sise'; the nearest valid key is 'model.hidden_size'" in message
 
 
+def test_impossible_model(capsys, corpus, tmp_path):
+    message = message_of(capsys, train_arguments(corpus, tmp_path / "run", "--model.cell=lstmm"))
+    assert "model: unknown cell 'lstmm'; there are lstm" in message
+
+
 def test_missing_manifest(capsys, tmp_path):
     message = message_of(
         capsys, ["train", f"--data.train={tmp_path}/cuts.jsonl.gz", f"--run.folder={tmp_path}/run"]
