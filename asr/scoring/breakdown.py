@@ -78,9 +78,8 @@ def _column(report: ErrorReport, name: str) -> Sequence:
         return report.fields[name]
     if name in derived:
         return derived[name]()
-    raise TextError(
-        f"there is no field {name!r} to break errors down by; there are {', '.join(fields_of(report))}"
-    )
+    names = ", ".join([*report.fields, *derived])
+    raise TextError(f"there is no field {name!r} to break errors down by; there are {names}")
 
 
 def _by_range(report: ErrorReport, values: Sequence) -> list[Group]:

@@ -24,9 +24,11 @@ def write_trn(path: Path, texts: Sequence[str]) -> Path:
     return path
 
 
-def sclite_counts(references: Path, hypotheses: Path) -> tuple[int, int, int, int]:
-    """Give sclite's substitutions, deletions, insertions and reference words of two TRN files."""
-    command = [tool("sclite"), "-r", str(references), "trn", "-h", str(hypotheses), "trn"]
+def sclite_counts(
+    references: Path, hypotheses: Path, forms: tuple[str, str] = ("trn", "trn")
+) -> tuple[int, int, int, int]:
+    """Give sclite's substitutions, deletions, insertions and reference words."""
+    command = [tool("sclite"), "-r", str(references), forms[0], "-h", str(hypotheses), forms[1]]
     command += ["-i", "spu_id", "-s", "-o", "rsum", "stdout"]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     row = next(line for line in output.splitlines() if re.match(r"\s*\|\s*Sum\s*\|", line))

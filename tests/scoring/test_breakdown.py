@@ -1,0 +1,88 @@
+import pytest
+
+from asr.errors import TextError
+from asr.scoring import score
+from asr.scoring.breakdown import (
+    by_familiarity,
+    by_field,
+    by_place,
+    character_confusions,
+    fields_of,
+    oracle,
+    word_confusions,
+)
+
+
+def test_groups_add_up_to_the_whole(real):
+    references, hypotheses = real
+    fields = {
+        "speaker": [f"s{i % 20}" for i in range(len(references))],
+        "duration": [0.3 * len(text.split()) + i % 5 for i, text in enumerate(references)],
+        "snr": [None if i % 3 == 0 else i % 40 for i in range(len(references))],
+        "note": [f"note {i}" for i in range(len(references))],
+        "corpus": ["an4"] * len(references),
+    }
+    report = score(references, hypotheses, fields=fields, bootstrap=0)
+    assert fields_of(report) == ["speaker", "duration", "snr", "words", "words per second"]
+    for name in fields_of(report):
+        groups = by_field(report, name)
+        assert sum(group.utterances for group in groups) == report.utterances
+        for part in ("substitutions", "deletions", "insertions", "length"):
+            assert sum(getattr(group.errors, part) for group in groups) == getattr(report.word_errors, part)
+
+
+def test_order_of_groups():
+    report = score(
+        ["a", "b", "c"], ["a", "x", "c"], fields={"who": ["ann", "bob", "ann"], "floor": [10, 9, 10]}
+    )
+    assert [group.name for group in by_field(report, "who")] == ["bob", "ann"]  # the worst first
+    assert [group.name for group in by_field(report, "floor")] == ["9", "10"]  # as numbers go
+
+
+def test_ranges_of_whole_numbers_do_not_overlap():
+    report = score(["a"] * 100, ["a"] * 100, fields={"age": list(range(100))})
+    assert [(group.name, group.utterances) for group in by_field(report, "age")] == [
+        ("0 to 19", 20),
+        ("20 to 39", 20),
+        ("40 to 59", 20),
+        ("60 to 79", 20),
+        ("80 to 99", 20),
+    ]
+
+
+def test_unknown_field_is_refused():
+    with pytest.raises(TextError, match="there are gender, words"):
+        by_field(score(["a", "b c"], ["a", "b"], fields={"gender": ["f", "m"]}), "age")
+
+
+def test_confusions():
+    report = score(["a b c", "a d"], ["x b", "x d b"])
+    words = word_confusions(report)
+    assert dict(words.substitutions) == {("a", "x"): 2}
+    assert dict(words.deletions) == {"c": 1}
+    assert dict(words.insertions) == {"b": 1}
+    characters = character_confusions(report)
+    assert dict(characters.substitutions) == {("a", "x"): 2}
+    assert dict(characters.deletions) == {"␣": 1, "c": 1}
+    assert dict(characters.insertions) == {"␣": 1, "b": 1}
+
+
+def test_places():
+    report = score(["a b c d e f", "a b"], ["x b c d e g h", "b"])
+    places = {group.name: group.errors for group in by_place(report)}
+    assert places["first word"].substitutions == 1
+    assert places["in between"].length == 2
+    assert places["last word"].errors == 2
+    assert sum(place.length for place in places.values()) == 6  # the short utterance has no such places
+
+
+def test_words_never_seen():
+    seen, unseen = by_familiarity(score(["the cat sat"], ["the dog"]), {"the", "sat"})
+    assert (seen.errors.errors, seen.errors.length) == (1, 2)
+    assert (unseen.errors.errors, unseen.errors.length) == (1, 1)
+
+
+def test_oracle_is_the_best_of_each_list():
+    report = oracle(["a b", "c d"], [["a x", "a b"], ["c", "x d e"]], ids=["u1", "u2"])
+    assert report.hypotheses == ("a b", "c")
+    assert report.wer == 0.25

@@ -1,0 +1,108 @@
+import json
+
+import pytest
+
+from asr.cli.main import main
+from asr.scoring import score
+
+
+@pytest.fixture
+def files(tmp_path, real):
+    references, hypotheses = real
+    sides = {"ref": references, "a": hypotheses, "b": references[:-10] + hypotheses[-10:]}
+    for name, texts in sides.items():
+        lines = [f"{text} (s{i % 8}-{i:04d})\n" for i, text in enumerate(texts)]
+        (tmp_path / f"{name}.trn").write_text("".join(lines))
+    return {name: str(tmp_path / f"{name}.trn") for name in sides}
+
+
+def test_score(files, real, capsys):
+    assert (
+        main(["score", files["ref"], files["a"], "--speakers", "id", "--worst", "1", "--confusions", "2"])
+        == 0
+    )
+    output = capsys.readouterr().out
+    assert f"{100 * score(*real, bootstrap=0).wer:.2f}" in output
+    assert "intervals over 8 speakers" in output
+    assert "reference   " in output
+    assert "taken for another" in output
+
+
+def test_score_json_and_html(files, tmp_path, capsys):
+    arguments = [
+        "score",
+        files["ref"],
+        files["a"],
+        "--aligner",
+        "sclite",
+        "--by",
+        "speaker",
+        "--speakers",
+        "id",
+    ]
+    assert main([*arguments, "--json", str(tmp_path / "r.json"), "--html", str(tmp_path / "r.html")]) == 0
+    values = json.loads((tmp_path / "r.json").read_text())
+    assert values["aligner"] == "sclite"
+    assert values["hypotheses"][0].keys() == {"id", "reference", "hypothesis", "speaker"}
+    assert "<!doctype html>" in (tmp_path / "r.html").read_text()
+    assert "s3" in capsys.readouterr().out
+    assert main(["score", files["ref"], files["a"], "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["words"] == values["words"]
+
+
+def test_score_ranks_systems(files, capsys):
+    assert main(["score", files["ref"], files["a"], files["b"], "--table", "csv", "--bootstrap", "0"]) == 0
+    heads, first, second = capsys.readouterr().out.splitlines()
+    assert heads.startswith("system,utterances,words,WER %")
+    assert (first.split(",")[0], second.split(",")[0]) == (files["b"], files["a"])
+
+
+def test_score_shows_what_it_normalises_and_warns_where_it_does_not(tmp_path, capsys):
+    (tmp_path / "ref.txt").write_text("u1 HELLO there you\nu2 ONE TWO\n")
+    (tmp_path / "hyp.txt").write_text("u1 hello there YOU\nu2 one two\n")
+    sides = [str(tmp_path / "ref.txt"), str(tmp_path / "hyp.txt")]
+    assert main(["score", *sides]) == 0
+    assert "vanish without regard to case" not in capsys.readouterr().err  # four errors are too few to say
+    (tmp_path / "ref.txt").write_text("u1 HELLO there you\nu2 ONE TWO THREE\n")
+    (tmp_path / "hyp.txt").write_text("u1 hello there YOU\nu2 one two three\n")
+    assert main(["score", *sides]) == 0
+    assert "vanish without regard to case" in capsys.readouterr().err
+    assert main(["score", *sides, "--normaliser", "basic", "--show-normalised"]) == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert "u1 reference\n  before  HELLO there you\n  after   hello there you" in output.out
+
+
+def test_compare(files, tmp_path, capsys):
+    path = tmp_path / "c.json"
+    assert (
+        main(["compare", files["ref"], files["a"], files["b"], "--speakers", "id", "--json", str(path)]) == 0
+    )
+    output = capsys.readouterr().out
+    assert "B is better: matched pairs over" in output
+    assert "100.0% of resampled test sets (8 speakers)" in output
+    assert " A: " in output
+    values = json.loads(path.read_text())
+    assert values["significant"] is True
+    assert values["matched_pairs"]["p"] < 0.001
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{ref}", "{absent}"], "there is no such file or folder"),
+        (["{ref}", "{a}", "--normaliser", "basics"], "there is no normaliser 'basics'"),
+        (["{ref}", "{a}", "--by", "age"], "there is no field 'age'"),
+        (["{ref}", "{a}", "--speakers", "{short}"], "no speaker for 's2-0002'"),
+        (["{ref}", "{short}", "--format", "kaldi"], "stands there twice"),
+        (["{ref}", "{short}"], r"line 1: expected `words (id)`"),
+        (["{ref}", "{a}", "--json", "{absent}/r.json"], "cannot write"),
+    ],
+)
+def test_errors_are_one_clear_message(arguments, message, files, tmp_path, capsys):
+    (tmp_path / "short").with_suffix(".trn").write_text("s0-0000 s0\ns1-0001 s1\n")
+    names = files | {"absent": str(tmp_path / "absent"), "short": str(tmp_path / "short.trn")}
+    assert main(["score", *(argument.format(**names) for argument in arguments)]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) <= 2

@@ -1,0 +1,244 @@
+import gzip
+import json
+
+import pytest
+from sclite import sclite_counts
+
+from asr.errors import TextError
+from asr.scoring import score
+from asr.scoring.formats import read_transcripts
+from asr.scoring.pairing import pair
+
+TEXTS = {"u1": "hello there", "u2": "", "u3": "naïve 東京"}
+
+FILES = {
+    "kaldi": "u1 hello there\nu2\nu3\tnaïve 東京\n",
+    "trn": ";; a comment\nhello there (u1)\n(u2)\nnaïve 東京 (u3)\n",
+    "json": "".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in TEXTS.items()),
+}
+
+
+@pytest.mark.parametrize("form", FILES)
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_forms_are_recognised_by_their_content(form, packed, tmp_path):
+    path = tmp_path / "transcripts"
+    content = FILES[form].encode()
+    path.write_bytes(gzip.compress(content) if packed else content)
+    found = read_transcripts(path)
+    assert (found.form, found.texts) == (form, TEXTS)
+
+
+@pytest.mark.parametrize("side", ["reference", "hypothesis"])
+def test_nemos_manifest_holds_both_sides(side, tmp_path):
+    path = tmp_path / "manifest.json"
+    row = {
+        "audio_filepath": "wav/u1.wav",
+        "duration": 2.5,
+        "text": "said",
+        "pred_text": "heard",
+        "speaker": "ann",
+    }
+    path.write_text(json.dumps(row) + "\n")
+    found = read_transcripts(path, side)
+    assert found.texts == {"u1": "said" if side == "reference" else "heard"}
+    assert found.fields == {"u1": {"duration": 2.5, "speaker": "ann"}}
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        "".join(json.dumps({"path": f"{who}/1.wav", "text": who}) + "\n" for who in ("ann", "bob"))
+    )
+    assert read_transcripts(path).texts == {"ann/1": "ann", "bob/1": "bob"}
+
+
+def test_whispers_json_is_named_after_its_file(tmp_path):
+    path = tmp_path / "talk.json"
+    path.write_text(
+        json.dumps({"text": " Hello there.", "segments": [{"start": 0, "end": 1}], "language": "en"})
+    )
+    assert read_transcripts(path).texts == {"talk": " Hello there."}
+    assert read_transcripts(tmp_path).texts == {"talk": " Hello there."}
+
+
+def test_cuts_of_lhotse(tmp_path):
+    path = tmp_path / "cuts.jsonl.gz"
+    cut = {
+        "id": "c1",
+        "duration": 2.0,
+        "supervisions": [
+            {"id": "s1", "text": "hello", "speaker": "ann", "gender": "f", "custom": {"snr": 10}}
+        ],
+    }
+    path.write_bytes(gzip.compress(json.dumps(cut).encode()))
+    found = read_transcripts(path, "reference")
+    assert found.texts == {"c1": "hello"}
+    assert found.fields == {"c1": {"snr": 10, "speaker": "ann", "gender": "f", "duration": 2.0}}
+
+
+def test_a_report_is_read_back(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text(score(["a b"], ["a c"], ids=["u1"]).to_json())
+    assert read_transcripts(path, "reference").texts == {"u1": "a b"}
+    assert read_transcripts(path, "hypothesis").texts == {"u1": "a c"}
+
+
+def test_kaldis_folder_tells_speakers(tmp_path):
+    (tmp_path / "text").write_text("u1 hello\nu2 there\n")
+    (tmp_path / "utt2spk").write_text("u1 ann\nu2 bob\n")
+    (tmp_path / "spk2gender").write_text("ann f\nbob m\n")
+    found = read_transcripts(tmp_path)
+    assert found.fields == {"u1": {"speaker": "ann", "gender": "f"}, "u2": {"speaker": "bob", "gender": "m"}}
+
+
+def test_librispeechs_folder(shared_data):
+    found = read_transcripts(shared_data / "LibriSpeech/test-clean", "reference")
+    assert len(found.texts) == 4
+    assert found.texts["1089-134686-0000"].startswith("HE HOPED THERE WOULD BE STEW FOR DINNER")
+
+
+def test_folder_of_texts(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "u1.txt").write_text("hello\nthere\n")
+    (tmp_path / "u2.txt").write_text("")
+    assert read_transcripts(tmp_path).texts == {"u1": "hello there", "u2": ""}
+
+
+def test_lines(tmp_path):
+    path = tmp_path / "lines.txt"
+    path.write_text("hello there\n\nhello there\n")
+    assert read_transcripts(path, form="lines").texts == {"1": "hello there", "2": "", "3": "hello there"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", "", "is empty"),
+        ("a.trn", "hello there\n", r"line 1: expected `words \(id\)`; found 'hello there'"),
+        ("a.trn", "{ uh / um } no (u1)\n", "alternatives"),
+        ("a.ctm", "talk 1 zero 1 word\n", "line 1: expected `file channel start duration word"),
+        ("a.ctm", "talk 1 * * <ALT_BEGIN>\n", "line 1"),
+        ("a.stm", "talk 1 ann 0 word\n", "line 1: expected `file channel speaker start end"),
+        ("a.json", '{"id": "u1", "text": "a"}\n{"id": \n', "line 2 is not JSON"),
+        (
+            "a.json",
+            '{"id": "u1", "words": "a"}\n',
+            "expected one of hypothesis.*in all of them are: id, words",
+        ),
+        ("a.json", "[1, 2]", "expected JSON objects"),
+        ("a.txt", "u1 a\nu1 b\n", "'u1' stands there twice.*--format lines"),
+    ],
+)
+def test_malformed_files_are_refused_by_name_and_line(name, content, message, tmp_path):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(TextError, match=message) as caught:
+        read_transcripts(path)
+    assert str(path) in str(caught.value)
+
+
+def test_what_cannot_be_read(tmp_path):
+    with pytest.raises(TextError, match="no such file"):
+        read_transcripts(tmp_path / "absent")
+    with pytest.raises(TextError, match=r"no .txt or .json files"):
+        read_transcripts(tmp_path)
+    (tmp_path / "latin").write_bytes(b"u1 hello\nu2 na\xefve\n")
+    with pytest.raises(TextError, match="line 2 is not UTF-8"):
+        read_transcripts(tmp_path / "latin")
+    (tmp_path / "broken.gz").write_bytes(gzip.compress(b"u1 hello " * 100)[:30])
+    with pytest.raises(TextError, match="cannot be read"):
+        read_transcripts(tmp_path / "broken.gz")
+
+
+STM = """\
+;; talk
+talk 1 ann 0.00 2.00 <o,f0,female> hello there
+talk 1 bob 2.00 4.00 how are you
+talk 1 nobody 4.00 5.00 ignore_time_segment_in_scoring
+talk 1 ann 5.50 7.00 fine thanks
+"""
+CTM = """\
+talk 1 0.10 0.40 hello 0.9
+talk 1 1.80 0.30 dear 0.5
+talk 1 2.10 0.40 how 0.9
+talk 1 1.95 0.30 their 0.9
+talk 1 4.10 0.40 noise 0.9
+talk 1 5.10 0.30 find 0.9
+talk 1 9.00 0.30 thanks 0.9
+"""
+
+
+@pytest.fixture
+def timed(tmp_path):
+    for name, content in (("ref.stm", STM), ("hyp.ctm", CTM)):
+        (tmp_path / name).write_text(content)
+    return tmp_path / "ref.stm", tmp_path / "hyp.ctm"
+
+
+def test_words_fall_into_segments_by_their_middles(timed):
+    pairs = pair(read_transcripts(timed[0], "reference"), read_transcripts(timed[1]))
+    assert pairs.ids == ("talk-1-0.00-2.00", "talk-1-2.00-4.00", "talk-1-5.50-7.00")
+    assert pairs.references == ("hello there", "how are you", "fine thanks")
+    assert pairs.hypotheses == ("hello dear", "their how", "find thanks")
+    assert pairs.fields == {"speaker": ("ann", "bob", "ann")}
+
+
+def test_timed_words_are_counted_as_sclite_counts_them(timed):
+    stm, ctm = timed
+    ctm.write_text("".join(sorted(CTM.splitlines(keepends=True), key=lambda line: float(line.split()[2]))))
+    stm.write_text(
+        STM.replace("ignore_time", "IGNORE_TIME").replace("_segment_in_scoring", "_SEGMENT_IN_SCORING")
+    )
+    pairs = pair(read_transcripts(stm, "reference"), read_transcripts(ctm))
+    counts = score(pairs.references, pairs.hypotheses, aligner="sclite").word_errors
+    expected = sclite_counts(stm, ctm, forms=("stm", "ctm"))
+    assert (counts.substitutions, counts.deletions, counts.insertions, counts.length) == expected
+
+
+def test_segments_against_whole_recordings(timed, tmp_path):
+    (tmp_path / "hyp.txt").write_text("talk hello there how are you\n")
+    pairs = pair(read_transcripts(timed[0], "reference"), read_transcripts(tmp_path / "hyp.txt"))
+    assert pairs.references == ("hello there how are you fine thanks",)
+
+
+def test_channels_are_recordings_of_their_own(tmp_path):
+    (tmp_path / "ref.stm").write_text("call A ann 0 1 hi\ncall B bob 0 1 hello\n")
+    (tmp_path / "hyp.ctm").write_text("call A 0 1 hi\ncall B 0.5 1 hallo\n")
+    pairs = pair(read_transcripts(tmp_path / "ref.stm", "reference"), read_transcripts(tmp_path / "hyp.ctm"))
+    assert pairs.hypotheses == ("hi", "hallo")
+    (tmp_path / "hyp.txt").write_text("call-A hi\ncall-B hello\n")
+    pairs = pair(read_transcripts(tmp_path / "ref.stm", "reference"), read_transcripts(tmp_path / "hyp.txt"))
+    assert pairs.references == ("hi", "hello")
+
+
+def test_mismatched_ids(tmp_path):
+    (tmp_path / "ref.txt").write_text("u1 a\nu2 b\n")
+    (tmp_path / "hyp.txt").write_text("u2 b\nu3 c\n")
+    sides = read_transcripts(tmp_path / "ref.txt", "reference"), read_transcripts(tmp_path / "hyp.txt")
+    with pytest.raises(TextError, match=r"without a hypothesis: u1; without a reference: u3"):
+        pair(*sides)
+    empty, skip = pair(*sides, mismatched="empty"), pair(*sides, mismatched="skip")
+    assert (empty.ids, empty.hypotheses) == (("u1", "u2"), ("", "b"))
+    assert (skip.ids, skip.hypotheses) == (("u2",), ("b",))
+
+
+def test_nothing_in_common(tmp_path):
+    (tmp_path / "ref.txt").write_text("hello world\nhow are you\n")
+    (tmp_path / "hyp.txt").write_text("yellow world\nwho are you\n")
+    sides = read_transcripts(tmp_path / "ref.txt", "reference"), read_transcripts(tmp_path / "hyp.txt")
+    with pytest.raises(TextError, match="--format lines"):
+        pair(*sides)
+    with pytest.raises(TextError, match="no id in common"):
+        pair(*sides, mismatched="skip")
+
+
+def test_a_recording_that_nobody_heard(timed):
+    stm, ctm = timed
+    stm.write_text(STM + "other 1 ann 0 1 hi\n")
+    ctm.write_text(CTM + "third 1 0 1 hi\n")
+    sides = read_transcripts(stm, "reference"), read_transcripts(ctm)
+    with pytest.raises(
+        TextError, match=r"without a hypothesis: other-1-0.00-1.00.*without a reference: third channel 1"
+    ):
+        pair(*sides)
+    assert pair(*sides, mismatched="empty").references[0] == "hi"

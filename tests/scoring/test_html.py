@@ -1,0 +1,122 @@
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from asr.scoring import score
+from asr.scoring.calibration import expected_calibration_error
+from asr.scoring.html import merge, render
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+VOID = {"meta", "input", "path", "rect", "br"}
+
+
+class Balanced(HTMLParser):
+    """Check that every element is closed, and collect addresses the page refers to."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.addresses = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def report(real):
+    references, hypotheses = real
+    fields = {
+        "gender": ["f" if i % 3 else "m" for i in range(len(references))],
+        "duration": [1.5] * len(references),
+    }
+    speakers = [f"s{i % 12}" for i in range(len(references))]
+    return score(references, hypotheses, speakers=speakers, fields=fields)
+
+
+def data_of(page):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page)[1])
+
+
+def test_page_is_well_formed_and_needs_nothing_else(report):
+    page = render(report, "an4 dev")
+    parser = Balanced()
+    parser.feed(page)
+    assert parser.open == []
+    assert parser.addresses == ["#list"]
+    assert not re.search(r"https?://|url\(|@import", page)
+    assert f"{100 * report.wer:.2f} %" in page
+    assert "12 speakers" in page
+
+
+def test_page_holds_every_utterance(report):
+    data = data_of(render(report))
+    assert tuple(data["references"]) == report.references
+    assert [kinds.count("S") for kinds in data["kinds"]] == report.utterance_errors[:, 0].tolist()
+    assert [field["name"] for field in data["fields"]] == ["speaker", "gender"]
+
+
+def test_transcripts_cannot_break_out_of_the_page():
+    evil = "</script><script>alert(1)</script> {{title}} <!--"
+    page = render(score([evil], ["x"], ids=["<b>"]), title="<i>&")
+    assert data_of(page)["references"] == [evil]
+    assert "<script>alert" not in page
+    assert "<title>&lt;i&gt;&amp;</title>" in page
+
+
+def test_several_systems_and_calibration(report, real):
+    other = score(real[0], real[0])
+    page = render(
+        {"poor": report, "perfect": other}, part="system", calibration=expected_calibration_error([0.5], [1])
+    )
+    assert "expected calibration error 50.00 %" in page
+    data = data_of(page)
+    assert data["fields"][0] == {
+        "name": "system",
+        "values": ["poor"] * report.utterances + ["perfect"] * report.utterances,
+    }
+    whole = merge({"poor": report, "perfect": other})
+    assert whole.word_errors.errors == report.word_errors.errors
+
+
+def test_sounds_and_pictures_are_handed_on(report):
+    name = report.ids[0]
+    data = data_of(render(report, audio={name: "wav/a.wav"}, pictures={name: "data:image/png;base64,AA"}))
+    assert data["audio"] == {name: "wav/a.wav"}
+    assert data["pictures"] == {name: "data:image/png;base64,AA"}
+
+
+def test_nothing_to_show():
+    assert "0 substituted" in render(score([], []))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_a_browser_draws_the_worst_utterances_first(report, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(render(report), "utf-8")
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--no-first-run",
+    ]
+    command = [str(CHROMIUM), *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri()]
+    drawn = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    wrong = report.sentence_errors
+    assert f">1–50 of {wrong}<" in drawn
+    table = drawn[drawn.index('<table id="utterances"') :]
+    errors = list(map(int, re.findall(r'<td data-name="errors">(\d+)</td>', table)))
+    assert len(errors) == 50
+    assert errors[0] == report.utterance_errors[:, :3].sum(axis=1).max()
+    assert errors == sorted(errors, reverse=True)
+    assert '<ins title="invented">' in table
+    assert 'aria-sort="descending"' in table
