@@ -295,14 +295,11 @@ def recurrence_backward(
 
     # One product for each weight, over all frames at once.
     flat = dgates.view(batch * frames, D * G * H)
-    per_direction = (batch * frames, D, -1)
-    dweight_ih = (flat.t() @ x.reshape(batch * frames, -1)).view_as(weight_ih)
-    dweight_hh = _weight_gradient(dgates_hh.view(per_direction), h_in.view(per_direction))
+    dweight_ih = (flat.t() @ x.flatten(0, 1)).view_as(weight_ih)
+    dweight_hh = _weight_gradient(dgates_hh, h_in)
     if cell == "gru_before":
         reset_h = gates[:, :, :, 0] * h_in
-        dweight_hh[:, 2 * H :] = _weight_gradient(
-            dgates[:, :, :, 2].reshape(per_direction), reset_h.view(per_direction)
-        )
+        dweight_hh[:, 2 * H :] = _weight_gradient(dgates[:, :, :, 2], reset_h)
     dbias = flat.sum(0).view(D, G * H) if bias_ih is not None or bias_hh is not None else None
     dbias_hh = dbias
     if cell == "gru_after" and bias_hh is not None:
@@ -317,9 +314,7 @@ def recurrence_backward(
         dweight_hh,
         nothing(0) if bias_ih is None else dbias.clone(),
         nothing(0) if bias_hh is None else dbias_hh.clone(),
-        _weight_gradient(dprojected.view(per_direction), middle.view(per_direction))
-        if projected
-        else nothing(0),
+        _weight_gradient(dprojected, middle) if projected else nothing(0),
         nothing(0) if dpeephole is None else dpeephole.sum(1).to(x.dtype),
     )
 
@@ -402,7 +397,8 @@ def _previous(initial: Tensor, sequence: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _weight_gradient(doutput: Tensor, inputs: Tensor) -> Tensor:
-    """Sum the outer products over the frames: (BT, D, N) and (BT, D, K) give (D, N, K)."""
+    """Sum the outer products over the frames: (B, T, D, ...) of N and of K numbers give (D, N, K)."""
+    doutput, inputs = (t.flatten(0, 1).flatten(2) for t in (doutput, inputs))
     return torch.bmm(doutput.permute(1, 2, 0), inputs.transpose(0, 1))
 
 
