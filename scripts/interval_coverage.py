@@ -19,7 +19,7 @@ SPREAD = 0.05  # standard deviation of the speakers' rates
 PROMISED = (0.93, 0.97)
 
 
-def test_set(speakers: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def make_set(speakers: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Make one test set: each utterance's speaker, errors and words, (utterance,) each."""
     strength = RATE * (1 - RATE) / SPREAD**2 - 1
     rates = generator.beta(RATE * strength, (1 - RATE) * strength, speakers)
@@ -33,7 +33,7 @@ def coverage(speakers: int, sets: int, seed: int = 0) -> dict[str, float]:
     generator = np.random.default_rng(seed)
     held = {"speakers": 0, "percentiles": 0, "utterances": 0}
     for _ in range(sets):
-        speaker, errors, words = test_set(speakers, generator)
+        speaker, errors, words = make_set(speakers, generator)
         sums = block_sums(speaker, errors), block_sums(speaker, words)
         intervals = {
             "speakers": rate_interval(*sums),

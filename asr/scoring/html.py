@@ -114,28 +114,26 @@ def _figures(report: ErrorReport) -> str:
 def _sets(reports: Mapping[str, ErrorReport], part: str) -> str:
     """Compare test sets or systems: counts, rates, and their intervals on one axis."""
     top = max(max(report.wer, (report.wer_interval or (0, 0))[1]) for report in reports.values()) or 1.0
-    heads = (
-        part,
-        "utterances",
-        "words",
-        "sub",
-        "del",
-        "ins",
-        "CER %",
-        "WER %",
-        "95 %",
-        f"0 to {percent(top)} %",
-    )
-    lines = []
+    lines, names = [], []
     for name, report in reports.items():
-        counts = (report.utterances, report.words, report.substitutions, report.deletions, report.insertions)
-        cells = (*counts, percent(report.cer), percent(report.wer), interval(report.wer_interval))
+        cells = {
+            "WER %": percent(report.wer),
+            "95 %": interval(report.wer_interval),
+            "CER %": percent(report.cer),
+            "sub": report.substitutions,
+            "del": report.deletions,
+            "ins": report.insertions,
+            "words": report.words,
+            "utterances": report.utterances,
+        }
+        names = [part, *cells, f"0 to {percent(top)} %"]
         low, high = report.wer_interval or (report.wer, report.wer)
         middle = 100 * report.wer / top
         plot = f'<path class="line" d="M{100 * low / top:.2f} 5H{100 * high / top:.2f}M{middle:.2f} 1V9"/>'
-        lines.append(_line(name, cells, f'<path class="axis" d="M0 0V10M0 5H100M100 0V10"/>{plot}'))
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+        lines.append(_line(name, cells.values(), f'<path class="axis" d="M0 0V10M0 5H100M100 0V10"/>{plot}'))
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in names)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return f'<div class="wide" role="region" aria-label="Result" tabindex="0">{table}</div>'
 
 
 def _confusions(report: ErrorReport) -> str:

@@ -78,6 +78,14 @@ def test_several_systems_and_calibration(report, real):
         {"poor": report, "perfect": other}, part="system", calibration=expected_calibration_error([0.5], [1])
     )
     assert "expected calibration error 50.00 %" in page
+    heads = re.findall(r'<th scope="col">(.*?)</th>', page)
+    cells = re.findall(r"<td>(.*?)</td>", page[page.index('<th scope="row">poor</th>') :])
+    row = dict(zip(heads[1:9], cells, strict=False))
+    assert row["WER %"] == f"{100 * report.wer:.2f}"
+    assert [row[name] for name in ("sub", "del", "ins", "words", "utterances")] == [
+        str(getattr(report, name))
+        for name in ("substitutions", "deletions", "insertions", "words", "utterances")
+    ]
     data = data_of(page)
     assert data["fields"][0] == {
         "name": "system",
