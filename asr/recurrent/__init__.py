@@ -2,5 +2,15 @@
 
 from asr.recurrent.cells import CELLS, Cell, CellOptions, Noise, Weights
 from asr.recurrent.layer import RecurrentLayer
+from asr.recurrent.stack import RecurrentStack, replace_torch_layers
 
-__all__ = ["CELLS", "Cell", "CellOptions", "Noise", "RecurrentLayer", "Weights"]
+__all__ = [
+    "CELLS",
+    "Cell",
+    "CellOptions",
+    "Noise",
+    "RecurrentLayer",
+    "RecurrentStack",
+    "Weights",
+    "replace_torch_layers",
+]

@@ -1,7 +1,9 @@
-"""Compile the CPU kernels: on first use into the user's cache, or ahead of time with `python -m asr.recurrent.build`.
+"""Compile the CPU kernels: on first use into the user's cache, or ahead of time.
 
-The sources under cpu/ include neither torch nor Python headers, so the library works with every version of both. It
-is compiled once for each instruction set, and links no OpenMP runtime of its own: it finds torch's when it is loaded.
+`python -m asr.recurrent.build` fills the cache, with `--in-package` it puts the library beside the sources, for a
+wheel. The sources under cpu/ include neither torch nor Python headers, so the library works with every version of
+both. It links no OpenMP runtime of its own: it finds torch's when it is loaded. $CXX names another compiler,
+$ASR_RECURRENT_FLAGS adds flags (a sanitizer's, say), $ASR_RECURRENT_ISA forces avx512, avx2 or portable kernels.
 """
 
 import argparse
@@ -18,13 +20,27 @@ from pathlib import Path
 from asr.errors import BackendError
 
 SOURCES = Path(__file__).parent / "cpu"
-FLAGS = "-std=c++17 -O2 -ffp-contract=fast -fno-math-errno -fopenmp -fPIC -fvisibility=hidden -w".split()
+FLAGS = [
+    "-std=c++17",
+    "-O2",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fopenmp",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-w",
+]
 INSTRUCTION_SETS = {
     "portable": ["-DWIDTH=4"],
     "avx2": ["-DWIDTH=8", "-mavx2", "-mfma"],
     "avx512": [
         "-DWIDTH=16",
-        *"-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512".split(),
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512dq",
+        "-mavx512vl",
+        "-mfma",
+        "-mprefer-vector-width=512",
     ],
 }
 
@@ -34,12 +50,15 @@ def library() -> Path:
 
     Raises BackendError where that is impossible, with the reason.
     """
+    extra = os.environ.get("ASR_RECURRENT_FLAGS", "").split()
     prebuilt = SOURCES / f"kernels-{_source_hash()}.so"
-    if prebuilt.exists():
+    if prebuilt.exists() and not extra:
         return prebuilt
     compiler = find_compiler()
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    key = hashlib.sha256("\n".join([_source_hash(), compiler, version, *FLAGS]).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\n".join([_source_hash(), compiler, version, *FLAGS, *extra]).encode()).hexdigest()[
+        :16
+    ]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asr"
     cached = cache / f"recurrent-{key}.so"
     if not cached.exists():
@@ -47,32 +66,40 @@ def library() -> Path:
             "Compiling the recurrent kernels for this machine (once, about half a minute) ...",
             file=sys.stderr,
         )
-        compile_library(cached, compiler)
+        compile_library(cached, compiler, extra)
     return cached
 
 
-def compile_library(target: Path, compiler: str, flags: list[str] | None = None) -> None:
+def compile_library(target: Path, compiler: str, extra: list[str] | None = None) -> None:
     """Compile every instruction set side by side and put the library at `target` in one step.
 
-    Raises BackendError with the compiler's first complaint.
+    `extra` flags come last: a sanitizer's, say. Raises BackendError with the compiler's first complaint.
     """
-    flags = FLAGS if flags is None else flags
+    extra = extra or []
     x86 = platform.machine() in ("x86_64", "AMD64")
     names = list(INSTRUCTION_SETS) if x86 else ["portable"]
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder, ThreadPoolExecutor() as pool:
+    with (
+        tempfile.TemporaryDirectory(dir=target.parent) as folder,
+        ThreadPoolExecutor() as pool,
+    ):
         jobs = {
-            f"{folder}/{name}.o": ["kernels.cpp", f"-DISA={name}", *INSTRUCTION_SETS[name]] for name in names
+            f"{folder}/{name}.o": [
+                "kernels.cpp",
+                f"-DISA={name}",
+                *INSTRUCTION_SETS[name],
+            ]
+            for name in names
         }
         jobs |= {f"{folder}/{name}.o": [f"{name}.cpp"] for name in ("entry", "pool")}
         commands = [
-            [compiler, *flags, *options, "-c", str(SOURCES / source), "-o", out]
+            [compiler, *FLAGS, *options, *extra, "-c", str(SOURCES / source), "-o", out]
             for out, (source, *options) in jobs.items()
         ]
         list(pool.map(_call, commands))
         linked = f"{folder}/kernels.so"
         # No -fopenmp here: the OpenMP functions stay undefined and resolve to those that torch has loaded.
-        sanitizers = [flag for flag in flags if flag.startswith("-fsanitize")]
+        sanitizers = [flag for flag in extra if flag.startswith("-fsanitize")]
         _call([compiler, "-shared", *sanitizers, *jobs, "-o", linked])
         Path(linked).replace(target)  # atomic: another process sees the whole file or none
 
@@ -84,7 +111,7 @@ def find_compiler() -> str:
     for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
         if name and (path := shutil.which(name)):
             return path
-    raise BackendError("no C++ compiler was found (c++, g++, clang++ or $CXX) to build the fused CPU kernels")
+    raise BackendError("no C++ compiler was found (c++, g++, clang++ or $CXX) for the fused CPU kernels")
 
 
 def _call(command: list[str]) -> None:
@@ -105,7 +132,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line: build into the cache, or into the package for a wheel."""
     parser = argparse.ArgumentParser(description="Compile the fused recurrent CPU kernels ahead of time.")
     parser.add_argument(
-        "--in-package", action="store_true", help="put the library beside its sources, for a wheel"
+        "--in-package",
+        action="store_true",
+        help="put the library beside its sources, for a wheel",
     )
     if parser.parse_args(arguments).in_package:
         target = SOURCES / f"kernels-{_source_hash()}.so"

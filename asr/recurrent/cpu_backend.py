@@ -8,6 +8,7 @@ import functools
 import math
 import os
 import re
+import warnings
 import weakref
 from pathlib import Path
 
@@ -39,7 +40,16 @@ _POINTERS = [
     ),
     *(f"d_{name}" for name in _WEIGHTS),
 ]
-_SIZES = ["cell", "batch", "frames", "input", "hidden", "output", "directions", "threads"]
+_SIZES = [
+    "cell",
+    "batch",
+    "frames",
+    "input",
+    "hidden",
+    "output",
+    "directions",
+    "threads",
+]
 
 
 class _Direction(ctypes.Structure):
@@ -52,7 +62,12 @@ class _Layer(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("lengths", "x", "y", "d_y", "d_x")),
         *(
             (name, ctypes.c_float)
-            for name in ("cell_clip", "proj_clip", "zoneout_hidden_rate", "zoneout_cell_rate")
+            for name in (
+                "cell_clip",
+                "proj_clip",
+                "zoneout_hidden_rate",
+                "zoneout_cell_rate",
+            )
         ),
         ("direction", _Direction * 2),
     ]
@@ -71,6 +86,7 @@ def _library() -> ctypes.CDLL:
     if library.recurrent_layer_size() != ctypes.sizeof(_Layer):
         raise BackendError(f"{path} does not belong to this version of asr; delete it")
     library.recurrent_reserve_width.restype = ctypes.c_int64
+    library.recurrent_peak.restype = ctypes.c_double
     library.recurrent_take.restype = ctypes.c_void_p
     library.recurrent_take.argtypes = [ctypes.c_int64]
     library.recurrent_give.argtypes = [ctypes.c_void_p]
@@ -87,6 +103,11 @@ def instruction_set() -> bytes:
     raise BackendError(f"this processor does not run the {wanted!r} kernels that ASR_RECURRENT_ISA asks for")
 
 
+def peak_gflops() -> float:
+    """Measure the kernels' innermost loop on torch's threads, data in the nearest cache: the floor of any layer."""
+    return max(_library().recurrent_peak(instruction_set(), torch.get_num_threads()) for _ in range(5))
+
+
 @torch.compiler.assume_constant_result
 def _unavailable() -> str | None:
     """Say why the kernels cannot be had on this machine, None if they can."""
@@ -98,18 +119,21 @@ def _load_problem() -> str | None:
     try:
         instruction_set()
     except BackendError as error:
+        warnings.warn(f"{error}; recurrent layers run the slow reference", stacklevel=2)
         return str(error)
     return None
 
 
 def refusal(
-    cell_name: str, options: CellOptions, x: Tensor, weights: list[Weights], noise: list[Noise]
+    cell_name: str,
+    options: CellOptions,
+    x: Tensor,
+    weights: list[Weights],
+    noise: list[Noise],
 ) -> str | None:
     """Say why these kernels cannot run this layer, None if they can."""
     if x.dtype == torch.float64:
         return "the CPU kernels compute in float32, not float64"
-    if options.layer_norm:
-        return "the CPU kernels have no layer normalisation"
     return _unavailable()
 
 
@@ -174,11 +198,24 @@ def _layer(
     names = weight_names.split(",")
     directions = len(weights) // len(names)
     kind = f"gru {reset}" if cell == "gru" else cell.removesuffix("_peephole").replace("peephole", "lstm")
-    layer = _Layer(KINDS[kind], x.shape[0], x.shape[1], x.shape[2], hidden_size, output_size, directions)
+    layer = _Layer(
+        KINDS[kind],
+        x.shape[0],
+        x.shape[1],
+        x.shape[2],
+        hidden_size,
+        output_size,
+        directions,
+    )
     layer.threads = torch.get_num_threads()
     layer.x = pointer(x)
     layer.lengths = pointer(lengths.to(torch.int64))
-    layer.cell_clip, layer.proj_clip, layer.zoneout_hidden_rate, layer.zoneout_cell_rate = numbers
+    (
+        layer.cell_clip,
+        layer.proj_clip,
+        layer.zoneout_hidden_rate,
+        layer.zoneout_cell_rate,
+    ) = numbers
     noise_list = noise_names.split(",") if noise_names else []
     for d in range(directions):
         own = layer.direction[d]
@@ -284,6 +321,7 @@ def _(
     if training:
         layer = _Layer(KINDS[kind], 1, 1, 1, int(hidden_size), int(output_size), directions)
         layer.proj_clip = numbers[1]
+        layer.direction[0].norm_hh_weight = "norm_hh_weight" in weight_names  # not null
         shape = _reserve_shape(x, layer)
     y = x.new_empty(x.shape[0], x.shape[1], directions * output_size)
     c = torch.empty_like(state[1]) if len(state) > 1 else x.new_empty(0)
@@ -317,14 +355,20 @@ def recurrent_backward(
     d_initial = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in state]
     d_weights = [torch.empty_like(weight, memory_format=torch.contiguous_format) for weight in weights]
     keep += [y.contiguous(), d_y.contiguous()]
-    layer.y, layer.d_y, layer.d_x = keep[-2].data_ptr(), keep[-1].data_ptr(), d_x.data_ptr()
+    layer.y, layer.d_y, layer.d_x = (
+        keep[-2].data_ptr(),
+        keep[-1].data_ptr(),
+        d_x.data_ptr(),
+    )
     _set_directions(layer, {"reserve": reserve}, keep)
     _set_directions(layer, dict(zip(("d_hn", "d_cn"), d_state, strict=False)), keep)
     _set_directions(layer, dict(zip(("d_h0", "d_c0"), d_initial, strict=False)), keep)
     own_names = weight_names.split(",")
     for i, gradient in enumerate(d_weights):
         setattr(
-            layer.direction[i // len(own_names)], f"d_{own_names[i % len(own_names)]}", gradient.data_ptr()
+            layer.direction[i // len(own_names)],
+            f"d_{own_names[i % len(own_names)]}",
+            gradient.data_ptr(),
         )
     _call("recurrent_backward", layer)
     return [d_x, *d_initial, *d_weights]
@@ -345,7 +389,11 @@ def _setup_context(ctx, inputs, output):
 def _backward(ctx, d_y, d_hn, d_cn, _d_reserve):
     x, lengths, y, reserve, *rest = ctx.saved_tensors
     states, weights, noise = ctx.counts
-    state, weight, masks = rest[:states], rest[states : states + weights], rest[states + weights :]
+    state, weight, masks = (
+        rest[:states],
+        rest[states : states + weights],
+        rest[states + weights :],
+    )
     d_state = [d_hn, d_cn][:states]
     d_x, *rest = torch.ops.asr.recurrent_backward(
         d_y, d_state, x, lengths, state, weight, masks, y, reserve, *ctx.arguments

@@ -88,7 +88,8 @@ class RecurrentLayer(nn.Module):
         for suffix in self._suffixes:
             for name, shape in self._shapes(bias).items():
                 self.register_parameter(
-                    name + suffix, None if shape is None else nn.Parameter(torch.empty(shape))
+                    name + suffix,
+                    None if shape is None else nn.Parameter(torch.empty(shape)),
                 )
         self.reset_parameters(init, forget_bias)
 
@@ -182,7 +183,16 @@ class RecurrentLayer(nn.Module):
             x = x * nn.functional.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.input_dropout)
         weights = [self.weights(suffix) for suffix in self._suffixes]
         noise = [self.draw_noise(x) for _ in weights]
-        y, final = dispatch.run(self.backend, self.cell_name, self.options, x, lengths, state, weights, noise)
+        y, final = dispatch.run(
+            self.backend,
+            self.cell_name,
+            self.options,
+            x,
+            lengths,
+            state,
+            weights,
+            noise,
+        )
         return y, final if self.cell.lstm_family else final[0]
 
     def extra_repr(self) -> str:

@@ -6,7 +6,15 @@ This loop and the equations in cells.py are what the fused backends must reprodu
 import torch
 from torch import Tensor
 
-from asr.recurrent.cells import CELLS, Cell, CellOptions, Noise, State, Weights, input_gates
+from asr.recurrent.cells import (
+    CELLS,
+    Cell,
+    CellOptions,
+    Noise,
+    State,
+    Weights,
+    input_gates,
+)
 
 
 def run(
@@ -28,7 +36,14 @@ def run(
     for direction, (own_weights, own_noise) in enumerate(zip(weights, noise, strict=True)):
         own_state = tuple(part[direction] for part in state)
         y, final = run_direction(
-            CELLS[cell_name], options, x, lengths, own_state, own_weights, own_noise, reverse=direction == 1
+            CELLS[cell_name],
+            options,
+            x,
+            lengths,
+            own_state,
+            own_weights,
+            own_noise,
+            reverse=direction == 1,
         )
         outputs.append(y)
         finals.append(final)
@@ -82,6 +97,6 @@ def run_direction(
 
 def _zoneout(share: Tensor | float, t: int, old: Tensor, new: Tensor) -> Tensor:
     """Keep `share` of the previous state (Krueger et al. 2017)."""
-    if isinstance(share, float):
+    if not isinstance(share, Tensor):
         return new if share == 0.0 else share * old + (1 - share) * new
     return torch.where(share[:, t].bool(), old, new)

@@ -16,9 +16,8 @@ constexpr int64_t TILE_GROUP = 8;     // tiles whose left operands are packed to
 template <class Cell>
 class Backward {
    public:
-    static constexpr int G = Cell::gates, D_SLOTS = Cell::d_slots;
+    static constexpr int G = Cell::gates;
     static constexpr int RECURRENT = Cell::gated_product ? 2 : G;  // slots that W_hh carries to the step before
-    static constexpr int FIRST_INPUT = D_SLOTS - G;                // slots of the input's share
 
     Backward(const Layer &layer, const Plan &plan, int64_t index)
         : layer(layer),
@@ -30,13 +29,19 @@ class Backward {
           P(layer.output),
           Hp(round_up(H, PANEL)),
           Pp(round_up(P, PANEL)),
-          width(reserve_slots<Cell>(layer) * Hp),
-          d_ld(D_SLOTS * Hp) {}
+          slots(layer),
+          width(slots.count * Hp),
+          normalised(own.norm_hh_weight),
+          d_slots(normalised ? 2 * G : Cell::d_slots),
+          first_input(d_slots - G),
+          d_ld(d_slots * Hp) {}
 
     // Lay out the memory that the whole team uses; every member then runs a copy of this object.
     bool prepare(Buffer &shared, Buffer &gradients) {
         int64_t B = plan.batch;
-        float *next = shared.take<float>(B * (2 * Pp + Hp) + (D_SLOTS + 2 * Cell::peepholes) * Hp);
+        const int64_t sums = normalised ? 3 * G + 2 : 0;  // rows of d_norm an utterance
+        float *next = shared.take<float>(B * (2 * Pp + Hp) + (d_slots + 2 * Cell::peepholes) * Hp +
+                                         (normalised ? B * (3 + sums) + 2 * G + 2 : 0) * Hp);
         d_gates = gradients.take<float>(plan.valid * (d_ld + (own.weight_hr ? Pp : 0)));
         if (!next || !d_gates) return false;
         d_projected = d_gates + plan.valid * d_ld;
@@ -48,7 +53,7 @@ class Backward {
         carry_h = cut(B * Pp);
         mask = cut(B * Pp);
         carry_c = cut(B * Hp);
-        d_bias = cut(D_SLOTS * Hp);
+        d_bias = cut(d_slots * Hp);
         d_peephole = cut(Cell::peepholes * Hp);
         float *peepholes = cut(Cell::peepholes * Hp);
         for (int64_t row = 0; row < B; row++) {
@@ -61,7 +66,22 @@ class Backward {
                 if (own.d_c0) memcpy(own.d_c0 + b * H, carry_c + row * Hp, H * sizeof(float));
             }
         }
-        for (int64_t j = 0; j < (D_SLOTS + Cell::peepholes) * Hp; j++) d_bias[j] = 0;
+        for (int64_t j = 0; j < (d_slots + Cell::peepholes) * Hp; j++) d_bias[j] = 0;
+        if (normalised) {
+            row_work = cut(B * 3 * Hp);
+            d_norm = cut(B * sums * Hp);
+            norm_ih = cut(G * Hp);
+            norm_hh = cut(G * Hp);
+            norm_cell = cut(Hp);
+            norm_cell_bias = cut(Hp);
+            for (int64_t j = 0; j < B * sums * Hp; j++) d_norm[j] = 0;
+            for (int g = 0; g < G; g++) {
+                copy_padded(norm_ih + g * Hp, own.norm_ih_weight + g * H, H, Hp);
+                copy_padded(norm_hh + g * Hp, own.norm_hh_weight + g * H, H, Hp);
+            }
+            copy_padded(norm_cell, own.norm_cell_weight, H, Hp);
+            copy_padded(norm_cell_bias, own.norm_cell_bias, H, Hp);
+        }
         if (own.weight_peephole) {
             for (int64_t i = 0; i < Cell::peepholes; i++)
                 copy_padded(peepholes + i * Hp, own.weight_peephole + i * H, H, Hp);
@@ -85,7 +105,7 @@ class Backward {
         for (int64_t p = first_out; p < end_out; p++)
             for (int slot = 0; slot < RECURRENT; slot++)
                 pack_gate(weight_hh + ((p - first_out) * RECURRENT + slot) * Hp * PANEL, own.weight_hh,
-                          Cell::recurrent_gate(slot), P, p);
+                          recurrent_gate(slot), P, p);
         if (Cell::gated_product)
             for (int64_t p = first; p < end; p++)
                 pack_gate(weight_product + (p - first) * Hp * PANEL, own.weight_hh, G - 1, P, p);
@@ -103,7 +123,13 @@ class Backward {
             if (own.weight_hr) {
                 team.wait();
                 each_tile(d_projected, Pp, P, 0, n, t, first, end, weight_hr,
-                          [this](const Site &s, const float *sums) { Cell::backward(*this, s, load(sums)); });
+                          [this](const Site &s, const float *sums) { leave_output(s, load(sums)); });
+            }
+            if constexpr (Cell::has_cell_state) {
+                if (normalised) {
+                    team.wait();
+                    for (int64_t row = team.begin(n); row < team.end(n); row++) normalised_step(row, t);
+                }
             }
             if constexpr (Cell::gated_product) {
                 team.wait();
@@ -126,12 +152,13 @@ class Backward {
                     store_some(own.d_c0 + s.utterance * H + s.unit, d, H - s.unit);
                 });
         }
-        for (int slot = 0; slot < D_SLOTS; slot++)
+        if (normalised) norm_gradients(first, end);
+        for (int slot = 0; slot < d_slots; slot++)
             for (int64_t j = first * PANEL; j < end * PANEL && j < H; j++) {
-                if (own.d_bias_ih && Cell::input_gate(slot) >= 0)
-                    own.d_bias_ih[Cell::input_gate(slot) * H + j] = d_bias[slot * Hp + j];
-                if (own.d_bias_hh && Cell::recurrent_gate(slot) >= 0)
-                    own.d_bias_hh[Cell::recurrent_gate(slot) * H + j] = d_bias[slot * Hp + j];
+                if (own.d_bias_ih && input_gate(slot) >= 0)
+                    own.d_bias_ih[input_gate(slot) * H + j] = d_bias[slot * Hp + j];
+                if (own.d_bias_hh && recurrent_gate(slot) >= 0)
+                    own.d_bias_hh[recurrent_gate(slot) * H + j] = d_bias[slot * Hp + j];
             }
         if (peephole)
             for (int i = 0; i < Cell::peepholes; i++)
@@ -146,19 +173,19 @@ class Backward {
         Buffer memory;
         float *right = memory.take<float>(FRAME_BLOCK * (round_up(widest, PANEL) + TILE_GROUP * TILE));
         if (!right) return false;
-        int gates[D_SLOTS];
-        for (int slot = 0; slot < D_SLOTS; slot++) gates[slot] = Cell::input_gate(slot);
-        weight_gradient(team, d_gates, d_ld, Hp, gates, D_SLOTS, H, layer.input, own.d_weight_ih, right,
+        int gates[2 * 4];
+        for (int slot = 0; slot < d_slots; slot++) gates[slot] = input_gate(slot);
+        weight_gradient(team, d_gates, d_ld, Hp, gates, d_slots, H, layer.input, own.d_weight_ih, right,
                         [this](int64_t b, int64_t t, int64_t j) {
                             return load_some(layer.x + (b * plan.frames + t) * layer.input + j, layer.input - j);
                         });
-        for (int slot = 0; slot < D_SLOTS; slot++)
-            gates[slot] = Cell::gated_product && slot == G - 1 ? -1 : Cell::recurrent_gate(slot);
-        weight_gradient(team, d_gates, d_ld, Hp, gates, D_SLOTS, H, P, own.d_weight_hh, right,
+        for (int slot = 0; slot < d_slots; slot++)
+            gates[slot] = Cell::gated_product && slot == G - 1 ? -1 : recurrent_gate(slot);
+        weight_gradient(team, d_gates, d_ld, Hp, gates, d_slots, H, P, own.d_weight_hh, right,
                         [this](int64_t b, int64_t t, int64_t j) { return hidden_in(b, t, j); });
         if constexpr (Cell::gated_product) {
-            for (int slot = 0; slot < D_SLOTS; slot++) gates[slot] = slot == G - 1 ? slot : -1;
-            weight_gradient(team, d_gates, d_ld, Hp, gates, D_SLOTS, H, P, own.d_weight_hh, right,
+            for (int slot = 0; slot < d_slots; slot++) gates[slot] = slot == G - 1 ? slot : -1;
+            weight_gradient(team, d_gates, d_ld, Hp, gates, d_slots, H, P, own.d_weight_hh, right,
                             [this](int64_t b, int64_t t, int64_t j) {
                                 return hidden_in(b, t, j) * load(own.reserve + (plan.start[b] + t) * width + j);
                             });
@@ -167,7 +194,7 @@ class Backward {
             int only[1] = {0};
             weight_gradient(team, d_projected, Pp, Pp, only, 1, P, H, own.d_weight_hr, right,
                             [this](int64_t b, int64_t t, int64_t j) {
-                                return load(own.reserve + (plan.start[b] + t) * width + Cell::slots * Hp + j);
+                                return load(own.reserve + (plan.start[b] + t) * width + slots.emitted * Hp + j);
                             });
         }
         return true;
@@ -178,7 +205,7 @@ class Backward {
         int64_t panels = round_up(layer.input, PANEL) / PANEL;
         for (int64_t p = team.begin(panels); p < team.end(panels); p++)
             for (int g = 0; g < G; g++)
-                pack_gate(packed + (p * G + g) * Hp * PANEL, own.weight_ih, Cell::input_gate(FIRST_INPUT + g),
+                pack_gate(packed + (p * G + g) * Hp * PANEL, own.weight_ih, input_gate(first_input + g),
                           layer.input, p);
     }
 
@@ -193,7 +220,7 @@ class Backward {
                 for (int64_t i = 0; i < tiles; i++) {
                     int64_t row = tile_start(count, tiles, i), R = tile_start(count, tiles, i + 1) - row;
                     for (int64_t r = 0; r < R; r++)
-                        rows[r] = d_gates + (plan.start[b] + t + row + r) * d_ld + FIRST_INPUT * Hp + k;
+                        rows[r] = d_gates + (plan.start[b] + t + row + r) * d_ld + first_input * Hp + k;
                     float *to = layer.d_x + (b * plan.frames + t + row) * I + j;
                     const float *panel = packed + j * K + k * PANEL;
                     if (I - j >= PANEL) {
@@ -227,8 +254,19 @@ class Backward {
     void carry_hidden(const Site &s, vec value) { add(carry_h + s.row * Pp + s.unit, value); }
     void carry_cell(const Site &s, vec value) { store(carry_c + s.row * Hp + s.unit, value); }
     void gate(const Site &s, int slot, vec value) {
+        if (normalised) return store(s.gates + (G + slot) * Hp + s.unit, value);  // normalised_step goes on with it
         store(s.gates + slot * Hp + s.unit, value);
         add(d_bias + slot * Hp + s.unit, value);
+    }
+    // From the cell's output o tanh(c): the gradient of c, and that of o's sum in d_o.
+    vec output_gradient(const Site &s, vec d_m, vec o, vec c, vec &d_o) const {
+        if (normalised) {
+            d_o = load(row_work + (s.row * 3 + 1) * Hp + s.unit);
+            return load(row_work + (s.row * 3 + 2) * Hp + s.unit);
+        }
+        vec squashed = hyperbolic_tangent(c);
+        d_o = d_m * squashed * o * (1.0f - o);
+        return d_m * o * (1.0f - squashed * squashed);
     }
     // The gradient of the new cell state; under zoneout the old state's share goes to d_old.
     vec cell_gradient(const Site &s, vec &d_old) const {
@@ -245,12 +283,24 @@ class Backward {
     const Plan &plan;
     const Walk walk;
     const Direction &own;
-    const int64_t index, H, P, Hp, Pp, width, d_ld;
+    const int64_t index, H, P, Hp, Pp;
+    const Slots<Cell> slots;
+    const int64_t width;
+    const bool normalised;
+    const int d_slots, first_input;  // slots of gradients a frame; the first of the input's share
+    const int64_t d_ld;
     float *d_gates = nullptr;      // (valid, d_slots, Hp)
     float *d_projected = nullptr;  // (valid, Pp)
     float *carry_h, *carry_c;      // (B, Pp), (B, Hp): gradients on their way to the step before, past the gates
     float *mask;                   // (B, Pp)
     float *d_bias, *d_peephole;    // (d_slots, Hp), (peepholes, Hp)
+    float *row_work;               // (B, 3, Hp) of normalised rows: gradients of the output, of o's sum, of c
+    float *d_norm;                 // (B, 3 G + 2, Hp): sums of d, d n_h, d n_x over frames; of d, d n of the cell
+    float *norm_ih, *norm_hh, *norm_cell, *norm_cell_bias;  // (G, Hp), (Hp)
+
+    // Both shares of a normalised layer have gradients of their own: recurrent ones first.
+    int recurrent_gate(int slot) const { return normalised ? (slot < G ? slot : -1) : Cell::recurrent_gate(slot); }
+    int input_gate(int slot) const { return normalised ? slot - G : Cell::input_gate(slot); }
 
     static void add(float *to, vec value) { store(to, load(to) + value); }
     int64_t user(const Site &s) const { return s.utterance * plan.frames + s.frame; }
@@ -265,6 +315,76 @@ class Backward {
         int64_t length = layer.lengths[b];
         vec h = hidden_before(b, t, t == (walk.reverse ? length - 1 : 0), unit);
         return own.mask ? h * load_some(own.mask + b * P + unit, P - unit) : h;
+    }
+
+    // The gradient of the cell's output has arrived.
+    void leave_output(const Site &s, vec d_m) {
+        if (normalised)
+            store(row_work + s.row * 3 * Hp + s.unit, d_m);
+        else
+            Cell::backward(*this, s, d_m);
+    }
+
+    // Back through a row's three normalisations and the cell between them.
+    void normalised_step(int64_t row, int64_t t) {
+        Site s = site(row, t);
+        float *d_m = row_work + row * 3 * Hp, *d_o = d_m + Hp, *d_c = d_o + Hp;
+        float *sums = d_norm + row * (3 * G + 2) * Hp;
+        const float *deviations = s.saved + slots.deviations * Hp, *n_cell = s.saved + slots.cell * Hp;
+        for (int64_t j = 0; j < Hp; j += PANEL) {
+            s.unit = j;
+            vec n = load(n_cell + j), o = saved(s, Cell::O), d = load(d_m + j);
+            vec squashed = hyperbolic_tangent(n * load(norm_cell + j) + load(norm_cell_bias + j));
+            store(d_o + j, d * squashed * o * (1.0f - o));
+            d = d * o * (1.0f - squashed * squashed);
+            add(sums + 3 * G * Hp + j, d);
+            add(sums + (3 * G + 1) * Hp + j, d * n);
+            store(d_c + j, d);
+        }
+        denormalise(d_c, d_c, norm_cell, n_cell, 1, deviations[2]);
+        for (s.unit = 0; s.unit < Hp; s.unit += PANEL) Cell::backward(*this, s, splat(0));
+        float *d = s.gates + G * Hp;
+        const float *n_h = s.saved + slots.recurrent * Hp, *n_x = s.saved + slots.input * Hp;
+        for (int64_t j = 0; j < G * Hp; j += PANEL) {
+            add(sums + j, load(d + j));
+            add(sums + G * Hp + j, load(d + j) * load(n_h + j));
+            add(sums + 2 * G * Hp + j, load(d + j) * load(n_x + j));
+        }
+        denormalise(s.gates, d, norm_hh, n_h, G, deviations[0]);
+        denormalise(d, d, norm_ih, n_x, G, deviations[1]);
+    }
+
+    // The gradient before a normalisation, from d after it: with e = weight d, inverse (e - mean(e) - n mean(e n)).
+    void denormalise(float *out, const float *d, const float *weight, const float *n, int gates, float inverse) const {
+        vec plain = splat(0), weighted = splat(0);
+        for (int64_t j = 0; j < gates * Hp; j += PANEL) {
+            vec e = load(d + j) * load(weight + j);
+            plain += e;
+            weighted += e * load(n + j);
+        }
+        const float mean = sum(plain) / (gates * H), slope = sum(weighted) / (gates * H);
+        for (int64_t j = 0; j < gates * Hp; j += PANEL)
+            store(out + j, (load(d + j) * load(weight + j) - mean - load(n + j) * slope) * inverse);
+    }
+
+    // The normalisations' own gradients and the biases', summed over rows in their order.
+    void norm_gradients(int64_t first, int64_t end) {
+        for (int64_t j = first * PANEL; j < end * PANEL && j < H; j++) {
+            auto total = [&](int slot) {
+                float value = 0;
+                for (int64_t row = 0; row < plan.batch; row++) value += d_norm[(row * (3 * G + 2) + slot) * Hp + j];
+                return value;
+            };
+            for (int g = 0; g < G; g++) {
+                const float d = total(g);
+                d_bias[g * Hp + j] = d_bias[(G + g) * Hp + j] = d;
+                own.d_norm_hh_bias[g * H + j] = own.d_norm_ih_bias[g * H + j] = d;
+                own.d_norm_hh_weight[g * H + j] = total(G + g);
+                own.d_norm_ih_weight[g * H + j] = total(2 * G + g);
+            }
+            own.d_norm_cell_bias[j] = total(3 * G);
+            own.d_norm_cell_weight[j] = total(3 * G + 1);
+        }
     }
 
     // panel[unit of the gate][:] = columns of one gate's weights (H, columns), zero for padding units.
@@ -288,9 +408,9 @@ class Backward {
         } else {
             store(carry, splat(0));
         }
-        if (!own.weight_hr) return Cell::backward(*this, s, d);
+        if (!own.weight_hr) return leave_output(s, d);
         if (layer.proj_clip > 0) {  // a projection at the bound was clipped
-            vec projected = saved(s, Cell::slots + 1);
+            vec projected = saved(s, slots.projected);
             d = within(projected, nextafterf(layer.proj_clip, 0), d);
         }
         store(d_projected + s.valid * Pp + s.unit, d);

@@ -5,6 +5,8 @@
 // frame leaves for the weight gradients: those the recurrent weights multiplied come first, those of the input's
 // share last; most are both. recurrent_gate(slot) and input_gate(slot) name the weights' gate of a slot, -1 for none.
 #pragma once
+#include <cmath>
+
 #include "plan.h"
 #include "vector.h"
 
@@ -42,7 +44,7 @@ struct LongShortTerm {
         f.save(s, GG, g);
         f.save(s, O, o);
         f.save(s, C, c_kept);
-        f.emit(s, o * hyperbolic_tangent(c_new));
+        f.emit_cell(s, o, c_new);
     }
 
     template <class Backward>
@@ -50,11 +52,9 @@ struct LongShortTerm {
         vec forget = b.saved(s, F), g = b.saved(s, GG), o = b.saved(s, O), c = b.previous_cell_state(s, C);
         vec in = coupled ? 1.0f - forget : b.saved(s, I);
         vec c_raw = forget * c + in * g, c_new = b.clip_cell(c_raw);
-        vec squashed = hyperbolic_tangent(c_new);
-        vec d_old = splat(0);
+        vec d_old = splat(0), d_o;
         vec d_c = b.cell_gradient(s, d_old);  // through zoneout: the new state's share, the old one's in d_old
-        vec d_o = d_m * squashed * o * (1.0f - o);
-        d_c += d_m * o * (1.0f - squashed * squashed);
+        d_c += b.output_gradient(s, d_m, o, c_new, d_o);
         if (b.peephole) {
             d_c += b.peephole_of(s, peepholes - 1) * d_o;
             b.add_peephole(s, peepholes - 1, d_o * c_new);
@@ -180,11 +180,39 @@ struct Simple {
     }
 };
 
-// Slots of a frame in the reserve: the cell's own, then the projection's input and, when it is clipped, its output.
+// Slots of a frame in the reserve: the cell's own; with layer normalisation the normalised recurrent and input shares,
+// the normalised cell state and the inverse deviations of the three; the projection's input and, when it is clipped,
+// its output.
 template <class Cell>
-int64_t reserve_slots(const Layer &layer) {
-    bool projected = layer.output < layer.hidden;
-    return Cell::slots + (projected ? 1 + (layer.proj_clip > 0) : 0);
+struct Slots {
+    int64_t recurrent, input, cell, deviations, emitted, projected, count;
+
+    explicit Slots(const Layer &layer) {
+        const bool normalised = layer.direction[0].norm_hh_weight, has_projection = layer.output < layer.hidden;
+        recurrent = Cell::slots;
+        input = recurrent + Cell::gates;
+        cell = input + Cell::gates;
+        deviations = cell + 1;
+        emitted = normalised ? deviations + 1 : Cell::slots;
+        projected = emitted + 1;
+        count = emitted + (has_projection ? 1 + (layer.proj_clip > 0) : 0);
+    }
+};
+
+// Layer normalisation (Ba et al. 2016) of `gates` times H values, in place; zeros fill up each gate to Hp.
+// Returns the inverse standard deviation.
+inline float normalise(float *values, int gates, int64_t H, int64_t Hp) {
+    vec total = splat(0), squares = splat(0);
+    for (int64_t j = 0; j < gates * Hp; j += PANEL) total += load(values + j);
+    const float mean = sum(total) / (gates * H);
+    for (int64_t j = 0; j < gates * Hp; j += PANEL) {
+        vec centred = only(load(values + j) - mean, H - j % Hp);
+        squares += centred * centred;
+        store(values + j, centred);
+    }
+    const float inverse = 1.0f / sqrtf(sum(squares) / (gates * H) + 1e-5f);
+    for (int64_t j = 0; j < gates * Hp; j += PANEL) store(values + j, load(values + j) * inverse);
+    return inverse;
 }
 
 }  // namespace

@@ -35,4 +35,5 @@ EXPORT int64_t recurrent_reserve_width(const char *isa, const Layer *layer) {
 }
 EXPORT int recurrent_forward(const char *isa, const Layer *layer) { return kernels_named(isa)->forward(*layer); }
 EXPORT int recurrent_backward(const char *isa, const Layer *layer) { return kernels_named(isa)->backward(*layer); }
+EXPORT double recurrent_peak(const char *isa, int threads) { return kernels_named(isa)->peak(threads); }
 }

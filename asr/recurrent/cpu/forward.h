@@ -24,15 +24,18 @@ class Forward {
           P(layer.output),
           Hp(round_up(H, PANEL)),
           Pp(round_up(P, PANEL)),
-          width(reserve_slots<Cell>(layer) * Hp) {}
+          slots(layer),
+          width(slots.count * Hp),
+          normalised(own.norm_hh_weight) {}
 
     // Lay out the memory that the whole team uses; every member then runs a copy of this object.
     bool prepare(Buffer &shared) {
         int64_t B = plan.batch;
         h_ld = Pp + 16;  // an odd number of cache lines, so that rows do not share cache sets
         middle_ld = Hp + 16;
-        float *next = shared.take<float>(B * (2 * h_ld + 2 * Pp + Hp + middle_ld) + (2 * G + Cell::peepholes) * Hp +
-                                         (CHUNK_ROWS + B) * G * Hp);
+        float *next = shared.take<float>(B * (2 * h_ld + 2 * Pp + Hp + middle_ld) +
+                                         (2 * G + Cell::peepholes + 2 * G + 2) * Hp +
+                                         (CHUNK_ROWS + B + (normalised ? B : 0)) * G * Hp);
         if (!next) return false;
         auto cut = [&next](int64_t count) {
             float *piece = next;
@@ -48,7 +51,12 @@ class Forward {
         bias = cut(G * Hp);
         bias_apart = cut(G * Hp);
         float *peepholes = cut(Cell::peepholes * Hp);
+        norm_ih = cut(G * Hp);
+        norm_hh = cut(G * Hp);
+        norm_cell = cut(Hp);
+        norm_cell_bias = cut(Hp);
         x_share = cut((CHUNK_ROWS + B) * G * Hp);
+        recurrent = normalised ? cut(B * G * Hp) : nullptr;
 
         for (int64_t row = 0; row < B; row++) {
             int64_t b = plan.utterance[row];
@@ -72,6 +80,16 @@ class Forward {
                     bias_apart[g * Hp + j] = 0;
                 }
         }
+        if (normalised) {
+            for (int g = 0; g < G; g++) {
+                copy_padded(norm_ih + g * Hp, own.norm_ih_weight + g * H, H, Hp);
+                copy_padded(norm_hh + g * Hp, own.norm_hh_weight + g * H, H, Hp);
+                for (int64_t j = 0; j < H; j++)
+                    bias[g * Hp + j] += own.norm_ih_bias[g * H + j] + own.norm_hh_bias[g * H + j];
+            }
+            copy_padded(norm_cell, own.norm_cell_weight, H, Hp);
+            copy_padded(norm_cell_bias, own.norm_cell_bias, H, Hp);
+        }
         if (own.weight_peephole) {
             for (int64_t i = 0; i < Cell::peepholes; i++)
                 copy_padded(peepholes + i * Hp, own.weight_peephole + i * H, H, Hp);
@@ -84,11 +102,12 @@ class Forward {
         const int64_t first = team.begin(Hp / PANEL), end = team.end(Hp / PANEL);
         const int64_t first_out = team.begin(Pp / PANEL), end_out = own.weight_hr ? team.end(Pp / PANEL) : first_out;
         const int64_t I = layer.input, panel_ih = I * PANEL, panel_hh = P * PANEL, panel_hr = H * PANEL;
-        Buffer weights_memory, rows_memory;
+        Buffer weights_memory, rows_memory, valid_memory;
         float *weight_ih = weights_memory.take<float>((end - first) * G * (panel_ih + panel_hh) +
                                                       (end_out - first_out) * panel_hr);
         const float **rows = rows_memory.take<const float *>(CHUNK_ROWS + plan.batch);
-        if (!weight_ih || !rows) return false;
+        int64_t *valid = valid_memory.take<int64_t>(CHUNK_ROWS + plan.batch);  // each row's index in the reserve
+        if (!weight_ih || !rows || !valid) return false;
         float *weight_hh = weight_ih + (end - first) * G * panel_ih;
         float *weight_hr = weight_hh + (end - first) * G * panel_hh;
         for (int64_t p = first; p < end; p++)
@@ -107,18 +126,35 @@ class Forward {
                 int64_t count = 0;
                 for (; chunk_end < plan.frames && count < CHUNK_ROWS; chunk_end++) {
                     int64_t t = walk.frame(chunk_end);
-                    for (int64_t r = 0; r < plan.active[t]; r++)
+                    for (int64_t r = 0; r < plan.active[t]; r++) {
+                        valid[count] = plan.start[plan.utterance[r]] + t;
                         rows[count++] = layer.x + (plan.utterance[r] * plan.frames + t) * I;
+                    }
                 }
                 share_of_input(rows, count, first, end, weight_ih);
+                if (normalised) {
+                    team.wait();
+                    for (int64_t r = team.begin(count); r < team.end(count); r++) normalise_input(r, valid[r]);
+                    team.wait();
+                }
                 x_now = x_share;
             }
             const int64_t t = walk.frame(step), n = plan.active[t];
             if (n == 0) continue;
             h_next = h_in[(step & 1) ^ 1];
             constexpr int products = Cell::gated_product ? 2 : G;
-            each_tile(h_in[step & 1], h_ld, P, n, t, first, end, weight_hh, G, products,
-                      [this](const Site &s, const float *sums) { Cell::forward(*this, s, sums); });
+            if (normalised) {
+                each_tile(h_in[step & 1], h_ld, P, n, t, first, end, weight_hh, G, products,
+                          [this](const Site &s, const float *sums) {
+                              for (int g = 0; g < G; g++)
+                                  store(recurrent + (s.row * G + g) * Hp + s.unit, load(sums + g * PANEL));
+                          });
+                team.wait();
+                for (int64_t row = team.begin(n); row < team.end(n); row++) normalised_step(row, t);
+            } else {
+                each_tile(h_in[step & 1], h_ld, P, n, t, first, end, weight_hh, G, products,
+                          [this](const Site &s, const float *sums) { Cell::forward(*this, s, sums); });
+            }
             if constexpr (Cell::gated_product) {
                 team.wait();
                 each_tile(middle, middle_ld, P, n, t, first, end, weight_hh + 2 * panel_hh, G, 1,
@@ -131,7 +167,7 @@ class Forward {
                               vec projected = load(sums);
                               if (layer.proj_clip > 0) {
                                   projected = clamp(projected, layer.proj_clip);
-                                  save(s, Cell::slots + 1, projected);
+                                  save(s, slots.projected, projected);
                               }
                               output(s, projected);
                           });
@@ -148,7 +184,10 @@ class Forward {
     vec input_share(const Site &s, int g) const {
         return load(s.gates + g * Hp + s.unit) + load(bias + g * Hp + s.unit);
     }
-    vec gate(const Site &s, const float *sums, int g) const { return load(sums + g * PANEL) + input_share(s, g); }
+    vec gate(const Site &s, const float *sums, int g) const {
+        if (normalised) return load(sums + g * Hp) * load(norm_hh + g * Hp + s.unit) + input_share(s, g);
+        return load(sums + g * PANEL) + input_share(s, g);
+    }
     vec recurrent_share(const Site &s, const float *sums, int g) const {
         return load(sums + g * PANEL) + load(bias_apart + g * Hp + s.unit);
     }
@@ -179,10 +218,18 @@ class Forward {
         if (s.saved) store(s.saved + slot * Hp + s.unit, value);
     }
 
+    // o tanh(c), c normalised first where the layer is; normalising waits for the whole row.
+    void emit_cell(const Site &s, vec o, vec c_new) {
+        if (!normalised) return emit(s, o * hyperbolic_tangent(c_new));
+        float *row = recurrent + s.row * G * Hp + s.unit;  // its sums are spent
+        store(row, c_new);
+        store(row + Hp, o);
+    }
+
     // The cell's output: to the projection, or out.
     void emit(const Site &s, vec value) {
         if (!own.weight_hr) return output(s, value);
-        save(s, Cell::slots, value);
+        save(s, slots.emitted, value);
         to_product(s, value);
     }
 
@@ -204,7 +251,10 @@ class Forward {
     const Plan &plan;
     const Walk walk;
     const Direction &own;
-    const int64_t index, H, P, Hp, Pp, width;
+    const int64_t index, H, P, Hp, Pp;
+    const Slots<Cell> slots;
+    const int64_t width;
+    const bool normalised;
     int64_t h_ld = 0, middle_ld = 0;
     float *h_in[2];           // (B, h_ld) what the recurrent weights multiply: h, masked; this step's and the next's
     float *h;                 // (B, Pp)
@@ -213,10 +263,46 @@ class Forward {
     float *middle;            // (B, middle_ld) what a second product multiplies
     float *bias, *bias_apart;  // (G, Hp)
     float *x_share;           // (chunk rows, G, Hp)
+    float *recurrent;         // (B, G, Hp) W_hh h, when a row waits to be normalised
+    float *norm_ih, *norm_hh, *norm_cell, *norm_cell_bias;  // (G, Hp), (Hp)
     float *x_now = nullptr;  // this step's rows of x_share
     float *h_next = nullptr;       // this step's target in h_in
 
     int64_t user(const Site &s) const { return s.utterance * plan.frames + s.frame; }
+
+    void normalise_input(int64_t row, int64_t valid) {
+        float *values = x_share + row * G * Hp;
+        const float inverse = normalise(values, G, H, Hp);
+        if (own.reserve) {
+            float *saved = own.reserve + valid * width;
+            memcpy(saved + slots.input * Hp, values, G * Hp * sizeof(float));
+            saved[slots.deviations * Hp + 1] = inverse;
+        }
+        for (int64_t j = 0; j < G * Hp; j += PANEL) store(values + j, load(values + j) * load(norm_ih + j));
+    }
+
+    // The update of one row whose recurrent share is complete.
+    void normalised_step(int64_t row, int64_t t) {
+        Site s = walk.site(row, t);
+        s.saved = own.reserve ? own.reserve + s.valid * width : nullptr;
+        s.gates = x_now + row * G * Hp;
+        float *values = recurrent + row * G * Hp;
+        const float inverse = normalise(values, G, H, Hp);
+        if (s.saved) {
+            memcpy(s.saved + slots.recurrent * Hp, values, G * Hp * sizeof(float));
+            s.saved[slots.deviations * Hp] = inverse;
+        }
+        for (s.unit = 0; s.unit < Hp; s.unit += PANEL) Cell::forward(*this, s, values + s.unit);
+        const float inverse_cell = normalise(values, 1, H, Hp);
+        if (s.saved) {
+            memcpy(s.saved + slots.cell * Hp, values, Hp * sizeof(float));
+            s.saved[slots.deviations * Hp + 2] = inverse_cell;
+        }
+        for (s.unit = 0; s.unit < Hp; s.unit += PANEL) {
+            vec c_scaled = load(values + s.unit) * load(norm_cell + s.unit) + load(norm_cell_bias + s.unit);
+            emit(s, load(values + Hp + s.unit) * hyperbolic_tangent(c_scaled));
+        }
+    }
 
     // x_share = x W_ih^T for `count` frames and this member's panels.
     void share_of_input(const float **rows, int64_t count, int64_t first, int64_t end, const float *weight) {

@@ -31,11 +31,7 @@ inline __attribute__((always_inline)) void multiply(Left left, int64_t K, const 
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-        for (int g = 0; g < N; g++) {
-            float *to = out + r * row_stride + g * out_stride;
-            sum[r][g][0] = add ? load_lane(to) : lane{};
-            sum[r][g][1] = add ? load_lane(to + W) : lane{};
-        }
+        for (int g = 0; g < N; g++) sum[r][g][0] = sum[r][g][1] = lane{};
     for (int64_t k = 0; k < K; k++) {
 #pragma GCC unroll 4
         for (int g = 0; g < N; g++) {
@@ -54,8 +50,8 @@ inline __attribute__((always_inline)) void multiply(Left left, int64_t K, const 
 #pragma GCC unroll 4
         for (int g = 0; g < N; g++) {
             float *to = out + r * row_stride + g * out_stride;
-            store_lane(to, sum[r][g][0]);
-            store_lane(to + W, sum[r][g][1]);
+            store_lane(to, add ? load_lane(to) + sum[r][g][0] : sum[r][g][0]);
+            store_lane(to + W, add ? load_lane(to + W) + sum[r][g][1] : sum[r][g][1]);
         }
 }
 
@@ -95,9 +91,9 @@ void multiply_panels(const float *const *rows, int64_t K, int panels, const floa
 }
 
 // One tile: `rows` holds R row pointers, 1 <= R <= TILE.
-inline void tile_product(int R, const float *const *rows, int64_t K, int panels, const float *panel,
+inline void tile_product_block(int R, const float *const *rows, int64_t K, int panels, const float *panel,
                          int64_t panel_stride, float *out, int64_t row_stride, int64_t out_stride,
-                         bool add = false) {
+                               bool add) {
     switch (R) {
 #define TILE_CASE(r) \
     case r:          \
@@ -115,6 +111,20 @@ inline void tile_product(int R, const float *const *rows, int64_t K, int panels,
         TILE_CASE(8)
 #endif
 #undef TILE_CASE
+    }
+}
+
+// The same in blocks of the inner dimension, whose sums are added up at the end: long sums keep their precision.
+inline void tile_product(int R, const float *const *rows, int64_t K, int panels, const float *panel,
+                         int64_t panel_stride, float *out, int64_t row_stride, int64_t out_stride,
+                         bool add = false) {
+    if (K <= INNER_BLOCK)
+        return tile_product_block(R, rows, K, panels, panel, panel_stride, out, row_stride, out_stride, add);
+    const float *row[TILE];
+    for (int64_t k = 0; k < K; k += INNER_BLOCK) {
+        for (int r = 0; r < R; r++) row[r] = rows[r] + k;
+        tile_product_block(R, row, K - k < INNER_BLOCK ? K - k : INNER_BLOCK, panels, panel + k * PANEL, panel_stride,
+                           out, row_stride, out_stride, add || k > 0);
     }
 }
 

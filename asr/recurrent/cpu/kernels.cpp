@@ -43,9 +43,23 @@ int useful_threads(const Layer &layer) {
     return layer.threads < most ? layer.threads : most;
 }
 
+// GFLOP/s of the micro-kernel on data in the nearest cache, on so many threads at once.
+double peak(int threads) {
+    constexpr int64_t K = 128, ROUNDS = 20000;
+    double begin = omp_get_wtime();
+#pragma omp parallel num_threads(threads)
+    {
+        float left[TILE * K] = {}, panel[K * PANEL] = {}, out[TILE * PANEL];
+        const float *rows[TILE];
+        for (int r = 0; r < TILE; r++) rows[r] = left + r * K;
+        for (int64_t i = 0; i < ROUNDS; i++) tile_product(TILE, rows, K, 1, panel, 0, out, PANEL, 0);
+    }
+    return 2e-9 * threads * ROUNDS * K * TILE * PANEL / (omp_get_wtime() - begin);
+}
+
 int64_t reserve_width(const Layer &layer) {
     return with_cell(layer, [&](auto cell) {
-        return reserve_slots<decltype(cell)>(layer) * round_up(layer.hidden, PANEL);
+        return Slots<decltype(cell)>(layer).count * round_up(layer.hidden, PANEL);
     });
 }
 
@@ -123,4 +137,4 @@ int backward(const Layer &layer) {
 }  // namespace
 
 extern const Kernels ISA;
-const Kernels ISA = {reserve_width, forward, backward};
+const Kernels ISA = {reserve_width, forward, backward, peak};

@@ -2,7 +2,7 @@
 //
 // Legend for shapes: B batch, T frames, I input, H hidden, P output (the projection's width, or H), G gates, D
 // directions; Hp and Pp are H and P rounded up to whole panels. All tensors are float and contiguous; null where the
-// layer has none. kernel.py mirrors both structs field by field.
+// layer has none. cpu_backend.py mirrors both structs field by field.
 #pragma once
 #include <cstdint>
 
@@ -51,4 +51,5 @@ struct Kernels {
     int64_t (*reserve_width)(const Layer &);  // floats a valid frame and direction
     int (*forward)(const Layer &);            // 0, or 1 when memory ran out
     int (*backward)(const Layer &);
+    double (*peak)(int threads);
 };

@@ -56,6 +56,20 @@ inline __attribute__((always_inline)) void store_some(float *p, vec v, int64_t l
     if (left > 0) memcpy(p, padded, left * sizeof(float));
 }
 
+// v with zeros from position `left` on.
+inline __attribute__((always_inline)) vec only(vec v, int64_t left) {
+    if (left >= PANEL) return v;
+    float values[PANEL];
+    store(values, v);
+    return load_some(values, left);
+}
+inline __attribute__((always_inline)) float sum(vec v) {
+    float values[PANEL], total = 0;
+    store(values, v);
+    for (float value : values) total += value;
+    return total;
+}
+
 // `count` numbers, or zeros where there are none, followed by zeros up to `size`.
 inline __attribute__((always_inline)) void copy_padded(float *to, const float *from, int64_t count, int64_t size) {
     for (int64_t j = 0; j < size; j++) to[j] = from && j < count ? from[j] : 0;

@@ -1,0 +1,242 @@
+"""The fused CPU kernels against the reference in float64: every cell, forward and every gradient."""
+
+import itertools
+import threading
+
+import pytest
+import torch
+
+from asr.errors import BackendError
+from asr.recurrent import CELLS, Noise, RecurrentLayer, cpu_backend, reference
+
+LSTM_FAMILY = [name for name, cell in CELLS.items() if cell.lstm_family]
+NOISE = {"recurrent_dropout": 0.3, "zoneout_hidden": 0.2}
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory(monkeypatch):
+    """Fill every fresh tensor with NaN, so that an element that a kernel forgets shows."""
+    torch.use_deterministic_algorithms(True)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def outputs_and_gradients(run, layer, x, lengths, state, noise, dtype):
+    """Everything a caller may see of one layer, by name."""
+    x = x.detach().to(dtype).requires_grad_()
+    state = [part.detach().to(dtype).requires_grad_() for part in state]
+    parameters = {name: p.detach().to(dtype).requires_grad_() for name, p in layer.named_parameters()}
+    with torch.no_grad():
+        weights = [layer.weights(suffix) for suffix in layer._suffixes]
+    weights = [
+        type(own)(*(parameters.get(f"{name}{suffix}") for name in own._fields))
+        for own, suffix in zip(weights, layer._suffixes, strict=True)
+    ]
+    noise = [Noise(*(p.to(dtype) if isinstance(p, torch.Tensor) else p for p in own)) for own in noise]
+    y, final = run(layer.cell_name, layer.options, x, lengths, tuple(state), weights, noise)
+    generator = torch.Generator().manual_seed(1)
+    loss = sum(
+        (part * torch.randn(part.shape, generator=generator, dtype=torch.float64).to(dtype)).sum()
+        for part in (y, *final)
+    )
+    loss.backward()
+    found = {
+        "y": y,
+        **{f"final {i}": part for i, part in enumerate(final)},
+        "dx": x.grad,
+    }
+    found |= {f"d initial {i}": part.grad for i, part in enumerate(state)}
+    found |= {f"d{name}": parameter.grad for name, parameter in parameters.items()}
+    return {name: tensor.detach().double() for name, tensor in found.items()}
+
+
+def check(
+    cell,
+    batch,
+    frames,
+    input_size,
+    hidden_size,
+    *,
+    ragged=True,
+    contiguous=True,
+    **options,
+):
+    """The kernels' error against float64 is at most twice the reference's own in float32, or 2e-6."""
+    torch.manual_seed(batch + frames + hidden_size)
+    layer = RecurrentLayer(cell, input_size, hidden_size, **options)
+    lengths = torch.randint(0, frames + 1, (batch,)) if ragged else torch.full((batch,), frames)
+    x = torch.randn(batch, frames, input_size)
+    if not contiguous:
+        x = torch.randn(frames, input_size, batch).permute(2, 0, 1)
+    directions = len(layer._suffixes)
+    sizes = (layer.output_size, hidden_size)[: 1 + layer.cell.lstm_family]
+    state = [torch.randn(directions, batch, size) / 2 for size in sizes]
+    noise = [layer.draw_noise(x) for _ in range(directions)]
+    truth = outputs_and_gradients(reference.run, layer, x, lengths, state, noise, torch.float64)
+    plain = outputs_and_gradients(reference.run, layer, x, lengths, state, noise, torch.float32)
+    fused = outputs_and_gradients(cpu_backend.run, layer, x, lengths, state, noise, torch.float32)
+    assert cpu_backend.refusal(cell, layer.options, x, [], noise) is None
+    for name, expected in truth.items():
+        scale = max(expected.abs().max().item(), 0.1) if expected.numel() else 1.0
+        error = (fused[name] - expected).abs().amax().item() / scale if expected.numel() else 0.0
+        allowed = (plain[name] - expected).abs().amax().item() / scale if expected.numel() else 0.0
+        assert error <= max(2e-6, 2 * allowed), f"{name}: error {error:.1e}, the reference's is {allowed:.1e}"
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    ("batch", "frames", "input_size", "hidden_size"),
+    [(1, 1, 1, 1), (3, 5, 7, 7), (13, 4, 40, 100), (7, 1, 3, 5), (2, 200, 5, 16)],
+)
+def test_ragged_batches(cell, batch, frames, input_size, hidden_size):
+    check(cell, batch, frames, input_size, hidden_size)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_dense_unidirectional_and_without_bias(cell):
+    check(cell, 5, 7, 6, 9, ragged=False)
+    check(cell, 5, 7, 6, 9, bidirectional=False, bias=False)
+    check(cell, 5, 7, 6, 9, contiguous=False)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_masks_and_zoneout(cell):
+    zoneout_cell = {"zoneout_cell": 0.3} if CELLS[cell].lstm_family else {}
+    check(cell, 5, 7, 6, 19, **NOISE, **zoneout_cell)
+
+
+def test_gru_with_the_reset_gate_before_the_product():
+    check("gru", 5, 7, 6, 19, reset="before")
+    check("gru", 5, 7, 6, 19, reset="before", **NOISE)
+
+
+@pytest.mark.parametrize("cell", LSTM_FAMILY)
+def test_projection_and_clipping(cell):
+    check(cell, 5, 7, 6, 19, proj_size=5)
+    check(cell, 5, 7, 6, 39, proj_size=35, proj_clip=0.15, **NOISE, zoneout_cell=0.1)
+    check(cell, 5, 7, 6, 19, cell_clip=0.3)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "cifg"])
+def test_layer_normalisation(cell):
+    check(cell, 5, 7, 6, 19, layer_norm=True)
+    check(cell, 5, 7, 6, 39, layer_norm=True, proj_size=35, cell_clip=0.9, **NOISE, zoneout_cell=0.1)
+
+
+def test_wide_layer_and_large_batch():
+    check("lstm", 2, 3, 600, 513)
+    check("gru", 70, 4, 9, 33)
+
+
+def test_nothing_to_do():
+    layer = RecurrentLayer("lstm", 3, 4, backend="fused")
+    x = torch.randn(2, 5, 3, requires_grad=True)
+    y, (h, c) = layer(x, torch.tensor([0, 0]))
+    assert not y.any()
+    assert not h.any()
+    assert not c.any()
+    y.sum().backward()
+    assert x.grad is not None
+    assert not x.grad.any()
+    assert layer(torch.randn(2, 0, 3), torch.tensor([0, 0]))[0].shape == (2, 0, 8)
+    assert layer(torch.randn(0, 5, 3), torch.empty(0, dtype=torch.int64))[0].shape == (
+        0,
+        5,
+        8,
+    )
+
+
+def test_evaluation_uses_the_zoneout_rates_expectation():
+    layer = RecurrentLayer("lstm", 3, 4, zoneout_hidden=0.2, zoneout_cell=0.4).eval()
+    x, lengths = torch.randn(2, 5, 3), torch.tensor([5, 3])
+    results = {}
+    for layer.backend in ("reference", "fused"):
+        results[layer.backend] = layer(x, lengths)[0]
+    torch.testing.assert_close(results["fused"], results["reference"])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_chunks_with_carried_state_give_the_same(cell):
+    layer = RecurrentLayer(cell, 3, 9, bidirectional=False, backend="fused").eval()
+    x, lengths = torch.randn(4, 11, 3), torch.tensor([11, 6, 0, 4])
+    with torch.no_grad():
+        whole, final = layer(x, lengths)
+        parts, state = [], None
+        for start, end in itertools.pairwise([0, 4, 5, 11]):
+            part, state = layer(x[:, start:end], (lengths - start).clamp(0, end - start), state)
+            parts.append(part)
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=0)
+    torch.testing.assert_close(state, final, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_results_do_not_depend_on_the_number_of_threads(cell):
+    layer = RecurrentLayer(cell, 40, 150, backend="fused")
+    x, lengths = torch.randn(9, 6, 40, requires_grad=True), torch.randint(0, 7, (9,))
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3, 7):
+            torch.set_num_threads(count)
+            y, _ = layer(x, lengths)
+            found.append((y.detach(), *torch.autograd.grad(y.sum(), [x, *layer.parameters()])))
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=0, atol=0)
+
+
+def test_two_python_threads_do_not_disturb_each_other():
+    layers = [RecurrentLayer(cell, 8, 40, backend="fused") for cell in ("lstm", "gru")]
+    x, lengths = torch.randn(6, 20, 8), torch.randint(0, 21, (6,))
+
+    def gradients(layer):
+        y, _ = layer(x, lengths)
+        return torch.autograd.grad(y.square().sum(), list(layer.parameters()))
+
+    alone = [gradients(layer) for layer in layers]
+    together = [[], []]
+
+    def work(i):
+        together[i] = [gradients(layers[i]) for _ in range(5)]
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for expected, rounds in zip(alone, together, strict=True):
+        assert len(rounds) == 5
+        for found in rounds:
+            torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("ours", ["lstm", "gru"])
+def test_bfloat16_inference_errs_at_most_twice_as_much_as_torch(ours):
+    torch.manual_seed(0)
+    theirs = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[ours](20, 33, bidirectional=True, batch_first=True)
+    layer = RecurrentLayer(ours, 20, 33, backend="fused")
+    layer.load_state_dict(theirs.state_dict())
+    x, lengths = torch.randn(4, 30, 20), torch.full((4,), 30)
+    with torch.no_grad():
+        truth = layer.to(torch.bfloat16).double()
+        truth.backend = "reference"
+        expected = truth(x.bfloat16().double(), lengths)[0]
+        layer = layer.to(torch.bfloat16)
+        layer.backend = "fused"
+        found = layer(x.bfloat16(), lengths)[0]
+        torchs = theirs.to(torch.bfloat16)(x.bfloat16())[0]
+    assert found.dtype == torch.bfloat16
+    assert (found - expected).abs().max() <= 2 * (torchs - expected).abs().max()
+
+
+def test_fused_refuses_by_name():
+    layer = RecurrentLayer("lstm", 3, 4, backend="fused").double()
+    with pytest.raises(BackendError, match="float64"):
+        layer(torch.randn(2, 5, 3, dtype=torch.float64), torch.tensor([5, 5]))
+    with pytest.raises(ValueError, match="lengths must lie within 0 and the 5 frames"):
+        layer.float()(torch.randn(2, 5, 3), torch.tensor([5, 6]))
+    x = torch.randn(2, 5, 3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(layer(x, torch.tensor([5, 3]))[0].sum(), x, create_graph=True)
+    with pytest.raises(BackendError, match="differentiate twice"):
+        gradient.sum().backward()

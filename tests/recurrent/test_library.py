@@ -1,0 +1,106 @@
+"""What torch builds around an operator: checks, compiling, exporting, autocast, checkpointing, data parallelism."""
+
+import os
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from asr.recurrent import CELLS, RecurrentLayer
+
+LENGTHS = torch.tensor([7, 0, 3])
+FIELDS = "weight_ih,weight_hh,bias_ih,bias_hh"
+
+
+@pytest.fixture
+def layer():
+    torch.manual_seed(0)
+    return RecurrentLayer("lstm", 6, 5, backend="fused")
+
+
+@pytest.fixture
+def x():
+    return torch.randn(3, 7, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # opcheck looks at clones
+def test_opcheck(layer, x):
+    weights = [getattr(layer, f"{name}_l0{side}") for side in ("", "_reverse") for name in FIELDS.split(",")]
+    state = [torch.zeros(2, 3, 5, requires_grad=True) for _ in range(2)]
+    dense = torch.full((3,), 7)  # memory behind a ragged batch's frames is never written, so it may differ
+    numbers = [0.0, 0.0, 0.0, 0.0]
+    arguments = (
+        x,
+        dense,
+        state,
+        weights,
+        [],
+        FIELDS,
+        "",
+        "lstm",
+        "after",
+        5,
+        5,
+        numbers,
+        True,
+    )
+    torch.library.opcheck(torch.ops.asr.recurrent.default, arguments)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradcheck_of_the_reference(cell):
+    torch.manual_seed(0)
+    layer = RecurrentLayer(cell, 2, 3, backend="reference").double()
+    x = torch.randn(2, 3, 2, dtype=torch.float64, requires_grad=True)
+    lengths = torch.tensor([3, 2])
+    assert torch.autograd.gradcheck(lambda x: layer(x, lengths)[0], x)
+    assert torch.autograd.gradgradcheck(lambda x: layer(x, lengths)[0], x)
+
+
+def test_compile_keeps_one_graph(layer, x):
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    found, expected = compiled(x, LENGTHS)[0], layer(x, LENGTHS)[0]
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(y.square().sum(), x) for y in (found, expected)))
+
+
+def test_export_with_dynamic_batch_and_frames(layer, x):
+    batch, frame = torch.export.Dim("batch"), torch.export.Dim("frame")
+    shapes = {"x": {0: batch, 1: frame}, "lengths": {0: batch}}
+    program = torch.export.export(layer.eval(), (x.detach(), LENGTHS), dynamic_shapes=shapes)
+    other, lengths = torch.randn(5, 9, 6), torch.tensor([9, 2, 3, 4, 5])
+    torch.testing.assert_close(program.module()(other, lengths)[0], layer(other, lengths)[0])
+
+
+def test_autocast_feeds_it_bfloat16(layer, x):
+    with torch.autocast("cpu", torch.bfloat16):
+        y, _ = layer(nn.Linear(6, 6)(x), LENGTHS)
+    y.float().sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
+def test_activation_checkpointing(layer, x):
+    y = checkpoint(lambda x: layer(x, LENGTHS)[0], x, use_reentrant=False)
+    (found,) = torch.autograd.grad(y.square().sum(), x)
+    (expected,) = torch.autograd.grad(layer(x, LENGTHS)[0].square().sum(), x)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def _train_in_parallel(rank, address, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    torch.manual_seed(0)
+    layer = nn.parallel.DistributedDataParallel(RecurrentLayer("gru", 4, 5, backend="fused"))
+    x = torch.randn(2, 3, 6, 4)[rank]
+    layer(x, torch.tensor([6, 2, 4]))[0].sum().backward()
+    torch.save([p.grad for p in layer.parameters()], f"{folder}/{rank}")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_data_parallel_training_averages_gradients(tmp_path):
+    address = f"file://{tmp_path}/rendezvous"
+    torch.multiprocessing.spawn(_train_in_parallel, (address, str(tmp_path)), nprocs=2)
+    first, second = (torch.load(os.path.join(tmp_path, str(rank))) for rank in range(2))  # noqa: PTH118
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
