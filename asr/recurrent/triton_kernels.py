@@ -20,7 +20,7 @@ To add a cell: write its `_forward` and `_backward` function below and name both
 # Device code is compiled by Triton: there a `cfg: tl.constexpr` is the Config itself, and literals are constexpr.
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOperatorIssue=false
 # pyright: reportCallIssue=false, reportIndexIssue=false, reportOptionalMemberAccess=false
-# pyright: reportPossiblyUnboundVariable=false, reportGeneralTypeIssues=false, reportReturnType=false
+# pyright: reportAssignmentType=false, reportPossiblyUnboundVariable=false, reportGeneralTypeIssues=false, reportReturnType=false
 
 from typing import NamedTuple
 
