@@ -312,9 +312,9 @@ def recurrence_backward(
         nothing(0) if carried_c is None else carried_c.to(x.dtype, copy=True),
         dweight_ih,
         dweight_hh,
-        nothing(0) if bias_ih is None else dbias.clone(),
-        nothing(0) if bias_hh is None else dbias_hh.clone(),
-        _weight_gradient(dprojected, middle) if projected else nothing(0),
+        nothing(0) if bias_ih is None or dbias is None else dbias.clone(),
+        nothing(0) if bias_hh is None or dbias_hh is None else dbias_hh.clone(),
+        nothing(0) if dprojected is None or middle is None else _weight_gradient(dprojected, middle),
         nothing(0) if dpeephole is None else dpeephole.sum(1).to(x.dtype),
     )
 
@@ -440,7 +440,7 @@ def _activations(
     if cell == "rnn_tanh":
         return torch.tanh(gates)
     *in_forget, g, o = gates.unbind(3)
-    if peephole is not None:
+    if peephole is not None and c0 is not None:
         old_c = _previous(c0, kept, lengths)
         in_forget = [gate + old_c * p for gate, p in zip(in_forget, peephole.unbind(1), strict=False)]
     in_forget = [torch.sigmoid(gate) for gate in in_forget]
