@@ -64,7 +64,8 @@ class RecurrentStack(nn.Module):
             x, final = layer(x, lengths, tuple(part[index] for part in chunks) or None)
             finals.append(final if isinstance(final, tuple) else (final,))
         joined: State = tuple(torch.cat(part) for part in zip(*finals, strict=True))
-        return x, joined if len(joined) > 1 else joined[0]
+        h, *c = joined
+        return x, joined if c else h
 
 
 def _to_torch_names(module: nn.Module, state_dict: dict, prefix: str, _metadata: dict) -> None:
