@@ -1,0 +1,1 @@
+"""N-gram language models: built from text with Kneser-Ney smoothing, read and asked with KenLM."""

@@ -1,0 +1,174 @@
+"""N-gram models read and asked with KenLM (Heafield 2011), which comes with flashlight-text."""
+
+import gzip
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from asr.errors import DecodingError
+from asr.lm.kneser_ney import SPECIAL_WORDS
+
+BINARY_MAGIC = b"mmap lm http://kheafield.com/code"
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+def read_vocabulary(path: str | Path) -> list[str]:
+    """List the words of an ARPA file, compressed by gzip or not, or of a KenLM binary, <unk>, <s>, </s> left out.
+
+    Raises DecodingError for a file that is missing, damaged or neither.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            magic = file.read(len(BINARY_MAGIC))
+        if magic == BINARY_MAGIC:
+            words = _binary_words(Path(path))
+        else:
+            opened = gzip.open if magic.startswith(GZIP_MAGIC) else open
+            with opened(path, "rt", encoding="utf-8") as lines:
+                words = _arpa_words(lines, path)
+    except FileNotFoundError:
+        raise DecodingError(f"there is no language model {path}") from None
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise DecodingError(f"the language model {path} cannot be read: {error}") from error
+    return [word for word in words if word.lower() not in SPECIAL_WORDS]
+
+
+def _arpa_words(lines: Iterable[str], path: str | Path) -> list[str]:
+    lines = iter(lines)
+    expected = None
+    for line in lines:
+        if line.startswith("ngram 1="):
+            expected = int(line.removeprefix("ngram 1=").strip() or 0)
+        if line.startswith("\\1-grams:"):
+            break
+    if not expected:
+        raise DecodingError(
+            f"{path} is no language model: it lacks the headings of an ARPA file (\\data\\, ngram 1=..., \\1-grams:) "
+            "and is no KenLM binary"
+        )
+    words = []
+    for line in lines:
+        columns = line.split()
+        if len(columns) < 2 or line.startswith("\\"):
+            break
+        words.append(columns[1])
+    if len(words) != expected:
+        raise DecodingError(
+            f"the ARPA file {path} is damaged: it promises {expected} words and holds {len(words)}; make or "
+            "fetch it again"
+        )
+    return words
+
+
+def _binary_words(path: Path) -> list[str]:
+    """Read the words that a KenLM binary keeps at its end, each ended by a zero, <unk> first."""
+    content = path.read_bytes()
+    start = content.rfind(b"<unk>\0")
+    if start < 0:
+        raise DecodingError(f"the KenLM binary {path} holds no words; name a --lexicon or use the ARPA file")
+    return content[start:].decode().rstrip("\0").split("\0")
+
+
+def load_kenlm(path: str | Path, words: Sequence[str]):
+    """Load a model so that word i of `words` is asked for as i; words unknown to it are <unk>.
+
+    Scores are log10 probabilities. Raises DecodingError for a damaged file and where flashlight-text is missing.
+    """
+    try:
+        from flashlight.lib.text.decoder.kenlm import KenLM
+        from flashlight.lib.text.dictionary import Dictionary
+    except ImportError as error:
+        raise missing_flashlight() from error
+    if not Path(path).is_file():
+        raise DecodingError(f"there is no language model {path}")
+    try:
+        with _quiet():
+            return KenLM(str(path), Dictionary(list(words)))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise DecodingError(
+            f"the language model {path} is damaged or none: {reason}; make or fetch it again"
+        ) from error
+
+
+def missing_flashlight() -> DecodingError:
+    """Say what is needed to decode with a beam."""
+    return DecodingError("beam search and language models need flashlight-text; pip install 'asr[decode]'")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep KenLM's progress bar from standard error; it writes there below Python."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """How well a model predicts a text.
+
+    Attributes:
+        sentences, words: their numbers, ends of sentences not among the words.
+        unknown: how many words the model does not know.
+        log10_probability: of the text, ends of sentences included.
+        log10_unknown: the part of it that the unknown words make up.
+    """
+
+    sentences: int
+    words: int
+    unknown: int
+    log10_probability: float
+    log10_unknown: float
+
+    @property
+    def perplexity(self) -> float:
+        """Perplexity with unknown words as <unk>, ends of sentences included."""
+        return 10 ** (-self.log10_probability / (self.words + self.sentences))
+
+    @property
+    def known_perplexity(self) -> float:
+        """Perplexity over the known words and the ends of sentences."""
+        known = self.log10_probability - self.log10_unknown
+        return 10 ** (-known / (self.words - self.unknown + self.sentences))
+
+    @property
+    def unknown_rate(self) -> float:
+        """Share of words that the model does not know."""
+        return self.unknown / self.words
+
+
+def score_text(path: str | Path, sentences: Iterable[str]) -> TextScore:
+    """Score sentences of words parted by white space; empty ones are left out. Raises DecodingError."""
+    words = read_vocabulary(path)
+    model = load_kenlm(path, [*words, "<unk>"])
+    ids = {word: i for i, word in enumerate(words)}
+    n_sentences = n_words = n_unknown = 0
+    total = of_unknown = 0.0
+    for sentence in sentences:
+        if not sentence.strip():
+            continue
+        state = model.start(False)
+        for word in sentence.split():
+            word_id = ids.get(word, len(words))
+            state, score = model.score(state, word_id)
+            total += score
+            n_words += 1
+            if word_id == len(words):
+                n_unknown += 1
+                of_unknown += score
+        total += model.finish(state)[1]
+        n_sentences += 1
+    if not n_sentences:
+        raise DecodingError("there is no text to score")
+    return TextScore(n_sentences, n_words, n_unknown, total, of_unknown)

@@ -1,0 +1,73 @@
+"""What KenLM reads from our ARPA files, and what it says of damaged ones."""
+
+import itertools
+import math
+
+import pytest
+
+from asr.errors import DecodingError
+from asr.lm.kenlm import load_kenlm, read_vocabulary, score_text
+from asr.lm.kneser_ney import build
+
+pytest.importorskip("flashlight.lib.text")
+TEXT = ["a b c", "a c b b", "b a c a b", "c a"] * 2 + ["a a b c a"]
+
+
+@pytest.fixture(params=["lm.arpa", "lm.arpa.gz"])
+def arpa(tmp_path, request):
+    build(TEXT, 3, (0, 0, 1)).write_arpa(tmp_path / request.param)
+    return tmp_path / request.param
+
+
+def test_every_context_sums_to_one(arpa):
+    words = [*read_vocabulary(arpa), "<unk>"]
+    model = load_kenlm(arpa, words)
+    for context in itertools.product(range(len(words)), repeat=2):
+        state = model.start(False)
+        for word in context:
+            state, _ = model.score(state, word)
+        total = sum(10 ** model.score(state, word)[1] for word in range(len(words)))
+        assert total + 10 ** model.finish(state)[1] == pytest.approx(1, abs=1e-5)
+
+
+def test_perplexity_worked_by_hand(tmp_path):
+    build(["a"], 2).write_arpa(tmp_path / "lm.arpa")  # p(a | <s>) = p(</s> | a) = 17/24
+    score = score_text(tmp_path / "lm.arpa", ["a", ""])
+    assert (score.sentences, score.words, score.unknown) == (1, 1, 0)
+    assert score.perplexity == pytest.approx(24 / 17, rel=1e-5)
+
+
+def test_unknown_words_are_counted(arpa):
+    score = score_text(arpa, ["a zebra b", "zebra"])
+    assert score.unknown_rate == pytest.approx(0.5)
+    assert math.isfinite(score.perplexity)
+    assert score.known_perplexity < score.perplexity
+
+
+def test_text_it_was_built_from_is_less_perplexing(arpa):
+    assert score_text(arpa, TEXT).perplexity < score_text(arpa, ["c c c", "b b b a"]).perplexity
+
+
+DAMAGES = {
+    "cut": lambda text: text[: len(text) // 2],
+    "cut among the words": lambda text: text[: text.index("\tb")],
+    "letters for a number": lambda text: text.replace("-0.", "-x.", 8),
+    "wrong count": lambda text: text.replace("ngram 2=", "ngram 2=9"),
+    "no ARPA": lambda text: "hello\n",
+    "empty": lambda text: "",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_files(tmp_path, damage, capfd):
+    path = tmp_path / "lm.arpa"
+    build(TEXT, 3).write_arpa(path)
+    path.write_text(DAMAGES[damage](path.read_text()))
+    with pytest.raises(DecodingError, match=r"lm\.arpa"):
+        score_text(path, ["a"])
+    assert capfd.readouterr().err == ""
+
+
+def test_missing_file():
+    with pytest.raises(DecodingError, match="there is no language model nowhere"):
+        score_text("nowhere.arpa", ["a"])
