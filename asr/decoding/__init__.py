@@ -1,5 +1,7 @@
 """From log probabilities to tokens: what a model heard, where, and how sure it is."""
 
+from asr.decoding.beam import BeamConfig, BeamSearch
 from asr.decoding.greedy import Hypothesis, greedy
+from asr.decoding.hotwords import read_hotwords
 
-__all__ = ["Hypothesis", "greedy"]
+__all__ = ["BeamConfig", "BeamSearch", "Hypothesis", "greedy", "read_hotwords"]

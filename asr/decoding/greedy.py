@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from asr.text import BLANK
@@ -16,13 +16,16 @@ class Hypothesis:
         tokens: token ids without blanks.
         frames: for each token its first and last frame, in frames of logits.
         confidences: for each token the highest posterior among its frames, in [0, 1].
-        score: log probability of the path, the sum over frames.
+        score: log probability of the path, the sum over frames; with a language model, its weighted score and the
+            bonus for words included.
+        alternatives: the next best hypotheses, best first, where several were asked for.
     """
 
     tokens: list[int]
     frames: list[tuple[int, int]]
     confidences: list[float]
     score: float
+    alternatives: tuple["Hypothesis", ...] = ()
 
 
 def greedy(logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
@@ -31,24 +34,27 @@ def greedy(logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
     Arguments: logits (batch, frame, token), unnormalised or log probabilities, blank at 0; lengths (batch,) int64.
     Returns one Hypothesis an utterance; one of length 0 is empty.
 
+    >>> import torch
     >>> path = torch.tensor([[0, 1, 1, 0, 1, 2]])
     >>> greedy(torch.nn.functional.one_hot(path, 3) * 9.0, torch.tensor([6]))[0].tokens
     [1, 1, 2]
     """
     scores, path = logits.float().log_softmax(-1).max(-1)
-    scores, path, lengths = scores.cpu(), path.cpu(), lengths.cpu()
-    return [_collapse(scores[i, :n], path[i, :n]) for i, n in enumerate(lengths.tolist())]
+    scores, path = scores.cpu().numpy(), path.cpu().numpy()
+    return [collapse(path[i, :n], scores[i, :n], np.arange(n)) for i, n in enumerate(lengths.tolist())]
 
 
-def _collapse(scores: Tensor, path: Tensor) -> Hypothesis:
-    tokens, counts = torch.unique_consecutive(path, return_counts=True)
-    ends = counts.cumsum(0)
-    starts = ends - counts
-    spoken = tokens != BLANK
-    runs = list(zip(starts[spoken].tolist(), ends[spoken].tolist(), strict=True))
+def collapse(path: np.ndarray, scores: np.ndarray, frames: np.ndarray) -> Hypothesis:
+    """Merge a path's repeats and remove its blanks.
+
+    Arguments: path (frame,) token ids; scores (frame,) their log probabilities; frames (frame,) their numbers.
+    """
+    starts = np.flatnonzero(np.diff(path, prepend=-1))
+    ends = np.append(starts[1:], len(path))[: len(starts)]
+    runs = [(s, e) for s, e in zip(starts.tolist(), ends.tolist(), strict=True) if path[s] != BLANK]
     return Hypothesis(
-        tokens=tokens[spoken].tolist(),
-        frames=[(start, end - 1) for start, end in runs],
-        confidences=[scores[start:end].max().exp().item() for start, end in runs],
-        score=scores.sum().item(),
+        tokens=[int(path[start]) for start, _ in runs],
+        frames=[(int(frames[start]), int(frames[end - 1])) for start, end in runs],
+        confidences=[float(np.exp(scores[start:end].max())) for start, end in runs],
+        score=float(scores.sum()),
     )

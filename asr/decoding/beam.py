@@ -1,0 +1,314 @@
+"""CTC beam search with flashlight-text (Kahn et al. 2022), alone or with a language model over words or tokens."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from asr.decoding.greedy import Hypothesis, collapse
+from asr.decoding.hotwords import BiasNode, BiasTree, single_words, spell
+from asr.errors import DecodingError, TextError
+from asr.lm.kenlm import load_kenlm, missing_flashlight, read_vocabulary
+from asr.text import BLANK, CharacterTokenizer, Tokenizer
+
+LOG10 = math.log(10)  # KenLM's scores are log10, ours natural
+NO_LEXICON = "none"
+SURE_BLANK = math.log(0.9999)
+IMPOSSIBLE = -1e4  # log probability of what must not happen
+
+
+@dataclass(frozen=True)
+class BeamConfig:
+    """How far to search and how to weigh.
+
+    Attributes:
+        beam_size: hypotheses kept after each frame.
+        beam_threshold: log probability by which a hypothesis may fall behind the best before it is dropped.
+        frame_tokens: the best tokens of each frame that are tried.
+        lm_weight: factor on the language model's log probability.
+        word_bonus: added for every word, against the language model's liking for few words; with a lexicon only.
+        nbest: how many hypotheses to return.
+    """
+
+    beam_size: int = 32
+    beam_threshold: float = 20.0
+    frame_tokens: int = 40
+    lm_weight: float = 1.0
+    word_bonus: float = 0.0
+    nbest: int = 1
+
+    def __post_init__(self):
+        if self.beam_size < 1 or self.nbest < 1 or self.frame_tokens < 1:
+            raise DecodingError(
+                f"beam size {self.beam_size} and n-best {self.nbest} were asked for; expected 1 or more of each"
+            )
+        if not (math.isfinite(self.lm_weight) and self.lm_weight >= 0 and math.isfinite(self.word_bonus)):
+            raise DecodingError(
+                f"LM weight {self.lm_weight} and word bonus {self.word_bonus} were asked for; expected a weight of 0 "
+                "or more and a finite bonus"
+            )
+
+
+class BeamSearch:
+    """Decode with a beam: call it with logits and lengths as `greedy`.
+
+    Arguments:
+        tokenizer: the model's.
+        config: sizes and weights.
+        lm: ARPA file, compressed or not, or KenLM binary. Over words, unless `lexicon` is "none": then over tokens,
+            " " written as "▁".
+        lexicon: file whose lines begin with a word, the only words to be recognised; without it, the words of the
+            language model; "none" lets the model write any word.
+        hotwords: bonus, in natural log, for each word to be preferred; they join the lexicon.
+
+    Attributes:
+        left_out: words of the lexicon that the tokenizer lacks letters for.
+
+    Raises DecodingError for files that cannot be used with this model, and where flashlight-text is missing.
+
+    >>> import torch
+    >>> decode = BeamSearch(CharacterTokenizer(" ab"))
+    >>> path = torch.tensor([[2, 2, 0, 2, 1, 3]])
+    >>> decode(torch.nn.functional.one_hot(path, 4) * 9.0, torch.tensor([6]))[0].tokens
+    [2, 2, 1, 3]
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        config: BeamConfig | None = None,
+        *,
+        lm: str | Path | None = None,
+        lexicon: str | Path | None = None,
+        hotwords: Mapping[str, float] | None = None,
+    ):
+        self.tokenizer = tokenizer
+        self.config = config or BeamConfig()
+        self.hotwords = single_words(hotwords or {})
+        self.left_out: list[str] = []
+        if str(lexicon) == NO_LEXICON or (lexicon is None and lm is None):
+            self.words = None
+            self.lm = self._token_lm(lm)
+        else:
+            listed = read_vocabulary(str(lm)) if lexicon is None else read_lexicon(lexicon)
+            self.words, self.spellings = self._spelled([*listed, *self.hotwords])
+            self.lm = load_kenlm(lm, self.words) if lm is not None else _flashlight().ZeroLM()
+        self.has_lm = lm is not None
+        # Where words are parted by a token, their spelling ends with it, and so does the utterance, by one more frame.
+        # Otherwise a word's last token ends it at once, or stays until the next blank: flashlight cannot let it stay
+        # otherwise. That blank, and the one that flashlight wants between words, have columns of their own.
+        self.separator = None
+        if isinstance(tokenizer, CharacterTokenizer) and tokenizer.space in tokenizer.tokens:
+            self.separator = tokenizer.tokens.index(tokenizer.space)
+        self.reweigh(self.config)
+
+    def reweigh(self, config: BeamConfig) -> None:
+        """Take other sizes and weights, without reading the language model again."""
+        self.config = config
+        self._decoder, self._parts = (
+            self._flashlight_decoder()
+        )  # the parts live as long as the decoder that uses them
+
+    def __call__(self, logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
+        """Decode a batch.
+
+        Arguments: logits (batch, frame, token), unnormalised or log probabilities, blank at 0; lengths (batch,) int64.
+        Returns the best hypothesis of each utterance, with the others of the n best as its `alternatives`.
+        """
+        log_probs = logits.float().log_softmax(-1).cpu().numpy()
+        return [self._decode(log_probs[i, :n]) for i, n in enumerate(lengths.tolist())]
+
+    def _decode(self, log_probs: np.ndarray) -> Hypothesis:
+        """Decode one utterance, (frame, token)."""
+        sure = log_probs[:, BLANK] > SURE_BLANK
+        frames = np.flatnonzero(
+            ~(sure & np.roll(sure, 1))
+        )  # of several sure blanks in a row, one says it all
+        if not len(frames):
+            return Hypothesis([], [], [], float(log_probs[:, BLANK].sum()))
+        emissions = self._emissions(log_probs[frames])
+        results = self._decoder.decode(emissions.ctypes.data, *emissions.shape)
+        best: dict[str, Hypothesis] = {}
+        for result in results:
+            path = np.array(result.tokens[1 : len(frames) + 1])  # without flashlight's begin and end
+            path[path >= self.tokenizer.vocab_size] = BLANK
+            hypothesis = replace(collapse(path, log_probs[frames, path], frames), score=result.score)
+            spelled = " ".join(self.tokenizer.decode(hypothesis.tokens).split())
+            best.setdefault(spelled, hypothesis)  # results come best first
+            if len(best) == self.config.nbest:
+                break
+        first, *others = best.values()
+        return replace(first, alternatives=tuple(others))
+
+    def _emissions(self, log_probs: np.ndarray) -> np.ndarray:
+        """Add what flashlight needs beside the model's tokens: (frame, token), contiguous float32."""
+        if self.words is None:
+            return np.ascontiguousarray(log_probs)
+        if self.separator is not None:
+            end = np.full_like(log_probs[:1], IMPOSSIBLE)
+            end[0, self.separator] = 0.0
+            return np.concatenate([log_probs, end])
+        never = np.full_like(log_probs[:, :1], IMPOSSIBLE)
+        return np.concatenate([log_probs, log_probs[:, BLANK : BLANK + 1], never], axis=1)
+
+    def _token_lm(self, lm: str | Path | None) -> Any:
+        names = token_names(self.tokenizer)
+        if lm is None:
+            model = _flashlight().ZeroLM()
+        else:
+            known = set(read_vocabulary(lm))
+            if not known.issubset(names):
+                stranger = sorted(known.difference(names))[0]
+                raise DecodingError(
+                    f"the language model {lm} is not over this model's tokens: it holds {stranger!r}; build one with "
+                    "`asr lm build --tokens --model BUNDLE`, or leave out `--lexicon none`"
+                )
+            model = load_kenlm(lm, names)
+        return model
+
+    def _spelled(self, words: Iterable[str]) -> tuple[list[str], list[list[int]]]:
+        spelled: dict[str, list[int]] = {}
+        reason = None
+        for word in dict.fromkeys(words):
+            try:
+                spelled[word] = self.tokenizer.encode(word)
+            except TextError as error:
+                if word in self.hotwords:
+                    spell(word, self.tokenizer)
+                self.left_out.append(word)
+                reason = reason or error
+        if not spelled:
+            raise DecodingError(
+                f"none of the {len(self.left_out)} words of the language model or lexicon can be written by this "
+                f"model: {reason}"
+            )
+        return list(spelled), list(spelled.values())
+
+    def _flashlight_decoder(self) -> tuple[Any, Any]:
+        flashlight = _flashlight()
+        config, tokens = self.config, self.tokenizer.vocab_size
+        weight = config.lm_weight * LOG10 if self.has_lm else 1.0
+        # A weight of 0 would silence the hotwords too.
+        lm = _biased(self, max(weight, 1e-3)) if self.hotwords else self.lm
+        weight = max(weight, 1e-3) if self.hotwords else weight
+        options = {
+            "beam_size": max(config.beam_size, config.nbest),
+            "beam_size_token": min(config.frame_tokens, tokens),
+            "beam_threshold": config.beam_threshold,
+            "lm_weight": weight,
+            "sil_score": 0.0,
+            "log_add": True,
+            "criterion_type": flashlight.CriterionType.CTC,
+        }
+        if self.words is None:
+            free = flashlight.LexiconFreeDecoderOptions(**options)
+            return flashlight.LexiconFreeDecoder(free, lm, tokens, BLANK, []), lm
+        if self.separator is None:  # both ways to end a word would be added up
+            options["log_add"] = False
+            options["beam_size_token"] = min(config.frame_tokens + 1, tokens + 1)
+        silence = tokens + 1 if self.separator is None else self.separator
+        trie = flashlight.Trie(tokens + 2, silence)
+        start = lm.start(False)
+        for label, spelling in enumerate(self.spellings):
+            score = lm.score(start, label)[1]
+            for way in self._ways(spelling):
+                trie.insert(way, label, score)
+        trie.smear(flashlight.SmearingMode.MAX)
+        lexical = flashlight.LexiconDecoderOptions(
+            **options, word_score=config.word_bonus, unk_score=-math.inf
+        )
+        return flashlight.LexiconDecoder(lexical, trie, lm, silence, BLANK, -1, [], False), (lm, trie)
+
+    def _ways(self, spelling: list[int]) -> list[list[int]]:
+        """Give the token sequences that stand for a word in the trie."""
+        if self.separator is not None:
+            return [[*spelling, self.separator]]
+        until_blank = [*spelling, self.tokenizer.vocab_size]
+        if len(spelling) > 1 and spelling[-1] == spelling[-2]:
+            return [until_blank]  # flashlight would take one token for both
+        return [spelling, until_blank]
+
+
+def token_names(tokenizer: Tokenizer) -> list[str]:
+    """Name the tokens for a language model over tokens: a space becomes "▁"."""
+    return [token.replace(" ", "▁") for token in tokenizer.tokens]
+
+
+def read_lexicon(path: str | Path) -> list[str]:
+    """Read the first word of every line; what follows, such as a spelling, is left to the tokenizer.
+
+    Raises DecodingError.
+    """
+    try:
+        words = [line.split()[0] for line in Path(path).read_text("utf-8").splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise DecodingError(f"there is no lexicon {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DecodingError(f"the lexicon {path} cannot be read: {error}") from error
+    if not words:
+        raise DecodingError(f"the lexicon {path} is empty; expected a word a line")
+    return words
+
+
+def _flashlight() -> Any:
+    try:
+        from flashlight.lib.text import decoder
+    except ImportError as error:
+        raise missing_flashlight() from error
+    return decoder
+
+
+def _biased(search: BeamSearch, weight: float) -> Any:
+    """Wrap a language model so that hotwords score higher; the bonus is divided by the weight it will meet."""
+    base, inner = _flashlight().LM, search.lm
+
+    class BiasedWords(base):
+        """Over words: the bonus comes with the word."""
+
+        def __init__(self, words: Sequence[str]):
+            super().__init__()
+            self.bonus = {words.index(word): bonus / weight for word, bonus in search.hotwords.items()}
+
+        def start(self, start_with_nothing: bool):
+            return inner.start(start_with_nothing)
+
+        def score(self, state, word: int):
+            state, score = inner.score(state, word)
+            return state, score + self.bonus.get(word, 0.0)
+
+        def finish(self, state):
+            return inner.finish(state)
+
+    class BiasedTokens(base):
+        """Over tokens: each state remembers the inner model's and the place in the tree of hotwords."""
+
+        def __init__(self):
+            super().__init__()
+            self.tree = BiasTree(search.hotwords, search.tokenizer)
+            self.places: dict[Any, tuple[Any, BiasNode | None]] = {}
+
+        def start(self, start_with_nothing: bool):
+            state = _flashlight().LMState()
+            self.places = {state: (inner.start(start_with_nothing), self.tree.start)}
+            return state
+
+        def score(self, state, token: int):
+            within, node = self.places[state]
+            within, score = inner.score(within, token)
+            node, change = self.tree.step(node, token)
+            following = state.child(token)
+            self.places[following] = within, node
+            return following, score + change / weight
+
+        def finish(self, state):
+            within, node = self.places[state]
+            within, score = inner.finish(within)
+            following = state.child(-1)
+            self.places[following] = within, None
+            return following, score + self.tree.end(node) / weight
+
+    return BiasedTokens() if search.words is None else BiasedWords(search.words)

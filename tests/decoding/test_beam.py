@@ -1,0 +1,170 @@
+"""Beam search against an exhaustive search, and what lexicons, language models and hotwords change."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch.nn.functional import one_hot
+
+from asr.decoding import BeamConfig, BeamSearch, greedy, read_hotwords
+from asr.errors import DecodingError
+from asr.lm.kneser_ney import build
+from asr.text import BpeTokenizer, CharacterTokenizer
+
+pytest.importorskip("flashlight.lib.text")
+CHARACTERS = CharacterTokenizer(" abcdt")
+WIDE = BeamConfig(beam_size=500, beam_threshold=1000.0, nbest=3)
+
+
+@pytest.fixture(scope="module")
+def pieces():
+    return BpeTokenizer.train(["the cat sat on the mat", "a cat ate the hat", "noon moon soon"] * 4, 24)
+
+
+def logits_of(tokenizer, text, instead=None, weight=9.0):
+    """Two frames a token and a blank after each; `instead` maps letters to (letter, its share of the score)."""
+    frames = []
+    for token in tokenizer.encode(text):
+        row = one_hot(torch.tensor(token), tokenizer.vocab_size) * weight
+        if instead and tokenizer.tokens[token] in instead:
+            letter, share = instead[tokenizer.tokens[token]]
+            row[tokenizer.encode(letter)[0]] = share * weight
+        frames += [row, row, one_hot(torch.tensor(0), tokenizer.vocab_size) * weight]
+    return torch.stack(frames)[None].float()
+
+
+def decode(search, logits):
+    (hypothesis,) = search(logits, torch.tensor([logits.shape[1]]))
+    return " ".join(search.tokenizer.decode(hypothesis.tokens).split())
+
+
+def write_lm(path, sentences, order=2):
+    build(sentences, order).write_arpa(path)
+    return path
+
+
+def test_finds_what_an_exhaustive_search_finds():
+    tokenizer = CharacterTokenizer("ab")
+    logits = torch.randn(1, 5, 3, generator=torch.Generator().manual_seed(3))
+    log_probs = logits.log_softmax(-1)[0]
+    totals: dict[tuple, float] = {}
+    for path in itertools.product(range(3), repeat=5):
+        tokens = tuple(token for token, _ in itertools.groupby(path) if token)
+        totals[tokens] = totals.get(tokens, 0.0) + math.exp(
+            sum(log_probs[t, k].item() for t, k in enumerate(path))
+        )
+    expected = sorted(totals.items(), key=lambda item: -item[1])[:3]
+    (best,) = BeamSearch(tokenizer, WIDE)(logits, torch.tensor([5]))
+    found = [best, *best.alternatives]
+    assert [tuple(hypothesis.tokens) for hypothesis in found] == [tokens for tokens, _ in expected]
+    assert [math.exp(h.score) for h in found] == pytest.approx([total for _, total in expected], rel=1e-4)
+
+
+def test_agrees_with_greedy_where_nothing_is_in_doubt():
+    logits = logits_of(CHARACTERS, "a cab at bat")
+    (expected,), (found,) = (d(logits, torch.tensor([36])) for d in (greedy, BeamSearch(CHARACTERS)))
+    assert (found.tokens, found.frames) == (expected.tokens, expected.frames)
+    assert found.confidences == pytest.approx(expected.confidences)
+
+
+def test_lengths_and_silence():
+    logits = torch.cat([logits_of(CHARACTERS, "cab"), torch.zeros(1, 9, 7)])
+    search = BeamSearch(CHARACTERS)
+    first, second = search(logits, torch.tensor([3, 0]))
+    assert search.tokenizer.decode(first.tokens) == "c"
+    assert second.tokens == []
+    silence = one_hot(torch.zeros(1, 30, dtype=torch.int64), 7) * 20.0
+    assert decode(search, silence) == ""
+
+
+@pytest.mark.parametrize("text", ["a cab", "bad cab", "cab cab a a", "a"])
+def test_lexicon_of_characters(tmp_path, text):
+    (tmp_path / "words.txt").write_text("cab c a b |\nbad\na\n\n")
+    search = BeamSearch(CHARACTERS, lexicon=tmp_path / "words.txt")
+    assert decode(search, logits_of(CHARACTERS, text)) == text
+    assert decode(search, logits_of(CHARACTERS, "cat")) in ("cab", "bad", "a")
+
+
+@pytest.mark.parametrize("text", ["the cat sat", "on the mat", "noon moon soon noon", "a a cat"])
+def test_lexicon_of_word_pieces(tmp_path, pieces, text):
+    (tmp_path / "words.txt").write_text("\n".join("the cat sat on mat a ate hat noon moon soon".split()))
+    search = BeamSearch(pieces, lexicon=tmp_path / "words.txt")
+    assert decode(search, logits_of(pieces, text)) == text
+
+
+def test_language_model_over_words_decides(tmp_path):
+    logits = logits_of(CHARACTERS, "a bad", {"d": ("t", 0.98)})
+    assert decode(BeamSearch(CHARACTERS), logits) == "a bad"
+    lm = write_lm(tmp_path / "lm.arpa.gz", ["a bat", "a bat", "a cab", "bad"])
+    search = BeamSearch(CHARACTERS, lm=lm)
+    assert decode(search, logits) == "a bat"
+    search.reweigh(BeamConfig(lm_weight=0.0))
+    assert decode(search, logits) == "a bad"
+
+
+def test_language_model_over_tokens_decides(tmp_path, pieces):
+    logits = logits_of(CHARACTERS, "a bad", {"d": ("t", 0.98)})
+    lm = write_lm(tmp_path / "lm.arpa", ["a ▁ b a t", "a ▁ c a b"] * 2, 4)
+    assert decode(BeamSearch(CHARACTERS, lm=lm, lexicon="none"), logits) == "a bat"
+    with pytest.raises(DecodingError, match="not over this model's tokens"):
+        BeamSearch(CHARACTERS, lm=write_lm(tmp_path / "words.arpa", ["a bat"]), lexicon="none")
+
+
+def test_word_bonus_makes_more_words(tmp_path):
+    (tmp_path / "words.txt").write_text("a\nb\nab\n")
+    logits = logits_of(CHARACTERS, "a b", {" ": ("b", 1.0)})
+    logits[0, 3:6] = 0.0  # whether a space is there is open
+    few = BeamSearch(CHARACTERS, BeamConfig(word_bonus=-8.0), lexicon=tmp_path / "words.txt")
+    many = BeamSearch(CHARACTERS, BeamConfig(word_bonus=8.0), lexicon=tmp_path / "words.txt")
+    assert len(decode(few, logits).split()) < len(decode(many, logits).split())
+
+
+@pytest.mark.parametrize("with_lm", [False, True])
+def test_hotwords_raise_their_own_recall_only(tmp_path, with_lm):
+    lm = write_lm(tmp_path / "lm.arpa", ["a bad cab", "a cab", "a bad cab"]) if with_lm else None
+    config = BeamConfig(lm_weight=0.5)
+    plain = BeamSearch(CHARACTERS, config, lm=lm)
+    biased = BeamSearch(CHARACTERS, config, lm=lm, hotwords={"bat": 9.0})
+    name = logits_of(CHARACTERS, "a bad", {"d": ("t", 0.9)})
+    assert decode(plain, name) == "a bad"
+    assert decode(biased, name) == "a bat"
+    for text in ("a cab", "bad cab", "a bad cab"):
+        assert decode(biased, logits_of(CHARACTERS, text)) == text
+
+
+def test_false_starts_of_a_hotword_earn_nothing():
+    logits = logits_of(CHARACTERS, "bad cab")
+    plain, biased = (
+        BeamSearch(CHARACTERS, hotwords=words)(logits, torch.tensor([21]))[0]
+        for words in (None, {"badt": 5.0})
+    )
+    assert biased.score == pytest.approx(plain.score, abs=1e-3)
+
+
+def test_words_the_model_cannot_write(tmp_path):
+    (tmp_path / "words.txt").write_text("cab\nxylophone\n")
+    assert BeamSearch(CHARACTERS, lexicon=tmp_path / "words.txt").left_out == ["xylophone"]
+    lm = write_lm(tmp_path / "lm.arpa", ["CAB BAD"])
+    with pytest.raises(DecodingError, match=r"none of the 2 words.*alphabet"):
+        BeamSearch(CHARACTERS, lm=lm)
+    with pytest.raises(DecodingError, match="cannot write the word 'xenia'"):
+        BeamSearch(CHARACTERS, hotwords={"xenia": 1.0})
+
+
+def test_files_that_are_not_there(tmp_path):
+    with pytest.raises(DecodingError, match="there is no lexicon"):
+        BeamSearch(CHARACTERS, lexicon=tmp_path / "words.txt")
+    with pytest.raises(DecodingError, match="there is no language model"):
+        BeamSearch(CHARACTERS, lm=tmp_path / "lm.arpa")
+    with pytest.raises(DecodingError, match="expected 1 or more"):
+        BeamConfig(beam_size=0)
+
+
+def test_hotwords_are_read_with_their_bonus(tmp_path):
+    path = tmp_path / "hotwords.txt"
+    path.write_text("nguyen 6.5\nmtšali\n")
+    assert read_hotwords(path) == {"nguyen": 6.5, "mtšali": 4.0}
+    path.write_text("nguyen high\n")
+    with pytest.raises(DecodingError, match=r"line 1: the bonus 'high'"):
+        read_hotwords(path)
