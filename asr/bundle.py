@@ -32,6 +32,7 @@ class Bundle:
         tokenizer: token ids to text.
         normaliser: name of the normaliser its training text went through; references are to go through it too.
         training: what is worth knowing of the training, readable by people: data, steps, dev WER.
+        decoding: the fields of `BeamConfig` that `asr lm tune` found best.
     """
 
     model: AcousticModel
@@ -39,6 +40,7 @@ class Bundle:
     tokenizer: Tokenizer
     normaliser: str
     training: Mapping[str, Any] = field(default_factory=dict)
+    decoding: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, folder: str | Path) -> None:
         """Write the bundle, whole or not at all; an older one of the same name is replaced.
@@ -83,6 +85,7 @@ class Bundle:
             "model": asdict(self.model.config),
             "weights_sha256": _sha256(folder / WEIGHTS_FILE),
             "training": dict(self.training),
+            "decoding": dict(self.decoding),
         }
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
@@ -136,6 +139,7 @@ class Bundle:
             tokenizer,
             config["normaliser"],
             config.get("training", {}),
+            config.get("decoding", {}),
         )
 
     @property

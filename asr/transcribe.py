@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from asr.audio import load_audio
@@ -17,6 +18,7 @@ from asr.decoding import Hypothesis, greedy
 from asr.errors import AsrError, AudioError
 
 Audio = str | Path | bytes | BinaryIO | np.ndarray
+Decoder = Callable[[Tensor, Tensor], list[Hypothesis]]  # of logits (batch, frame, token) and lengths (batch,)
 BATCH_SECONDS = 240.0  # padded audio in a batch: enough to fill two cores, some hundred MB of activations
 READERS = 2  # threads that decode audio ahead of the model; soundfile and soxr leave the interpreter free
 
@@ -32,12 +34,21 @@ class Word:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """What might have been said as well, with the log score that a beam search gave it."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
 class Transcript:
-    """What was recognised in one piece of audio of `duration` seconds."""
+    """What was recognised in one piece of audio of `duration` seconds, and the next best `alternatives` asked for."""
 
     text: str
     words: tuple[Word, ...]
     duration: float
+    alternatives: tuple[Alternative, ...] = ()
 
     def to_dict(self) -> dict:
         """Give the transcript as plain values for JSON."""
@@ -56,11 +67,12 @@ class Source:
 class Recogniser:
     """A loaded bundle that transcribes; make one with `asr.load(folder)`.
 
-    Attributes: bundle, device, sample_rate in Hz.
+    Attributes: bundle, device, sample_rate in Hz, decoder (`greedy`, or a `BeamSearch`).
     """
 
-    def __init__(self, bundle: Bundle, device: str | torch.device = "cpu"):
+    def __init__(self, bundle: Bundle, device: str | torch.device = "cpu", decoder: Decoder = greedy):
         self.bundle = bundle
+        self.decoder = decoder
         self.device = torch.device(device)
         self.sample_rate = bundle.log_mel.config.sample_rate
 
@@ -124,7 +136,7 @@ class Recogniser:
         logits, frames = self.bundle.model(features, frames)
         return [
             self._transcript(hypothesis, count / self.sample_rate)
-            for hypothesis, count in zip(greedy(logits, frames), lengths.tolist(), strict=True)
+            for hypothesis, count in zip(self.decoder(logits, frames), lengths.tolist(), strict=True)
         ]
 
     def _transcript(self, hypothesis: Hypothesis, duration: float) -> Transcript:
@@ -136,17 +148,21 @@ class Recogniser:
             start, end = hypothesis.frames[positions[0]][0], hypothesis.frames[positions[-1]][1] + 1
             confidence = min(hypothesis.confidences[i] for i in positions)
             words.append(Word(text, round(start * step, 3), round(min(end * step, duration), 3), confidence))
-        return Transcript(" ".join(word.word for word in words), tuple(words), duration)
+        others = tuple(
+            Alternative(" ".join(tokenizer.decode(other.tokens).split()), other.score)
+            for other in hypothesis.alternatives
+        )
+        return Transcript(" ".join(word.word for word in words), tuple(words), duration, others)
 
 
-def load(folder: str | Path, device: str = "auto") -> Recogniser:
+def load(folder: str | Path, device: str = "auto", decoder: Decoder = greedy) -> Recogniser:
     """Load a saved model: `asr.load("runs/an4/bundle").transcribe("speech.wav").text`.
 
     `device` is "cpu", "cuda", "cuda:1", ... or "auto", the GPU where there is one. Raises BundleError.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Recogniser(Bundle.load(folder, device), device)
+    return Recogniser(Bundle.load(folder, device), device, decoder)
 
 
 def _batches(order: Iterable[int], sources: Sequence[Source], batch_seconds: float) -> Iterator[list[int]]:
