@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from asr.cli import decoding_options
 from asr.cli.transcribe import load_recogniser, progress_bar, report_failures
 from asr.errors import AsrError
 
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-seconds", type=float, default=240.0, help="seconds of audio computed together (default: 240)"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    decoding_options.add_arguments(parser)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from glob import iglob
 from pathlib import Path
 
+from asr.cli import decoding_options
 from asr.errors import AsrError, AudioError
 
 STDIN = "-"
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-seconds", type=float, default=240.0, help="seconds of audio computed together (default: 240)"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    decoding_options.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -84,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def load_recogniser(load: Callable, arguments: argparse.Namespace):
-    """Load the model the arguments name, on the device they name."""
+    """Load the model the arguments name, on the device they name, with the decoder they ask for."""
     import torch
 
     if arguments.threads:
@@ -92,9 +94,11 @@ def load_recogniser(load: Callable, arguments: argparse.Namespace):
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():
         raise AsrError(f"--device {arguments.device} was asked for but torch finds no GPU; use --device cpu")
     try:
-        return load(arguments.model, arguments.device)
+        recogniser = load(arguments.model, arguments.device)
     except RuntimeError as error:
         raise AsrError(f"cannot load the model on --device {arguments.device}: {error}") from error
+    recogniser.decoder = decoding_options.decoder_from(arguments, recogniser.bundle)
+    return recogniser
 
 
 def find_audio(inputs: Sequence[str], recursive: bool = False) -> tuple[list[str], list[str]]:

@@ -1,0 +1,214 @@
+"""Build, judge and tune n-gram language models for beam search.
+
+  asr lm build text.txt -o lm.arpa.gz --order 3 --model BUNDLE     normalised as the model's transcripts
+  asr lm score lm.arpa.gz other.txt                                perplexity and unknown words
+  asr lm tune --lm lm.arpa.gz --model BUNDLE --manifest dev.jsonl.gz
+
+TEXT is a file of a sentence a line, a manifest of cuts (.jsonl, whose transcripts are taken), or - for standard input;
+.gz is read too. `tune` searches the language model's weight and the word bonus and stores the best in the model.
+"""
+
+import argparse
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+from asr.errors import DecodingError
+
+LM_WEIGHTS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5)
+WORD_BONUSES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
+BATCH = 16  # utterances whose acoustic outputs are computed together
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of build, score and tune."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="build|score|tune")
+
+    build = actions.add_parser("build", help="estimate a model by interpolated modified Kneser-Ney smoothing")
+    build.add_argument(
+        "texts", nargs="+", metavar="TEXT", help="sentences, manifests, or - for standard input"
+    )
+    build.add_argument(
+        "-o", "--output", required=True, metavar="ARPA", help="file to write; .gz compresses it"
+    )
+    build.add_argument("--order", type=int, default=3, help="longest n-grams, in words (default: 3)")
+    build.add_argument(
+        "--prune",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="COUNT",
+        help="leave out n-grams seen at most so often, by order, the last for the rest, as in 0 0 1 (default: 0)",
+    )
+    build.add_argument("--model", metavar="BUNDLE", help="normalise the text as this model's transcripts")
+    build.add_argument(
+        "--tokens",
+        action="store_true",
+        help="over the tokens of --model, for `--lexicon none`, instead of words",
+    )
+
+    score = actions.add_parser("score", help="print perplexity and rate of unknown words on a text")
+    score.add_argument("lm", metavar="LM", help="ARPA file, also compressed, or KenLM binary")
+    score.add_argument(
+        "texts", nargs="+", metavar="TEXT", help="sentences, manifests, or - for standard input"
+    )
+    score.add_argument("--model", metavar="BUNDLE", help="normalise the text as this model's transcripts")
+    score.add_argument("--tokens", action="store_true", help="the model is over the tokens of --model")
+
+    tune = actions.add_parser(
+        "tune", help="find the best weight and word bonus on a manifest, and store them"
+    )
+    tune.add_argument("--model", required=True, metavar="BUNDLE", help="folder of a trained model")
+    tune.add_argument(
+        "--manifest", required=True, metavar="CUTS", help="cuts.jsonl.gz to tune on, never the test set"
+    )
+    tune.add_argument("--lm", required=True, metavar="FILE", help="the language model")
+    tune.add_argument("--lexicon", metavar="FILE", help="the only words to recognise; none: any word")
+    tune.add_argument("--beam-size", type=int, default=32, metavar="N", help="(default: 32)")
+    tune.add_argument("--lm-weights", type=float, nargs="+", default=LM_WEIGHTS, metavar="W", help="to try")
+    tune.add_argument(
+        "--word-bonuses", type=float, nargs="+", default=WORD_BONUSES, metavar="B", help="to try"
+    )
+    tune.add_argument("--device", default="cpu", help="of the acoustic model: cpu, cuda, ... (default: cpu)")
+    tune.add_argument("--dry-run", action="store_true", help="store nothing in the model")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Build, score or tune."""
+    return {"build": _build, "score": _score, "tune": _tune}[arguments.action](arguments)
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from asr.lm.kneser_ney import build
+
+    model = build(_sentences(arguments), arguments.order, arguments.prune)
+    model.write_arpa(arguments.output)
+    sizes = ", ".join(f"{len(ngrams.word)} {n}-grams" for n, ngrams in enumerate(model.orders, start=1))
+    print(f"{arguments.output}: {sizes}")
+    if model.fallback_orders:
+        orders = ", ".join(map(str, model.fallback_orders))
+        print(f"too little text to estimate the discounts of order {orders}: 0.5, 1 and 1.5 are taken")
+    return 0
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    from asr.lm.kenlm import score_text
+
+    result = score_text(arguments.lm, _sentences(arguments))
+    print(f"perplexity {result.perplexity:.2f}, of known words {result.known_perplexity:.2f}")
+    print(
+        f"unknown words {100 * result.unknown_rate:.2f} % ({result.unknown} of {result.words} words in "
+        f"{result.sentences} sentences)"
+    )
+    return 0
+
+
+def _sentences(arguments: argparse.Namespace) -> Iterator[str]:
+    """Give the texts' sentences, normalised and cut into tokens as the arguments ask."""
+    if arguments.model is None:
+        if arguments.tokens:
+            raise DecodingError("--tokens was given without --model; name the model whose tokens are meant")
+        yield from read_texts(arguments.texts)
+        return
+    from asr.bundle import Bundle
+    from asr.decoding.beam import token_names
+    from asr.text import normalise
+
+    bundle = Bundle.load(arguments.model)
+    names = token_names(bundle.tokenizer)
+    for sentence in read_texts(arguments.texts):
+        text = normalise(sentence, bundle.normaliser)
+        yield " ".join(names[token] for token in bundle.tokenizer.encode(text)) if arguments.tokens else text
+
+
+def read_texts(paths: Sequence[str]) -> Iterator[str]:
+    """Read sentences from texts and manifests. Raises DecodingError for what cannot be read."""
+    import sys
+
+    for path in paths:
+        if path == "-":
+            yield from sys.stdin
+            continue
+        opened = gzip.open if path.endswith(".gz") else open
+        manifest = path.removesuffix(".gz").endswith(".jsonl")
+        try:
+            with opened(path, "rt", encoding="utf-8") as file:
+                for line in file:
+                    if manifest:
+                        yield from (part.get("text") or "" for part in json.loads(line)["supervisions"])
+                    else:
+                        yield line.rstrip("\n")
+        except FileNotFoundError:
+            raise DecodingError(f"there is no text {path}") from None
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+            wanted = "a manifest of cuts" if manifest else "text in UTF-8"
+            raise DecodingError(f"{path} cannot be read as {wanted}: {error}") from error
+
+
+def _tune(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from asr.bundle import Bundle
+    from asr.decoding import BeamConfig, BeamSearch
+    from asr.scoring import score
+    from asr.text import normalise
+
+    bundle = Bundle.load(arguments.model, arguments.device)
+    free = arguments.lexicon == "none"
+    bonuses = (0.0,) if free else arguments.word_bonuses  # nothing counts words where any token may end one
+    search = BeamSearch(
+        bundle.tokenizer, BeamConfig(arguments.beam_size), lm=arguments.lm, lexicon=arguments.lexicon
+    )
+    references, outputs = acoustic_outputs(bundle, arguments.manifest)
+    references = [normalise(text, bundle.normaliser) for text in references]
+
+    def word_error_rate(config: BeamConfig) -> float:
+        search.reweigh(config)
+        decoded = [search(logits[None], torch.tensor([len(logits)]))[0] for logits in outputs]
+        texts = [" ".join(bundle.tokenizer.decode(hypothesis.tokens).split()) for hypothesis in decoded]
+        return score(references, [normalise(text, bundle.normaliser) for text in texts]).wer
+
+    results = {}
+    print("lm weight  word bonus  WER %")
+    for weight, bonus in product(arguments.lm_weights, bonuses):
+        config = replace(search.config, lm_weight=weight, word_bonus=bonus)
+        results[config] = word_error_rate(config)
+        print(f"{weight:9.2f}  {bonus:10.2f}  {100 * results[config]:5.2f}", flush=True)
+    best = min(results, key=lambda config: results[config])
+    print(f"best: LM weight {best.lm_weight}, word bonus {best.word_bonus}: WER {100 * results[best]:.2f} %")
+    if not arguments.dry_run:
+        bundle.decoding = {
+            "beam_size": best.beam_size,
+            "lm_weight": best.lm_weight,
+            "word_bonus": best.word_bonus,
+        }
+        bundle.save(arguments.model)
+        print(f"stored in {Path(arguments.model)}")
+    return 0
+
+
+def acoustic_outputs(bundle, manifest: str) -> tuple[list[str], list]:
+    """Compute the logits of every cut once: (references, logits (frame, token) each, on the CPU)."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    from asr.data import load_cuts
+    from asr.data.loading import read_samples
+
+    device = next(bundle.model.parameters()).device
+    cuts = sorted(load_cuts(manifest), key=lambda cut: cut.duration)
+    outputs = []
+    with torch.inference_mode():
+        for start in range(0, len(cuts), BATCH):
+            samples = [
+                torch.from_numpy(read_samples(cut, bundle.log_mel.config.sample_rate))
+                for cut in cuts[start : start + BATCH]
+            ]
+            lengths = torch.tensor([len(one) for one in samples], device=device)
+            features, frames = bundle.log_mel(pad_sequence(samples, batch_first=True).to(device), lengths)
+            logits, frames = bundle.model(features, frames)
+            outputs += [one[:n].cpu() for one, n in zip(logits, frames.tolist(), strict=True)]
+    return [cut.supervisions[0].text or "" for cut in cuts], outputs

@@ -1,0 +1,88 @@
+"""`asr lm` and the decoding options, through the command line."""
+
+import gzip
+import json
+import shutil
+
+import pytest
+
+from asr.bundle import Bundle
+from asr.cli import main
+
+pytest.importorskip("flashlight.lib.text")
+
+
+def message_of(capsys, arguments):
+    assert main(arguments) == 1
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return message
+
+
+@pytest.fixture
+def texts(tmp_path):
+    (tmp_path / "text.txt").write_text("the cat sat\nthe cat ran\n")
+    cut = {"id": "one", "supervisions": [{"text": "the dog ran"}]}
+    with gzip.open(tmp_path / "cuts.jsonl.gz", "wt") as file:
+        file.write(json.dumps(cut) + "\n")
+    return [str(tmp_path / "text.txt"), str(tmp_path / "cuts.jsonl.gz")]
+
+
+def test_build_and_score(texts, tmp_path, capsys):
+    lm = str(tmp_path / "lm.arpa.gz")
+    assert main(["lm", "build", *texts, "-o", lm, "--order", "2"]) == 0
+    assert "8 1-grams" in capsys.readouterr().out  # five words, <unk>, <s>, </s>
+    assert main(["lm", "score", lm, texts[1]]) == 0
+    assert "unknown words 0.00 % (0 of 3 words in 1 sentences)" in capsys.readouterr().out
+    (tmp_path / "other.txt").write_text("the bird sat\n")
+    assert main(["lm", "score", lm, str(tmp_path / "other.txt")]) == 0
+    assert "unknown words 33.33 %" in capsys.readouterr().out
+
+
+def test_what_cannot_be_read(texts, tmp_path, capsys):
+    assert "there is no text nowhere" in message_of(capsys, ["lm", "build", "nowhere", "-o", "x"])
+    (tmp_path / "bad.jsonl").write_text("{}\n")
+    assert "a manifest of cuts" in message_of(capsys, ["lm", "build", str(tmp_path / "bad.jsonl"), "-o", "x"])
+    assert "--tokens" in message_of(capsys, ["lm", "build", *texts, "-o", "x", "--tokens"])
+    assert "no language model" in message_of(capsys, ["lm", "score", *texts])
+
+
+def test_tune_stores_what_evaluate_and_transcribe_use(corpus, bundle, tmp_path, capsys):
+    model = str(shutil.copytree(bundle, tmp_path / "bundle"))
+    cuts = corpus / "cuts"
+    lm, tokens, manifest = (
+        str(tmp_path / "lm.arpa"),
+        str(tmp_path / "tokens.arpa"),
+        str(cuts / "cuts_dev.jsonl.gz"),
+    )
+    text = str(cuts / "cuts_train.jsonl.gz")
+    assert main(["lm", "build", text, "-o", lm, "--order", "2", "--model", model]) == 0
+    assert main(["lm", "build", text, "-o", tokens, "--order", "3", "--model", model, "--tokens"]) == 0
+    tune = ["lm", "tune", "--model", model, "--manifest", manifest, "--lm"]
+    grid = ["--lm-weights", "0.5", "1", "--word-bonuses", "0", "1"]
+    assert main([*tune, tokens, "--lexicon", "none", "--dry-run", *grid]) == 0
+    assert not Bundle.load(model).decoding
+    capsys.readouterr()
+    assert main([*tune, lm, *grid]) == 0
+    output = capsys.readouterr().out
+    assert len([line for line in output.splitlines() if line.startswith("     ")]) == 4
+    stored = Bundle.load(model).decoding
+    assert f"LM weight {stored['lm_weight']}, word bonus {stored['word_bonus']}" in output
+
+    assert main(["evaluate", "--model", model, "--manifest", manifest, "--lm", lm, "--quiet"]) == 0
+    assert "WER" in capsys.readouterr().out
+    audio = str(corpus / "audio" / "utterance00.wav")
+    assert main(["transcribe", audio, "--model", model, "--lm", lm, "--nbest", "3", "-f", "json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert 1 <= len(result["alternatives"]) <= 2
+    scores = [alternative["score"] for alternative in result["alternatives"]]
+    assert scores == sorted(scores, reverse=True)
+    assert result["text"] not in [alternative["text"] for alternative in result["alternatives"]]
+
+
+def test_options_that_contradict_each_other(corpus, bundle, capsys):
+    audio = str(corpus / "audio" / "utterance00.wav")
+    options = ["transcribe", audio, "--model", str(bundle)]
+    assert "--lm-weight was given without --lm" in message_of(capsys, [*options, "--lm-weight", "1"])
+    assert "no file of hotwords" in message_of(capsys, [*options, "--hotwords", "nowhere"])
+    assert "no language model nowhere" in message_of(capsys, [*options, "--lm", "nowhere"])
