@@ -1,9 +1,15 @@
-"""From audio to transcripts: one recogniser for arrays, files and folders, batched by length."""
+"""From audio to transcripts: one recogniser for arrays, files and folders, batched by length.
+
+Long audio is read block by block and recognised in windows (`asr.windows`), so that memory does not grow with it.
+"""
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,14 +18,19 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from asr.audio import load_audio
+from asr.audio import UNKNOWN_FRAMES, load_audio
 from asr.bundle import Bundle
 from asr.decoding import Hypothesis, greedy
 from asr.errors import AsrError, AudioError
+from asr.windows import Window, stitch, windows
 
 Audio = str | Path | bytes | BinaryIO | np.ndarray
 Decoder = Callable[[Tensor, Tensor], list[Hypothesis]]  # of logits (batch, frame, token) and lengths (batch,)
 BATCH_SECONDS = 240.0  # padded audio in a batch: enough to fill two cores, some hundred MB of activations
+BLOCK_SECONDS = 120.0  # audio read at a time
+BLOCKS_AHEAD = 16  # of the model; 8 MB each at 16 kHz, where they are full
+PAUSE_SECONDS = 0.8  # between two words that part segments; what CTC places of a word ends early, so not less
+SEGMENT_SECONDS = 30.0  # longest segment, where its words allow it
 READERS = 2  # threads that decode audio ahead of the model; soundfile and soxr leave the interpreter free
 
 
@@ -31,6 +42,16 @@ class Word:
     start: float
     end: float
     confidence: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Words between two pauses; start and end in seconds of the audio."""
+
+    start: float
+    end: float
+    text: str
+    words: tuple[Word, ...]
 
 
 @dataclass(frozen=True)
@@ -50,6 +71,19 @@ class Transcript:
     duration: float
     alternatives: tuple[Alternative, ...] = ()
 
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The words in order, parted at pauses, and long ones at their longest pause.
+
+        >>> words = (Word("one", 0.1, 0.4, 1.0), Word("two", 0.5, 0.9, 1.0), Word("three", 3.0, 3.5, 1.0))
+        >>> [segment.text for segment in Transcript("one two three", words, 4.0).segments]
+        ['one two', 'three']
+        """
+        return tuple(
+            Segment(words[0].start, words[-1].end, " ".join(word.word for word in words), words)
+            for words in _part(self.words)
+        )
+
     def to_dict(self) -> dict:
         """Give the transcript as plain values for JSON."""
         return asdict(self)
@@ -57,11 +91,40 @@ class Transcript:
 
 @dataclass(frozen=True)
 class Source:
-    """A piece of audio still to be read: `read()` gives samples, `seconds` its length where the header tells."""
+    """A piece of audio still to be read.
+
+    Attributes:
+        name: for messages.
+        read: gives all its samples.
+        seconds: its length where the header tells, else 0.
+        read_span: gives the samples from a second on, for so many seconds or (None) to the end; where there is one,
+            long audio is read through it in blocks.
+    """
 
     name: str
     read: Callable[[], np.ndarray]
     seconds: float = 0.0
+    read_span: Callable[[float, float | None], np.ndarray] | None = None
+
+
+def file_source(path: str | Path, sample_rate: int) -> Source:
+    """Give the source of an audio file, which is opened once it is read."""
+
+    def span(offset: float, duration: float | None) -> np.ndarray:
+        return load_audio(path, sample_rate, offset=offset, duration=duration)
+
+    return Source(str(path), lambda: load_audio(path, sample_rate), header_seconds(path), span)
+
+
+def header_seconds(path: str | Path) -> float:
+    """Length in seconds by the file's header; 0 where it does not tell."""
+    import soundfile
+
+    try:
+        info = soundfile.info(str(path))
+    except (soundfile.SoundFileError, OSError):
+        return 0.0
+    return info.duration if info.frames < UNKNOWN_FRAMES else 0.0
 
 
 class Recogniser:
@@ -84,7 +147,10 @@ class Recogniser:
         if not isinstance(audio, list):
             return self.transcribe([audio])[0]  # type: ignore[index]
         sources = [
-            Source(f"audio {i}", lambda item=item: self._samples(item)) for i, item in enumerate(audio)
+            file_source(item, self.sample_rate)
+            if isinstance(item, (str, Path))
+            else Source(f"audio {i}", lambda item=item: self._samples(item))
+            for i, item in enumerate(audio)
         ]
         outcomes = list(self.transcribe_sources(sources))
         for _, outcome in outcomes:
@@ -105,25 +171,43 @@ class Recogniser:
         return audio.astype(np.float32, copy=False)
 
     def transcribe_sources(
-        self, sources: Sequence[Source], batch_seconds: float = BATCH_SECONDS
+        self,
+        sources: Sequence[Source],
+        batch_seconds: float = BATCH_SECONDS,
+        progress: Callable[[float], object] = lambda seconds: None,
     ) -> Iterator[tuple[int, Transcript | AsrError]]:
-        """Transcribe many pieces of audio, those of similar length together, reading ahead of the model.
+        """Transcribe many pieces of audio of any length, similar ones together, reading ahead of the model.
 
         Yields (position in `sources`, its Transcript, or the error that kept it from being read), in the order in
-        which they are done. One bad file costs nothing but itself.
+        which they are done. One bad file costs nothing but itself. `progress` is told the seconds of audio that
+        each batch has added.
         """
         order = sorted(range(len(sources)), key=lambda i: sources[i].seconds)
+        unfinished: dict[int, list[Word]] = {}  # of long audio, what its windows gave so far
         with ThreadPoolExecutor(READERS) as readers:
-            for indices, audio in _read_ahead(readers, sources, _batches(order, sources, batch_seconds)):
-                readable = []
-                for index, samples in zip(indices, audio, strict=True):
-                    if isinstance(samples, AsrError):
-                        yield index, samples
-                    else:
-                        readable.append((index, samples))
-                if readable:
-                    transcripts = self.transcribe_samples([samples for _, samples in readable])
-                    yield from ((index, t) for (index, _), t in zip(readable, transcripts, strict=True))
+            pieces = _pieces(_read_ahead(readers, sources, order), self.sample_rate)
+            for batch in _batches(pieces, batch_seconds * self.sample_rate):
+                heard = [window for _, window in batch if isinstance(window, Window)]
+                transcripts = iter(
+                    self.transcribe_samples([window.samples for window in heard]) if heard else ()
+                )
+                for index, window in batch:
+                    if isinstance(window, AsrError):
+                        unfinished.pop(index, None)
+                        yield index, window
+                        continue
+                    transcript = next(transcripts)
+                    progress(window.seconds)
+                    if window.offset or not window.last:  # one of several
+                        words = stitch(
+                            unfinished.pop(index, []), _moved(transcript.words, window.offset), window.seam
+                        )
+                        unfinished[index] = words
+                        text = " ".join(word.word for word in words)
+                        transcript = Transcript(text, tuple(words), window.offset + transcript.duration)
+                    if window.last:
+                        unfinished.pop(index, None)
+                        yield index, transcript
 
     @torch.inference_mode()
     def transcribe_samples(self, samples: Sequence[np.ndarray]) -> list[Transcript]:
@@ -165,35 +249,90 @@ def load(folder: str | Path, device: str = "auto", decoder: Decoder = greedy) ->
     return Recogniser(Bundle.load(folder, device), device, decoder)
 
 
-def _batches(order: Iterable[int], sources: Sequence[Source], batch_seconds: float) -> Iterator[list[int]]:
-    """Cut the order into batches of at most `batch_seconds`, padding included; at least one source in each."""
-    batch: list[int] = []
-    for index in order:  # ascending, so the newest is the longest
-        if batch and sources[index].seconds * (len(batch) + 1) > batch_seconds:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
+def _moved(words: Iterable[Word], offset: float) -> list[Word]:
+    return [
+        replace(word, start=round(word.start + offset, 3), end=round(word.end + offset, 3)) for word in words
+    ]
+
+
+def _part(words: Sequence[Word]) -> Iterator[tuple[Word, ...]]:
+    first = 0
+    for i in range(1, len(words) + 1):
+        if i == len(words) or words[i].start - words[i - 1].end >= PAUSE_SECONDS:
+            yield from _shortened(tuple(words[first:i]))
+            first = i
+
+
+def _shortened(words: tuple[Word, ...]) -> Iterator[tuple[Word, ...]]:
+    if len(words) == 1 or words[-1].end - words[0].start <= SEGMENT_SECONDS:
+        yield words
+        return
+    longest = max(range(1, len(words)), key=lambda i: words[i].start - words[i - 1].end)
+    yield from _shortened(words[:longest])
+    yield from _shortened(words[longest:])
 
 
 def _read_ahead(
-    readers: ThreadPoolExecutor, sources: Sequence[Source], batches: Iterator[list[int]]
-) -> Iterator[tuple[list[int], list[np.ndarray | AsrError]]]:
-    """Read the next batch while the model works on this one."""
+    readers: ThreadPoolExecutor, sources: Sequence[Source], order: Iterable[int]
+) -> Iterator[tuple[int, np.ndarray | AsrError]]:
+    """Read the sources' blocks in order, some of them while the model works."""
+    pending: deque = deque()
+    for index in order:
+        for read in _blocks(sources[index]):
+            pending.append((index, readers.submit(_read, read)))
+            if len(pending) > BLOCKS_AHEAD:
+                done, future = pending.popleft()
+                yield done, future.result()
+    for done, future in pending:
+        yield done, future.result()
 
-    def submit(batch: list[int]) -> tuple:
-        return batch, [readers.submit(_read, sources[index]) for index in batch]
 
-    pending = [submit(batch) for batch in itertools.islice(batches, 2)]
-    while pending:
-        batch, futures = pending.pop(0)
-        yield batch, [future.result() for future in futures]
-        pending += [submit(following) for following in itertools.islice(batches, 1)]
+def _blocks(source: Source) -> Iterator[Callable[[], np.ndarray]]:
+    count = int(source.seconds // BLOCK_SECONDS)
+    if source.read_span is None or count < 2:
+        yield source.read
+        return
+    for i in range(count):  # the last to the end, whatever the header says
+        yield partial(source.read_span, i * BLOCK_SECONDS, BLOCK_SECONDS if i + 1 < count else None)
 
 
-def _read(source: Source) -> np.ndarray | AsrError:
+def _read(read: Callable[[], np.ndarray]) -> np.ndarray | AsrError:
     try:
-        return source.read()
+        return read()
     except AsrError as error:
         return error
+
+
+def _pieces(
+    blocks: Iterable[tuple[int, np.ndarray | AsrError]], sample_rate: int
+) -> Iterator[tuple[int, Window | AsrError]]:
+    """Cut each source's blocks into windows; an error ends its source."""
+    for index, own in itertools.groupby(blocks, key=itemgetter(0)):
+        try:
+            for window in windows((_readable(block) for _, block in own), sample_rate):
+                yield index, window
+        except AsrError as error:
+            yield index, error
+
+
+def _readable(block: np.ndarray | AsrError) -> np.ndarray:
+    if isinstance(block, AsrError):
+        raise block
+    return block
+
+
+def _batches(
+    pieces: Iterable[tuple[int, Window | AsrError]], most: float
+) -> Iterator[list[tuple[int, Window | AsrError]]]:
+    """Group windows into batches of at most `most` samples, padding included; at least one in each."""
+    batch: list[tuple[int, Window | AsrError]] = []
+    longest = 0
+    for index, piece in pieces:
+        longest = max(longest, len(piece.samples) if isinstance(piece, Window) else 0)
+        if batch and longest * (len(batch) + 1) > most:
+            yield batch
+            batch = []
+            longest = len(piece.samples) if isinstance(piece, Window) else 0
+        batch.append((index, piece))
+    if batch:
+        yield batch

@@ -1,43 +1,87 @@
 """Turn audio files into text.
 
-  asr transcribe speech.wav --model runs/an4/bundle           print what was said
-  asr transcribe recordings/ -o texts -f all --model BUNDLE   a .txt and a .json for every file of a folder
-  ffmpeg ... -f wav - | asr transcribe - --model BUNDLE       audio from standard input
+  asr transcribe speech.wav --model runs/an4/bundle               print what was said
+  asr transcribe recordings/ -o texts -f srt json --model BUNDLE  a .srt and a .json for every file of a folder
+  asr transcribe @list.txt --beside -f all --model BUNDLE         every format, beside each file that a list names
+  ffmpeg ... -f wav - | asr transcribe - --model BUNDLE           audio from standard input
 
-Files that cannot be read are named at the end, the others are done, and the exit status is 1.
+Files that cannot be read are named at the end, the others are done, and the exit status is 1. Outputs that exist
+already are kept, so that the same command goes on where it was stopped.
 """
 
 import argparse
+import errno
 import io
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from glob import iglob
+from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from asr.cli import decoding_options
 from asr.errors import AsrError, AudioError
+from asr.outputs import FORMATS, Layout, output_path, render, to_json, write_outputs
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from asr.transcribe import Source
 
 STDIN = "-"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+LONG_SECONDS = 60.0  # a single file as long as this has its progress shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "inputs", nargs="+", metavar="FILE", help="audio files, folders, globs, or - for standard input"
+        "inputs",
+        nargs="+",
+        metavar="FILE",
+        help="audio files, folders, globs, @FILE with one of these a line, or - for standard input",
     )
     parser.add_argument("--model", required=True, metavar="BUNDLE", help="folder of a trained model")
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
+        "-o",
+        "--output-dir",
+        metavar="DIR",
+        help="write NAME.txt, ... there instead of printing; folders keep their tree",
+    )
+    place.add_argument("--beside", action="store_true", help="write NAME.txt, ... beside each input")
     parser.add_argument(
-        "-o", "--output-dir", metavar="DIR", help="write NAME.txt, NAME.json there instead of printing"
+        "-f",
+        "--format",
+        nargs="+",
+        action="extend",
+        choices=[*FORMATS, "all"],
+        help="what to write, one or several (default: txt)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="do again what is done already")
+    parser.add_argument(
+        "--word-timestamps", action="store_true", help="list the words of each segment in json"
+    )
+    parser.add_argument("--max-line-width", type=int, metavar="N", help="characters in a line of subtitles")
+    parser.add_argument(
+        "--max-line-count", type=int, metavar="N", help="lines in a subtitle; needs --max-line-width"
     )
     parser.add_argument(
-        "-f", "--format", choices=["txt", "json", "all"], default="txt", help="what to write (default: txt)"
+        "--highlight-words", action="store_true", help="underline each word of a subtitle while it is spoken"
     )
     parser.add_argument("--recursive", action="store_true", help="read the folders' subfolders too")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     parser.add_argument("--threads", type=int, default=0, help="of the CPU (default: torch's choice)")
     parser.add_argument(
-        "--batch-seconds", type=float, default=240.0, help="seconds of audio computed together (default: 240)"
+        "--batch-size",
+        "--batch-seconds",
+        dest="batch_seconds",
+        metavar="SECONDS",
+        type=float,
+        default=240.0,
+        help="seconds of audio computed together (default: 240)",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     decoding_options.add_arguments(parser)
@@ -45,17 +89,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Transcribe everything readable; 1 if anything was not."""
-    paths, failures = find_audio(arguments.inputs, arguments.recursive)
-    asked_for = len(paths) + len(failures)
-    if not paths and not failures:
+    formats = _formats(arguments.format)
+    layout = _layout(arguments)
+    found, failures = find_audio(arguments.inputs, arguments.recursive)
+    asked_for = len(found) + len(failures)
+    if not found and not failures:
         raise AudioError("there is nothing to transcribe")
-    if arguments.output_dir:
-        targets = _targets(paths, Path(arguments.output_dir))
-    elif arguments.format == "all":
-        raise AsrError("-f all writes several files for each input: say where with -o DIR")
+    writes = arguments.beside or arguments.output_dir is not None
+    if not writes and len(formats) > 1:
+        raise AsrError("several formats are several files for each input: say where with -o DIR or --beside")
+    if not writes and len(found) > 1 and formats[0] in ("srt", "vtt", "tsv"):
+        raise AsrError(f"{formats[0]} of several inputs is several files: say where with -o DIR or --beside")
+    targets = _targets(found, None if arguments.beside else Path(arguments.output_dir or ""))
+    paths = list(found)
+    if writes and not arguments.overwrite:
+        left = [i for i, target in enumerate(targets) if not _is_done(target, formats)]
+        if done := len(paths) - len(left):
+            print(f"{done} of {len(paths)} were done before; --overwrite does them again", file=sys.stderr)
+        paths, targets = [paths[i] for i in left], [targets[i] for i in left]
+        if not paths:
+            return report_failures(failures, asked_for)
 
     from asr.audio import load_audio
-    from asr.transcribe import Source, Transcript, load
+    from asr.transcribe import Source, Transcript, file_source, load
 
     recogniser = load_recogniser(load, arguments)
 
@@ -64,25 +120,50 @@ def run(arguments: argparse.Namespace) -> int:
             return Source(
                 "<stdin>", lambda: load_audio(io.BytesIO(sys.stdin.buffer.read()), recogniser.sample_rate)
             )
-        return Source(path, lambda: load_audio(path, recogniser.sample_rate), header_seconds(path))
+        return file_source(path, recogniser.sample_rate)
 
     sources = [source(path) for path in paths]
-    printed = InOrder(lambda index, text: print(text, flush=True))
-    progress = progress_bar(sources, "transcribing", quiet=arguments.quiet)
-    for index, outcome in recogniser.transcribe_sources(sources, arguments.batch_seconds):
-        progress.update(1)
+    printed = InOrder(lambda index, text: print(text, end="", flush=True))
+    progress = _speech_progress(sources, arguments.quiet)
+    for index, outcome in recogniser.transcribe_sources(sources, arguments.batch_seconds, progress.update):
         if not isinstance(outcome, Transcript):
             failures.append(str(outcome))
             printed.skip(index)
-        elif arguments.output_dir:
+        elif writes:
             try:
-                write(outcome, targets[index], arguments.format)
+                write_outputs(outcome, targets[index], formats, targets[index].name, layout)
             except OSError as error:
-                failures.append(f"cannot write {targets[index]}: {error.strerror}")
+                failures.append(f"cannot write {output_path(targets[index], formats[0])}: {error.strerror}")
+                if error.errno in DISK_FULL:
+                    progress.close()
+                    report_failures(failures, asked_for)
+                    raise AsrError(
+                        "stopped; with more space, the same command goes on where it was"
+                    ) from None
         else:
-            printed.put(index, _line(outcome, paths[index], arguments.format, len(paths) > 1))
+            printed.put(index, _line(outcome, paths[index], formats[0], len(paths) > 1, layout))
     progress.close()
     return report_failures(failures, asked_for)
+
+
+def _formats(named: Sequence[str] | None) -> list[str]:
+    named = named or ["txt"]
+    return list(FORMATS) if "all" in named else list(dict.fromkeys(named))
+
+
+def _layout(arguments: argparse.Namespace) -> Layout:
+    for name in ("max_line_width", "max_line_count"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise AsrError(f"--{name.replace('_', '-')} is {value}; expected 1 or more")
+    if arguments.max_line_count is not None and arguments.max_line_width is None:
+        raise AsrError("--max-line-count was given without --max-line-width, which says where lines end")
+    return Layout(
+        arguments.word_timestamps,
+        arguments.max_line_width,
+        arguments.max_line_count,
+        arguments.highlight_words,
+    )
 
 
 def load_recogniser(load: Callable, arguments: argparse.Namespace):
@@ -101,41 +182,60 @@ def load_recogniser(load: Callable, arguments: argparse.Namespace):
     return recogniser
 
 
-def find_audio(inputs: Sequence[str], recursive: bool = False) -> tuple[list[str], list[str]]:
-    """Expand files, folders and globs into audio paths, each once, and say what led nowhere.
+def find_audio(inputs: Sequence[str], recursive: bool = False) -> tuple[dict[str, Path], list[str]]:
+    """Expand files, folders, globs and @lists into audio paths, each once, and say what led nowhere.
 
-    Returns (paths, messages). A file named outright is taken whatever its suffix.
+    Returns the paths, each with its place in the tree that it was found in, and messages. A file named outright is
+    taken whatever its suffix.
     """
     from asr.audio import AUDIO_SUFFIXES
 
-    found: dict[str, None] = {}
+    found: dict[str, Path] = {}
     failures = []
-    for item in inputs:
+    for item, origin in _entries(inputs, failures):
         path = Path(item)
-        if item == STDIN or path.is_file():
-            matches = [item]
+        if item == STDIN:
+            matches = {STDIN: Path("stdin")}
+        elif path.is_file():
+            matches = {item: Path(path.name)}
         elif path.is_dir():
             inside = sorted(path.rglob("*") if recursive else path.iterdir())
-            matches = [str(p) for p in inside if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()]
+            matches = {
+                str(p): p.relative_to(path)
+                for p in inside
+                if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()
+            }
             if not matches:
                 deeper = "" if recursive else " (--recursive looks into its subfolders)"
-                failures.append(f"{item}: no audio files in this folder{deeper}")
+                failures.append(f"{origin}{item}: no audio files in this folder{deeper}")
         else:
-            matches = sorted(match for match in iglob(item, recursive=True) if Path(match).is_file())
+            fixed = list(takewhile(lambda part: not set(part) & set("*?["), path.parts[:-1]))
+            files = sorted(match for match in iglob(item, recursive=True) if Path(match).is_file())
+            matches = {match: Path(match).relative_to(Path(*fixed)) for match in files}
             if not matches:
-                failures.append(f"{item}: there is no such file or folder")
-        found |= dict.fromkeys(matches)
-    return list(found), failures
+                failures.append(f"{origin}{item}: there is no such file or folder")
+        for match, place in matches.items():
+            found.setdefault(match, place)
+    return found, failures
 
 
-def header_seconds(path: str) -> float:
-    """Length in seconds by the file's header, to batch by length; 0 where it does not tell."""
-    import soundfile
-
-    try:
-        return soundfile.info(path).duration
-    except (soundfile.SoundFileError, OSError):
-        return 0.0
+def _entries(inputs: Sequence[str], failures: list[str]) -> Iterator[tuple[str, str]]:
+    """Give each input, those that @lists name among them, and where it is from; unreadable lists are `failures`."""
+    for item in inputs:
+        if not item.startswith("@") or Path(item).exists():
+            yield item, ""
+            continue
+        path = Path(item[1:])
+        try:
+            lines = path.read_text("utf-8").splitlines()
+        except OSError as error:
+            failures.append(f"the list {path} cannot be read: {error.strerror}")
+        except UnicodeDecodeError:
+            failures.append(f"the list {path} is not UTF-8 text; expected one path a line")
+        else:
+            yield from (
+                (line.strip(), f"{path} line {i}: ") for i, line in enumerate(lines, 1) if line.strip()
+            )
 
 
 def progress_bar(items: Sequence, label: str, quiet: bool):
@@ -144,6 +244,16 @@ def progress_bar(items: Sequence, label: str, quiet: bool):
 
     hidden = quiet or len(items) < 2 or not sys.stderr.isatty()
     return tqdm(total=len(items), desc=label, unit="file", disable=hidden)
+
+
+def _speech_progress(sources: "Sequence[Source]", quiet: bool) -> "tqdm":
+    """Show seconds of speech, how many a second, and the time left, on a terminal and where it takes a while."""
+    from tqdm import tqdm
+
+    seconds = sum(source.seconds for source in sources)
+    hidden = quiet or not sys.stderr.isatty() or (len(sources) < 2 and seconds < LONG_SECONDS)
+    bar = "{percentage:3.0f}% {n:.0f} of {total:.0f} s of speech, {rate_noinv_fmt}, {remaining} left"
+    return tqdm(total=seconds or None, unit=" s", disable=hidden, bar_format=bar if seconds else None)
 
 
 def report_failures(failures: Sequence[str], total: int) -> int:
@@ -178,33 +288,33 @@ class InOrder:
         self.put(index, None)
 
 
-def _line(transcript, path: str, form: str, several: bool) -> str:
+def _line(transcript, path: str, form: str, several: bool, layout: Layout) -> str:
     if form == "json":
-        return json.dumps({"file": path} | transcript.to_dict(), ensure_ascii=False)
-    return f"{path}: {transcript.text}" if several else transcript.text
+        return json.dumps({"file": path} | to_json(transcript, layout), ensure_ascii=False) + "\n"
+    if form == "txt" and several:
+        return f"{path}: {transcript.text}\n"
+    return render(transcript, form, "stdin" if path == STDIN else Path(path).stem, layout)
 
 
-def write(transcript, target: Path, form: str) -> None:
-    """Write `target`.txt and/or `target`.json, each whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    contents = {
-        "txt": transcript.text + "\n",
-        "json": json.dumps(transcript.to_dict(), ensure_ascii=False, indent=2) + "\n",
-    }
-    for suffix, content in contents.items():
-        if form in (suffix, "all"):
-            scratch = target.with_name(f".{target.name}.{suffix}.part")
-            scratch.write_text(content, "utf-8")
-            scratch.replace(target.with_name(f"{target.name}.{suffix}"))
+def _is_done(target: Path, formats: Sequence[str]) -> bool:
+    return all(output_path(target, form).is_file() for form in formats)
 
 
-def _targets(paths: Sequence[str], folder: Path) -> list[Path]:
-    """Name the outputs after the inputs; inputs of one name from different folders keep their suffix or a number."""
-    stems = ["stdin" if path == STDIN else Path(path).stem for path in paths]
-    names = [
-        stem if stems.count(stem) == 1 else Path(path).name for path, stem in zip(paths, stems, strict=True)
+def _targets(found: Mapping[str, Path], folder: Path | None) -> list[Path]:
+    """Name the outputs, without a format's suffix: in `folder` by the inputs' places, or (None) beside the inputs.
+
+    Inputs whose names differ only in their suffix keep it; those of one name get a number.
+    """
+    places = [
+        folder / place if folder is not None else place if path == STDIN else Path(path)
+        for path, place in found.items()
     ]
-    return [
-        folder / (name if names.count(name) == 1 else f"{name}.{names[:i].count(name) + 1}")
-        for i, name in enumerate(names)
-    ]
+    stems = Counter(place.with_suffix("") for place in places)
+    names = [place if stems[place.with_suffix("")] > 1 else place.with_suffix("") for place in places]
+    seen: Counter[Path] = Counter()
+    several = Counter(names)
+    targets = []
+    for name in names:
+        seen[name] += 1
+        targets.append(name if several[name] == 1 else name.with_name(f"{name.name}.{seen[name]}"))
+    return targets

@@ -1,0 +1,158 @@
+"""Inputs, outputs and long recordings of `asr transcribe`."""
+
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from speech import RATE, say
+
+import asr
+from asr.cli import main
+from asr.outputs import FORMATS
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Folder with one.wav and deeper/two.wav."""
+    folder = tmp_path / "in"
+    (folder / "deeper").mkdir(parents=True)
+    for path, text in ((folder / "one.wav", "ab c"), (folder / "deeper" / "two.wav", "cab")):
+        soundfile.write(path, say(text, np.random.default_rng(0)), RATE)
+    return folder
+
+
+def names(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_folders_keep_their_tree(bundle, tree, tmp_path):
+    out = tmp_path / "out"
+    arguments = [
+        "transcribe",
+        str(tree),
+        "--recursive",
+        "--model",
+        str(bundle),
+        "-o",
+        str(out),
+        "-f",
+        "srt",
+        "ctm",
+    ]
+    assert main(arguments) == 0
+    assert names(out) == ["deeper/two.ctm", "deeper/two.srt", "one.ctm", "one.srt"]
+    assert main(["transcribe", f"{tree}/*/*.wav", "--model", str(bundle), "-o", str(out / "glob")]) == 0
+    assert names(out / "glob") == ["deeper/two.txt"]
+
+
+def test_outputs_beside_the_inputs(bundle, tree):
+    assert main(["transcribe", str(tree / "one.wav"), "--model", str(bundle), "--beside", "-f", "all"]) == 0
+    assert names(tree) == sorted(["deeper/two.wav", "one.wav", *(f"one.{form}" for form in FORMATS)])
+
+
+def test_what_is_done_is_kept_and_the_rest_goes_on(bundle, tree, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "one.txt").write_text("mine")
+    arguments = ["transcribe", str(tree), "--recursive", "--model", str(bundle), "-o", str(out)]
+    assert main(arguments) == 0
+    assert "1 of 2 were done before" in capsys.readouterr().err
+    assert (out / "one.txt").read_text() == "mine"
+    assert (out / "deeper" / "two.txt").read_text() != ""
+    assert main([*arguments, "--overwrite"]) == 0
+    assert (out / "one.txt").read_text() != "mine"
+
+
+def test_lists_of_files_name_their_bad_entries(bundle, tree, tmp_path, capsys):
+    files = tmp_path / "list.txt"
+    files.write_text(f"{tree}/one.wav\n\n{tree}/lost.wav\n{tree}/deeper\n")
+    assert main(["transcribe", f"@{files}", f"@{tmp_path}/no.txt", "--model", str(bundle)]) == 1
+    printed = capsys.readouterr()
+    assert [line.split(": ")[0] for line in printed.out.splitlines()] == [
+        f"{tree}/one.wav",
+        f"{tree}/deeper/two.wav",
+    ]
+    assert f"{files} line 3: {tree}/lost.wav: there is no such file or folder" in printed.err
+    assert f"the list {tmp_path}/no.txt cannot be read: No such file or directory" in printed.err
+    assert "2 of 4 could not be done" in printed.err
+
+
+def test_several_formats_need_a_place(bundle, tree, capsys):
+    assert main(["transcribe", str(tree / "one.wav"), "--model", str(bundle), "-f", "srt", "vtt"]) == 1
+    assert "-o DIR or --beside" in capsys.readouterr().err
+    assert main(["transcribe", str(tree), "--recursive", "--model", str(bundle), "-f", "srt"]) == 1
+    assert "-o DIR or --beside" in capsys.readouterr().err
+    assert main(["transcribe", str(tree / "one.wav"), "--model", str(bundle), "-f", "vtt"]) == 0
+    assert capsys.readouterr().out.startswith("WEBVTT\n\n00:00:0")
+
+
+def test_line_count_needs_a_width(bundle, tree, capsys):
+    arguments = ["transcribe", str(tree / "one.wav"), "--model", str(bundle), "-f", "srt"]
+    assert main([*arguments, "--max-line-count", "2"]) == 1
+    assert "--max-line-width" in capsys.readouterr().err
+    assert main([*arguments, "--max-line-width", "0"]) == 1
+    assert "expected 1 or more" in capsys.readouterr().err
+
+
+def test_a_full_disk_stops_the_run(bundle, tree, tmp_path, capsys, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("asr.cli.transcribe.write_outputs", full)
+    arguments = ["transcribe", str(tree), "--recursive", "--model", str(bundle), "-o", str(tmp_path / "out")]
+    assert main(arguments) == 1
+    errors = capsys.readouterr().err
+    assert errors.count("No space left on device") == 1
+    assert "the same command goes on where it was" in errors
+
+
+def test_word_timestamps_of_standard_input(bundle, tree, capsys, monkeypatch):
+    content = (tree / "one.wav").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert main(["transcribe", "-", "--model", str(bundle), "-f", "json", "--word-timestamps"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["segments"][0]["words"][0].keys() == {"word", "start", "end", "probability"}
+
+
+def test_a_long_recording_gives_the_words_of_its_parts(bundle, tmp_path, monkeypatch):
+    model = asr.load(bundle, "cpu")
+    generator = np.random.default_rng(4)
+    spoken = [
+        " ".join("".join(generator.choice(list("abc"), generator.integers(1, 4))) for _ in range(3))
+        for _ in range(40)
+    ]
+    parts = [say(text, generator) for text in spoken]
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.concatenate(parts), RATE)
+    apart = [word for transcript in model.transcribe(parts) for word in transcript.words]
+    seconds = sum(map(len, parts)) / RATE
+    monkeypatch.setattr("asr.transcribe.BLOCK_SECONDS", 7.0)
+    monkeypatch.setattr("asr.windows.WINDOW_SECONDS", 10.0)
+    monkeypatch.setattr("asr.windows.SEARCH_SECONDS", 5.0)
+    together = model.transcribe(path)
+    assert seconds > 60
+    assert together.duration == pytest.approx(seconds, abs=0.01)
+    starts = [word.start for word in together.words]
+    assert starts == sorted(starts)
+    # Between tones the small model places spaces by what is around them; what seams lose or double are letters.
+    import jiwer
+
+    letters = together.text.replace(" ", "")
+    assert jiwer.cer("".join(word.word for word in apart), letters) < 0.02
+    assert letters == "".join(word.word for word in together.words)
+
+
+def test_a_recording_damaged_half_way_fails_as_a_whole(bundle, tmp_path, monkeypatch, capsys):
+    whole = np.concatenate([say("abc ab", np.random.default_rng(i)) for i in range(20)])
+    soundfile.write(tmp_path / "whole.flac", whole, RATE)
+    content = bytearray((tmp_path / "whole.flac").read_bytes())
+    middle = len(content) // 2
+    (tmp_path / "damaged.flac").write_bytes(content[:middle])
+    monkeypatch.setattr("asr.transcribe.BLOCK_SECONDS", 5.0)
+    assert main(["transcribe", str(tmp_path), "--model", str(bundle), "--batch-size", "10"]) == 1
+    printed = capsys.readouterr()
+    assert [line.split(": ")[0] for line in printed.out.splitlines()] == [f"{tmp_path}/whole.flac"]
+    assert f"{tmp_path}/damaged.flac" in printed.err
