@@ -108,12 +108,6 @@ def peak_gflops() -> float:
     return max(_library().recurrent_peak(instruction_set(), torch.get_num_threads()) for _ in range(5))
 
 
-@torch.compiler.assume_constant_result
-def _unavailable() -> str | None:
-    """Say why the kernels cannot be had on this machine, None if they can."""
-    return _load_problem()
-
-
 @functools.cache
 def _load_problem() -> str | None:
     try:
@@ -134,7 +128,9 @@ def refusal(
     """Say why these kernels cannot run this layer, None if they can."""
     if x.dtype == torch.float64:
         return "the CPU kernels compute in float32, not float64"
-    return _unavailable()
+    # A graph being compiled cannot load libraries; should they be missing, it says so when it runs. (Torch's own way
+    # to mark constants, assume_constant_result, would import all of torch._dynamo at start-up.)
+    return None if torch.compiler.is_compiling() else _load_problem()
 
 
 def run(
@@ -150,7 +146,10 @@ def run(
     masks = [_masks(own) for own in noise]
     present = [name for name in _WEIGHTS if getattr(weights[0], name) is not None]
     zoneout = [float(share) if isinstance(share, float) else 0.0 for share in noise[0][1:]]
-    y, hn, cn, _ = torch.ops.asr.recurrent(
+    # Through the dispatcher only where someone needs it: its first call imports all of torch._dynamo, seconds that
+    # plain inference can do without.
+    plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling() and type(x) is Tensor
+    y, hn, cn, _ = (_forward if plain else torch.ops.asr.recurrent)(
         x.float(),
         lengths,
         [part.float() for part in state],
@@ -259,8 +258,7 @@ def _reserve_shape(x: Tensor, layer: _Layer) -> tuple[int, ...]:
     return (layer.directions, x.shape[0] * x.shape[1], width)
 
 
-@torch.library.custom_op("asr::recurrent", mutates_args=())
-def recurrent(
+def _forward(
     x: Tensor,
     lengths: Tensor,
     state: list[Tensor],
@@ -297,6 +295,9 @@ def recurrent(
         _set_directions(layer, {"reserve": reserve}, keep)
     _call("recurrent_forward", layer)
     return y, finals[0], finals[1] if len(finals) > 1 else x.new_empty(0), reserve
+
+
+recurrent = torch.library.custom_op("asr::recurrent", _forward, mutates_args=())
 
 
 @recurrent.register_fake

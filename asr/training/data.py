@@ -57,7 +57,7 @@ class SpeechData(L.LightningDataModule):
     def summary(self) -> dict[str, Any]:
         """Say what is trained on, for the bundle."""
         return {
-            "train_manifests": list(self.config.data.train),
+            "train_manifests": self.config.data.train,
             "train_hours": round(self.train_loader.seconds / 3600, 3),
             "train_utterances": self.train_loader.utterances,
         }
