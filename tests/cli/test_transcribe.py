@@ -141,7 +141,8 @@ def test_a_long_recording_gives_the_words_of_its_parts(bundle, tmp_path, monkeyp
     import jiwer
 
     letters = together.text.replace(" ", "")
-    assert jiwer.cer("".join(word.word for word in apart), letters) < 0.02
+    # Losing or doubling what two windows share at each of the seams would be about 20 %.
+    assert jiwer.cer("".join(word.word for word in apart), letters) < 0.05
     assert letters == "".join(word.word for word in together.words)
 
 
