@@ -41,9 +41,10 @@ def test_every_format_is_read_alike(shared_data, untrained, tmp_path):
 
 
 def test_corpora_as_published(shared_data, untrained, tmp_path):
-    opus = sorted((shared_data / "speechocean762").rglob("*.ogg"))[:1] or sorted(
-        (shared_data / "speechocean762").rglob("*.opus")
-    )[:1]
+    opus = (
+        sorted((shared_data / "speechocean762").rglob("*.ogg"))[:1]
+        or sorted((shared_data / "speechocean762").rglob("*.opus"))[:1]
+    )
     digits = sorted((shared_data / "fsdd" / "recordings").glob("*.wav"))[:1]
     flac = sorted((shared_data / "LibriSpeech").rglob("*.flac"))
     files = [str(path) for path in (*opus, *digits, *flac)]
@@ -58,7 +59,15 @@ def test_librispeech_recipe_on_four_real_utterances(shared_data, tmp_path, monke
     assert main(["prepare", "librispeech", "--corpus-dir", source, "--output-dir", "data/librispeech"]) == 0
     cuts = "data/librispeech/cuts_test-clean.jsonl.gz"
     arguments = ["train", "--config", config, f"--data.train={cuts}", f"--data.dev={cuts}", *SETTINGS]
-    smaller = ["--run.epochs=2", "--text.vocab_size=40", "--data.speed_perturb=[0.9,1.1]", "--data.batch_seconds=20"]
+    smaller = [
+        "--run.epochs=2",
+        "--text.vocab_size=40",
+        "--data.speed_perturb=[0.9,1.1]",
+        "--data.batch_seconds=20",
+    ]
     assert main([*arguments, *smaller]) == 0
-    assert main(["evaluate", "--model", "runs/librispeech/bundle", "--manifest", cuts, "--json", "result.json"]) == 0
+    assert (
+        main(["evaluate", "--model", "runs/librispeech/bundle", "--manifest", cuts, "--json", "result.json"])
+        == 0
+    )
     assert len(json.loads((tmp_path / "result.json").read_text())["hypotheses"]) == 4

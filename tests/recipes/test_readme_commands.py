@@ -1,6 +1,5 @@
 """Every command in the README and in the recipes' READMEs runs, on small speech in the corpus's own layout."""
 
-import os
 import re
 import shlex
 from pathlib import Path
@@ -26,12 +25,14 @@ def commands_of(readme: Path) -> list[list[str]]:
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     """An empty folder with the recipes in it, to run a README's commands in."""
-    os.symlink(ROOT / "recipes", tmp_path / "recipes")
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def run_all(commands: list[list[str]], replaced: dict[str, str] | None = None, training: tuple[str, ...] = ()):
+def run_all(
+    commands: list[list[str]], replaced: dict[str, str] | None = None, training: tuple[str, ...] = ()
+):
     for command in commands:
         arguments = [(replaced or {}).get(argument, argument) for argument in command]
         if arguments[0] == "train":
@@ -73,7 +74,9 @@ def write_librispeech(folder: Path) -> None:
 
 @pytest.mark.parametrize(("recipe", "write"), [("an4", write_an4), ("librispeech", write_librispeech)])
 def test_recipe(recipe, write, workplace, capsys):
-    published = next(a for a in commands_of(ROOT / "recipes" / recipe / "README.md")[0] if a.startswith("/path/to"))
+    published = next(
+        a for a in commands_of(ROOT / "recipes" / recipe / "README.md")[0] if a.startswith("/path/to")
+    )
     write(workplace / "corpus")
     commands = commands_of(ROOT / "recipes" / recipe / "README.md")
     assert [command[0] for command in commands] == ["prepare", "train", "evaluate"]
@@ -91,7 +94,9 @@ def test_readme(workplace, capsys, monkeypatch):
     for name in ("references.trn", "hypotheses.trn", "system_a.trn", "system_b.trn"):
         (workplace / name).write_text("".join(f"a b c {name[0]} (speaker-{i})\n" for i in range(9)))
     commands = commands_of(ROOT / "README.md")
-    assert {"prepare", "train", "evaluate", "transcribe", "score", "compare"} <= {command[0] for command in commands}
+    assert {"prepare", "train", "evaluate", "transcribe", "score", "compare"} <= {
+        command[0] for command in commands
+    }
     run_all(commands)
     assert len(list((workplace / "texts").rglob("*.txt"))) == 3
 
@@ -99,7 +104,9 @@ def test_readme(workplace, capsys, monkeypatch):
 def test_readme_python(workplace, bundle_for_readme):
     import asr
 
-    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    (block,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
     assert "asr.load" in block
     transcript = asr.load(bundle_for_readme).transcribe("speech.wav")
     assert transcript.text == " ".join(word.word for word in transcript.words)
