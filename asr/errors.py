@@ -20,6 +20,10 @@ class ManifestError(AsrError):
     """A manifest or corpus folder that is missing, malformed or names what is not there."""
 
 
+class DownloadError(AsrError):
+    """A corpus that cannot be downloaded or unpacked."""
+
+
 class ConfigError(AsrError):
     """A configuration with an unknown key, a wrong type or values that contradict each other."""
 
