@@ -1,9 +1,13 @@
 """Turn a corpus, or any folder of audio, into manifests to train on.
 
   asr prepare an4 --corpus-dir /data/an4 --output-dir data/an4
+  asr prepare mini_librispeech --download --corpus-dir /data/mini --output-dir data/mini
+  asr prepare librispeech --parts train-clean-100 dev-clean --corpus-dir /data/LibriSpeech --output-dir data/100
+  asr prepare common_voice --language de --corpus-dir /data/cv-corpus-21.0 --output-dir data/de
   asr prepare manifest /data/my_recordings --output-dir data/mine
   asr prepare --list
- `manifest` takes NeMo's JSON lines (.json, .jsonl), a CSV or TSV with a header, a Kaldi data folder, or a
+
+`manifest` takes NeMo's JSON lines (.json, .jsonl), a CSV or TSV with a header, a Kaldi data folder, or a
 folder of audio with same-named .txt files. Written are cuts_train.jsonl.gz, cuts_dev.jsonl.gz and, where the
 corpus has one, cuts_test.jsonl.gz. Audio that cannot be read is left out and named at the end; the exit
 status is then 1.
@@ -14,6 +18,8 @@ import sys
 from collections.abc import Iterable
 
 MOST_PROBLEMS_SHOWN = 20
+# Recipes of lhotse for corpora that are read here under names of their own.
+SUPERSEDED = ("commonvoice", "speechcommands", "tedlium2")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +31,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--corpus-dir", metavar="DIR", help="the corpus, in the layout in which it is published"
     )
     parser.add_argument("--output-dir", metavar="DIR", help="where the manifests go")
+    parser.add_argument(
+        "--download",
+        action="store_true",
+        help="fetch into --corpus-dir what is not there yet; a download that was cut off goes on",
+    )
+    parser.add_argument(
+        "--parts", nargs="+", default=[], metavar="PART", help="only these, such as train-clean-100"
+    )
+    parser.add_argument(
+        "--jobs", type=_count, default=8, metavar="N", help="files opened at a time (default 8)"
+    )
     parser.add_argument(
         "--split",
         default="train",
@@ -46,19 +63,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default 0.1)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of that draw (default 0)")
-    parser.add_argument("--language", help="with `manifest`: the language to note where none is given")
+    parser.add_argument(
+        "--language",
+        help="the one to read of a corpus with several; with `manifest`, to note where none is given",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the manifests, print a summary, and return the exit status."""
-    from asr.data.corpora import CORPORA, prepare, prepare_manifest
+    from asr.data.corpora import prepare, prepare_manifest
     from asr.data.manifests import summary
     from asr.errors import ConfigError
 
     if arguments.list:
-        print(f"{'':16} {'hours':>8}  {'licence':18} ")
-        for name, corpus in CORPORA.items():
-            print(f"{name:16} {corpus.hours:>8}  {corpus.licence:18} {corpus.about}")
+        _list()
         return 0
     is_manifest = arguments.corpus == "manifest"
     source = arguments.source if is_manifest else arguments.corpus_dir
@@ -73,14 +91,23 @@ def run(arguments: argparse.Namespace) -> int:
         "dev_speakers": arguments.dev_speakers,
         "dev_fraction": arguments.dev_fraction,
         "seed": arguments.seed,
+        "language": arguments.language,
+        "jobs": arguments.jobs,
         "progress": _progress,
     }
     if is_manifest:
-        preparation = prepare_manifest(
-            source, arguments.output_dir, split=arguments.split, language=arguments.language, **options
-        )
+        preparation = prepare_manifest(source, arguments.output_dir, split=arguments.split, **options)
     else:
-        preparation = prepare(arguments.corpus, source, arguments.output_dir, **options)
+        with _Downloads() as show:
+            preparation = prepare(
+                arguments.corpus,
+                source,
+                arguments.output_dir,
+                download=arguments.download,
+                parts=arguments.parts,
+                show=show,
+                **options,
+            )
     print(summary(preparation.splits))
     for note in preparation.notes:
         print(note)
@@ -88,6 +115,41 @@ def run(arguments: argparse.Namespace) -> int:
         "written: " + ", ".join(f"{arguments.output_dir}/cuts_{name}.jsonl.gz" for name in preparation.splits)
     )
     return _report(preparation.problems)
+
+
+def _list() -> None:
+    from asr.data import recipes
+    from asr.data.corpora import CORPORA
+
+    print(f"{'':17} {'hours':>6}  {'licence':19} what is spoken; * can be downloaded")
+    for name, corpus in CORPORA.items():
+        star = "*" if corpus.archives else " "
+        print(f"{name:16}{star} {corpus.hours:>6}  {corpus.licence:19} {corpus.about}")
+    rest = [name for name in recipes.known() if name not in CORPORA and name not in SUPERSEDED]
+    print(f"lhotse's further recipes, by the same command: {', '.join(rest)}")
+
+
+class _Downloads:
+    """A bar on the terminal for each file that is downloaded."""
+
+    def __init__(self):
+        self.bars = {}
+
+    def __enter__(self):
+        return self.show
+
+    def show(self, name: str, there: int, total: int | None) -> None:
+        from tqdm import tqdm
+
+        if name not in self.bars:
+            self.bars[name] = tqdm(
+                desc=name, total=total, initial=there, unit="B", unit_scale=True, disable=None
+            )
+        self.bars[name].update(there - self.bars[name].n)
+
+    def __exit__(self, *error: object) -> None:
+        for bar in self.bars.values():
+            bar.close()
 
 
 def _report(problems: list[str]) -> int:
@@ -105,6 +167,12 @@ def _progress(files: Iterable) -> Iterable:
     from tqdm import tqdm
 
     return tqdm(files, desc="reading headers", unit=" files", delay=1, leave=False, disable=None)
+
+
+def _count(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no count; expected 1 or more")
+    return value
 
 
 def _fraction(text: str) -> float:

@@ -1,21 +1,21 @@
 """The corpora that `asr prepare` knows by name, and the way from a corpus to its manifests."""
 
-import logging
-import re
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from lhotse import CutSet
+from lhotse import SupervisionSegment
 from lhotse.cut import Cut
 
-from asr.data.manifests import Preparation, Utterance, build_cuts, hold_out, write_cuts
-from asr.data.readers import read_kaldi, read_manifest
+from asr.data import layouts, recipes
+from asr.data.download import Archive, obtain
+from asr.data.layouts import Source, Splits
+from asr.data.manifests import JOBS, Preparation, build_cuts, hold_out, write_cuts
+from asr.data.readers import read_manifest
 from asr.errors import ManifestError
 
 Progress = Callable[[Iterable], Iterable]
+Reader = Callable[[Source, Progress, Sequence[str]], dict[str, list[Cut]]]
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,19 @@ class Corpus:
         about: what is spoken, in a few words.
         hours: of speech.
         licence: under which it is published.
-        read: (folder, progress) -> Preparation with the splits that the folder has.
+        read: (source, progress, parts) -> {split: cuts}; parts are those wanted, () for all.
+        archives: what `--download` fetches.
+        by_hand: where to get it otherwise.
+        folder: name of the folder in its archives.
     """
 
     about: str
     hours: str
     licence: str
-    read: Callable[[Path, Progress], Preparation]
+    read: Reader
+    archives: tuple[Archive, ...] = ()
+    by_hand: str = ""
+    folder: str = ""
 
 
 def prepare(
@@ -40,25 +46,93 @@ def prepare(
     corpus_dir: str | Path,
     output_dir: str | Path,
     *,
+    download: bool = False,
+    parts: Sequence[str] = (),
+    language: str | None = None,
+    jobs: int = JOBS,
     dev_speakers: Sequence[str] | None = None,
     dev_fraction: float = 0.1,
     seed: int = 0,
     progress: Progress = iter,
+    show: Callable[[str, int, int | None], None] | None = None,
 ) -> Preparation:
     """Read a corpus of CORPORA and write `cuts_train.jsonl.gz`, `cuts_dev.jsonl.gz` and `cuts_test.jsonl.gz`.
 
     Splits that the corpus does not have are not written, except dev, which is held out of train by speaker
-    (see `hold_out`) unless `dev_fraction` is 0. Raises ManifestError if the folder is not that corpus.
+    (see `hold_out`) unless `dev_fraction` is 0.
+
+    Arguments:
+        corpus: a name of CORPORA, or of any recipe of lhotse.
+        corpus_dir: the corpus as published, or where to download it.
+        output_dir: where the manifests go.
+        download: fetch what is not there yet.
+        parts: only these parts, such as train-clean-100; () for all there are.
+        language: the one to read of a corpus with several.
+        jobs: threads that open files.
+        dev_speakers, dev_fraction, seed: what to hold out.
+        progress: wraps the loop over files; show: (file, bytes, bytes in all) is called while downloading.
+
+    Raises ManifestError if the folder is not that corpus, DownloadError if it cannot be had.
     """
-    if corpus not in CORPORA:
-        raise ManifestError(
-            f"there is no corpus {corpus!r}; known are {', '.join(CORPORA)}, and `manifest` for your own data"
-        )
+    known = find_corpus(corpus)
     folder = Path(corpus_dir)
+    if download:
+        obtain(_wanted(corpus, known, parts), folder, show)
     if not folder.is_dir():
         raise ManifestError(f"there is no folder {folder} with the corpus {corpus}")
-    preparation = CORPORA[corpus].read(folder, progress)
+    if known.folder and (folder / known.folder).is_dir():
+        folder = folder / known.folder
+    source = Source(folder, language, jobs)
+    splits = known.read(source, progress, parts)
+    if parts:
+        splits = _only(parts, splits, source)
+    preparation = Preparation(splits, source.problems, source.notes)
     return _finish(preparation, folder, Path(output_dir), dev_speakers, dev_fraction, seed)
+
+
+def find_corpus(name: str) -> Corpus:
+    """Give the entry of CORPORA, or one for any other of lhotse's recipes; raises ManifestError for neither."""
+    if name in CORPORA:
+        return CORPORA[name]
+    if name in recipes.known():
+        return Corpus("see lhotse", "?", "?", by_lhotse(name))
+    raise ManifestError(
+        f"there is no corpus {name!r}; known are {', '.join(CORPORA)}, and `manifest` for your own data"
+    )
+
+
+def _wanted(name: str, corpus: Corpus, parts: Sequence[str]) -> list[Archive]:
+    """Choose the archives that hold these parts."""
+    if not corpus.archives:
+        raise ManifestError(
+            f"{name} cannot be downloaded here{': ' + corpus.by_hand if corpus.by_hand else ''}; "
+            "give its folder as --corpus-dir, without --download"
+        )
+    there = {archive.part for archive in corpus.archives} - {""}
+    unknown = set(parts) - there
+    if there and unknown:
+        raise ManifestError(
+            f"{name} has no part {', '.join(sorted(unknown))}; it has {', '.join(sorted(there))}"
+        )
+    return [archive for archive in corpus.archives if not there or not parts or archive.part in parts]
+
+
+def _only(parts: Sequence[str], splits: dict[str, list[Cut]], source: Source) -> dict[str, list[Cut]]:
+    """Keep the named parts, and join those that begin alike into train, dev and test."""
+    _refuse_missing(parts, splits, source)
+    kept: dict[str, list[Cut]] = {}
+    for part in dict.fromkeys(parts):
+        for split in {part, recipes.kind_of(part)}:
+            kept.setdefault(split, []).extend(splits[part])
+    return kept
+
+
+def _refuse_missing(parts: Sequence[str], there: Iterable[str], source: Source) -> None:
+    missing = [part for part in parts if part not in there]
+    if missing:
+        raise ManifestError(
+            f"{source.folder} has no part {', '.join(missing)}; it has {', '.join(sorted(there))}"
+        )
 
 
 def prepare_manifest(
@@ -70,6 +144,7 @@ def prepare_manifest(
     dev_fraction: float = 0.1,
     seed: int = 0,
     language: str | None = None,
+    jobs: int = JOBS,
     progress: Progress = iter,
 ) -> Preparation:
     """Read anything that `read_manifest` recognises and write it as the split of that name.
@@ -78,7 +153,7 @@ def prepare_manifest(
     empty.
     """
     utterances, problems = read_manifest(Path(source))
-    cuts, unreadable = build_cuts(utterances, progress)
+    cuts, unreadable = build_cuts(utterances, progress, jobs)
     if language is not None:
         for cut in cuts:
             cut.supervisions[0].language = cut.supervisions[0].language or language
@@ -121,153 +196,230 @@ def _finish(
 # ------------------------------------------------------------------------------------------------------------
 
 
-def read_an4(folder: Path, progress: Progress = iter) -> Preparation:
-    """Read AN4's official layout, in `folder` or in `folder`/an4. The test part may be absent."""
-    if not (folder / "etc").is_dir() and (folder / "an4" / "etc").is_dir():
-        folder = folder / "an4"
-    if not (folder / "etc" / "an4_train.fileids").is_file():
-        raise ManifestError(
-            f"{folder} is not AN4: there is no etc/an4_train.fileids; expected what an4_sphere.tar.gz holds"
-        )
-    preparation = Preparation()
-    for split, audio in (("train", "wav/an4_clstk"), ("test", "wav/an4test_clstk")):
-        missing = [
-            name
-            for name in (f"etc/an4_{split}.fileids", f"etc/an4_{split}.transcription", audio)
-            if not (folder / name).exists()
-        ]
-        if missing and split == "test":
-            preparation.notes.append(f"no test split: {folder} has no {', no '.join(missing)}")
-        elif missing:
-            raise ManifestError(f"{folder} is not the whole of AN4: it has no {', no '.join(missing)}")
-        else:
-            utterances, unlisted = _an4_utterances(folder, split)
-            preparation.splits[split], unreadable = build_cuts(utterances, progress)
-            preparation.problems += unlisted + unreadable
-    return preparation
+def by_layout(layout: Callable[[Source], Splits]) -> Reader:
+    """Read a corpus by one of the functions in `layouts`."""
 
-
-def _an4_utterances(folder: Path, split: str) -> tuple[list[Utterance], list[str]]:
-    transcripts = {}
-    for line in (folder / f"etc/an4_{split}.transcription").read_text("ascii").splitlines():
-        # The test transcripts stand without <s> and </s>.
-        if match := re.fullmatch(r"(?:<s>)?(.*?)(?:</s>)?\s*\(([^()]+)\)", line.strip()):
-            transcripts[match[2]] = match[1].strip()
-    utterances, problems = [], []
-    for name in (folder / f"etc/an4_{split}.fileids").read_text("ascii").split():
-        *_, speaker, key = name.split("/")
-        if key in transcripts:
-            utterances.append(
-                Utterance(
-                    id=key,
-                    audio=folder / "wav" / f"{name}.sph",
-                    text=transcripts[key],
-                    speaker=speaker,
-                    gender={"f": "F", "m": "M"}.get(speaker[0]),  # AN4 names women f..., men m...
-                    language="English",
-                )
-            )
-        else:
-            problems.append(f"{key}: no transcript in etc/an4_{split}.transcription")
-    return utterances, problems
-
-
-# ------------------------------------------------------------------------------------------------------------
-
-
-def kaldi_folders(**splits: str) -> Callable[[Path, Progress], Preparation]:
-    """Read a corpus published as Kaldi data folders: split="FOLDER"; at least one must be there."""
-
-    def read(folder: Path, progress: Progress) -> Preparation:
-        preparation = Preparation()
-        for split, name in splits.items():
-            if (folder / name / "wav.scp").is_file():
-                utterances = list(read_kaldi(folder / name, preparation.problems))
-                preparation.splits[split], unreadable = build_cuts(utterances, progress)
-                preparation.problems += unreadable
-            else:
-                preparation.notes.append(f"no {split} split: there is no {folder / name / 'wav.scp'}")
-        if not preparation.splits:
-            raise ManifestError(
-                f"{folder} has none of {', '.join(f'{name}/wav.scp' for name in splits.values())}"
-            )
-        return preparation
+    def read(source: Source, progress: Progress, parts: Sequence[str]) -> dict[str, list[Cut]]:
+        found = layout(source)
+        _refuse_missing(parts, found, source)
+        splits = {}
+        for split in parts or found:
+            splits[split], unreadable = build_cuts(found[split], progress, source.jobs)
+            source.problems += unreadable
+        return splits
 
     return read
 
 
-def lhotse_recipe(function: str, **options: Any) -> Callable[[Path, Progress], Preparation]:
-    """Read a corpus through `lhotse.recipes.FUNCTION(folder, **options)`.
-
-    A part called train-..., dev-... or test-... becomes a split of its own, and all parts that begin alike
-    are joined into the split train, dev or test as well. What lhotse warns of becomes a problem.
-    """
-
-    def read(folder: Path, progress: Progress) -> Preparation:
-        import lhotse.recipes
-
-        preparation = Preparation()
-        with _warnings_of_lhotse(preparation.problems):
-            try:
-                parts = getattr(lhotse.recipes, function)(folder, **options)
-            except Exception as error:  # whatever a recipe meets, assertions too, it met in the user's folder
-                raise ManifestError(
-                    f"{folder} cannot be read as the layout of {function}: {error}"
-                ) from error
-        if "recordings" in parts:  # a corpus of a single part
-            parts = {"train": parts}
-        for name, part in sorted(parts.items()):
-            cuts = _one_cut_each(CutSet.from_manifests(**part))
-            for split in {name, _kind_of(name)}:
-                preparation.splits.setdefault(split, []).extend(cuts)
-        return preparation
-
-    return read
+def by_lhotse(name: str, text: Callable[[SupervisionSegment], str | None] | None = None, **options) -> Reader:
+    """Read a corpus by lhotse's recipe of that name, see `recipes.read`."""
+    return lambda source, progress, parts: recipes.read(name, source, parts, text, **options)
 
 
-def _one_cut_each(cuts: CutSet) -> list[Cut]:
-    """Give each supervision a cut of its own, called as the supervision is; sorted by that."""
-    trimmed = cuts.trim_to_supervisions(keep_overlapping=False, num_jobs=1)
-    named = (cut.with_id(cut.supervisions[0].id) for cut in trimmed.data)
-    return sorted(named, key=lambda cut: cut.id)
+def _spoken_by_ljspeech(segment: SupervisionSegment) -> str | None:
+    """Give the transcript with its numbers and abbreviations written out."""
+    return (segment.custom or {})["normalized_text"]
 
 
-def _kind_of(part: str) -> str:
-    """Tell train, dev and test by how a part's name begins; any other name stands for itself."""
-    kinds = {"train": "train", "dev": "dev", "valid": "dev", "test": "test", "eval": "test"}
-    return next((kind for prefix, kind in kinds.items() if part.lower().startswith(prefix)), part)
+OPENSLR = "https://www.openslr.org/resources"
 
 
-@contextmanager
-def _warnings_of_lhotse(problems: list[str]):
-    """Collect what lhotse's recipes log, such as missing files, which they otherwise pass over."""
-
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            problems.append(record.getMessage())
-
-    handler = Collector(logging.WARNING)
-    logging.getLogger().addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger().removeHandler(handler)
+def _librispeech(number: int, **sha256_of_parts: str) -> tuple[Archive, ...]:
+    return tuple(
+        Archive(f"{OPENSLR}/{number}/{part.replace('_', '-')}.tar.gz", sha256, part.replace("_", "-"))
+        for part, sha256 in sha256_of_parts.items()
+    )
 
 
-# A corpus that lhotse has a recipe for takes one entry here.
+_lhotse_librispeech = by_lhotse("librispeech")
+
+# Read here and tested on folders in the published layout. Checksums are those that the publishers or torchaudio give.
 CORPORA = {
-    "an4": Corpus("spelled words, letters, digits, dates", "1", "BSD-style", read_an4),
-    "librispeech": Corpus(
-        "read English books, any of the subsets, mini_librispeech too",
-        "5 to 960",
+    "an4": Corpus(
+        "English: spelled words, letters, digits, dates",
+        "1",
+        "BSD-style",
+        by_layout(layouts.an4),
+        archives=(Archive("https://dldata-public.s3.us-east-2.amazonaws.com/an4_sphere.tar.gz"),),
+        folder="an4",
+    ),
+    "common_voice": Corpus(
+        "sentences read in 100 languages, one at a time",
+        "20,000",
+        "CC0",
+        by_layout(layouts.common_voice),
+        by_hand="its publisher asks for an address first, https://commonvoice.mozilla.org/datasets",
+    ),
+    "fleurs": Corpus(
+        "sentences read in 102 languages, one at a time",
+        "1,400",
         "CC BY 4.0",
-        lhotse_recipe("prepare_librispeech", num_jobs=8),
+        by_layout(layouts.fleurs),
+        by_hand="https://huggingface.co/datasets/google/fleurs, the tables and archives of data/LANGUAGE",
+    ),
+    "fsdd": Corpus(
+        "English digits, six speakers",
+        "0.4",
+        "CC BY-SA 4.0",
+        by_layout(layouts.fsdd),
+        archives=(
+            Archive(
+                "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.tar.gz"
+            ),
+        ),
+        folder="free-spoken-digit-dataset-1.0.10",
+    ),
+    "gigaspeech": Corpus(
+        "English audiobooks, podcasts and videos",
+        "10,000",
+        "non-commercial",
+        by_layout(layouts.gigaspeech),
+        by_hand="its publisher wants a form signed, https://github.com/SpeechColab/GigaSpeech",
+    ),
+    "librispeech": Corpus(
+        "read English books, any of the subsets",
+        "960",
+        "CC BY 4.0",
+        _lhotse_librispeech,
+        archives=_librispeech(
+            12,
+            dev_clean="76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3",
+            dev_other="12661c48e8c3fe1de2c1caa4c3e135193bfb1811584f11f569dd12645aa84365",
+            test_clean="39fde525e59672dc6d1551919b1478f724438a95aa55f874b576be21967e6c23",
+            test_other="d09c181bba5cf717b3dee7d4d592af11a3ee3a09e08ae025c5506f6ebe961c29",
+            train_clean_100="d4ddd1d5a6ab303066f14971d768ee43278a5f2a0aa43dc716b0e64ecbbbf6e2",
+            train_clean_360="146a56496217e96c14334a160df97fffedd6e0a04e66b9c5af0d40be3c792ecf",
+            train_other_500="ddb22f27f96ec163645d53215559df6aa36515f26e01dd70798188350adcb6d2",
+        ),
+        folder="LibriSpeech",
+    ),
+    "ljspeech": Corpus(
+        "read English books, one speaker",
+        "24",
+        "public domain",
+        by_lhotse("ljspeech", _spoken_by_ljspeech),
+        archives=(
+            Archive(
+                "https://data.keithito.com/data/speech/LJSpeech-1.1.tar.bz2",
+                "be1a30453f28eb8dd26af4101ae40cbf2c50413b1bb21936cbcdc6fae3de8aa5",
+            ),
+        ),
+        folder="LJSpeech-1.1",
+    ),
+    "mini_librispeech": Corpus(
+        "a small part of LibriSpeech",
+        "8",
+        "CC BY 4.0",
+        _lhotse_librispeech,
+        archives=_librispeech(31, train_clean_5="", dev_clean_2=""),
+        folder="LibriSpeech",
+    ),
+    "mls": Corpus(
+        "read books in 8 languages, one at a time",
+        "50,000",
+        "CC BY 4.0",
+        by_layout(layouts.multilingual_librispeech),
+        by_hand="https://www.openslr.org/94",
+    ),
+    "speech_commands": Corpus(
+        "35 English words, 2,600 speakers",
+        "30",
+        "CC BY 4.0",
+        by_layout(layouts.speech_commands),
+        archives=(
+            Archive(
+                "https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.02.tar.gz",
+                "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
+                into="speech_commands_v0.02",
+            ),
+        ),
+        folder="speech_commands_v0.02",
     ),
     "speechocean762": Corpus(
         "English sentences read by Mandarin speakers",
         "6",
         "free for any use",
-        kaldi_folders(train="train", test="test"),
+        by_layout(layouts.speechocean762),
+        archives=(Archive(f"{OPENSLR}/101/speechocean762.tar.gz"),),
+        folder="speechocean762",
     ),
-    "yesno": Corpus("yes and no in Hebrew, one speaker", "0.1", "CC BY 3.0", lhotse_recipe("prepare_yesno")),
+    "spgispeech": Corpus(
+        "English earnings calls, with punctuation",
+        "5,000",
+        "non-commercial",
+        by_lhotse("spgispeech", normalize_text=False),
+        by_hand="its publisher wants a form signed, https://datasets.kensho.com/datasets/spgispeech",
+    ),
+    "tedlium": Corpus(
+        "English talks, release 3 or 2",
+        "452",
+        "CC BY-NC-ND 3.0",
+        by_layout(layouts.tedlium),
+        archives=(
+            Archive(
+                f"{OPENSLR}/51/TEDLIUM_release-3.tgz",
+                "ad1e454d14d1ad550bc2564c462d87c7a7ec83d4dc2b9210f22ab4973b9eccdb",
+            ),
+        ),
+        folder="TEDLIUM_release-3",
+    ),
+    "voxpopuli": Corpus(
+        "the European Parliament in 16 languages, one at a time",
+        "1,800",
+        "CC0",
+        by_layout(layouts.voxpopuli),
+        by_hand="https://github.com/facebookresearch/voxpopuli has the scripts that fetch it",
+    ),
+    "yesno": Corpus(
+        "yes and no in Hebrew, one speaker",
+        "0.1",
+        "CC BY 3.0",
+        by_lhotse("yesno"),
+        archives=(
+            Archive(
+                f"{OPENSLR}/1/waves_yesno.tar.gz",
+                "c3f49e0cca421f96b75b41640749167b52118f232498667ca7a5f9416aef8e73",
+            ),
+        ),
+        folder="waves_yesno",
+    ),
+}
+
+# Read as lhotse reads them, and not tested here: name: (what is spoken, hours, licence).
+_FURTHER = {
+    "aishell": ("read Mandarin", "178", "Apache-2.0"),
+    "aishell3": ("read Mandarin, 218 speakers", "85", "Apache-2.0"),
+    "aishell4": ("Mandarin meetings", "120", "CC BY-SA 4.0"),
+    "ali_meeting": ("Mandarin meetings", "120", "CC BY-SA 4.0"),
+    "ami": ("English meetings", "100", "CC BY 4.0"),
+    "cmu_kids": ("sentences read by children", "9", "LDC"),
+    "cslu_kids": ("English children", "100", "LDC"),
+    "csj": ("spontaneous Japanese", "660", "by agreement"),
+    "daily_talk": ("English dialogues", "20", "CC BY-SA 4.0"),
+    "earnings21": ("English earnings calls", "39", "CC BY-SA 4.0"),
+    "earnings22": ("earnings calls, accents of the world", "119", "CC BY-SA 4.0"),
+    "edacc": ("English dialogues, accents of the world", "40", "CC BY-SA 4.0"),
+    "fisher_english": ("English telephone calls", "1,960", "LDC"),
+    "hifitts": ("read English books, ten speakers", "292", "CC BY 4.0"),
+    "icsi": ("English meetings", "72", "CC BY 4.0"),
+    "kespeech": ("Mandarin and its dialects", "1,542", "non-commercial"),
+    "l2_arctic": ("sentences read by learners of English", "24", "CC BY-NC 4.0"),
+    "libritts": ("read English books, with punctuation", "585", "CC BY 4.0"),
+    "librittsr": ("LibriTTS, restored", "585", "CC BY 4.0"),
+    "magicdata": ("read Mandarin", "755", "CC BY-NC-ND 4.0"),
+    "mgb2": ("Arabic broadcasts", "1,200", "by agreement"),
+    "mtedx": ("talks in 8 languages", "765", "CC BY-NC-ND 4.0"),
+    "nsc": ("English of Singapore", "10,000", "Singapore Open Data"),
+    "peoples_speech": ("English from the web", "30,000", "CC BY, CC BY-SA"),
+    "sbcsae": ("English conversations", "20", "CC BY-ND 3.0 US"),
+    "stcmds": ("Mandarin commands", "110", "CC BY-NC-ND 4.0"),
+    "thchs_30": ("read Mandarin", "30", "Apache-2.0"),
+    "timit": ("read English, with phones", "5", "LDC"),
+    "vctk": ("read English, 110 speakers", "44", "CC BY 4.0"),
+    "wenet_speech": ("Mandarin podcasts and videos", "10,000", "CC BY 4.0"),
+    "xbmu_amdo31": ("read Amdo Tibetan", "31", "CC BY-SA 4.0"),
+}
+CORPORA |= {
+    name: Corpus(about, hours, licence, by_lhotse(name), by_hand="see lhotse")
+    for name, (about, hours, licence) in _FURTHER.items()
 }

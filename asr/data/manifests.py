@@ -18,8 +18,9 @@ from lhotse.serialization import deserialize_item
 from asr.audio import load_audio
 from asr.errors import AudioError, ManifestError
 
-# Headers are read by threads: the time goes to waiting for the disk, and libsndfile runs without the GIL.
-HEADER_THREADS = 8
+JOBS = (
+    8  # threads that read headers: the time goes to waiting for the disk, and libsndfile runs without the GIL
+)
 # How far a manifest's duration may be from the audio's before it is taken for a part of the file.
 DURATION_TOLERANCE = 0.1  # seconds
 
@@ -63,16 +64,16 @@ class Preparation:
 
 
 def build_cuts(
-    utterances: Iterable[Utterance], progress: Callable[[Iterable], Iterable] = iter
+    utterances: Iterable[Utterance], progress: Callable[[Iterable], Iterable] = iter, jobs: int = JOBS
 ) -> tuple[list[Cut], list[str]]:
-    """Open every utterance's audio and make its cut. `progress` wraps the loop, as tqdm does.
+    """Open every utterance's audio, in `jobs` threads, and make its cut. `progress` wraps the loop, as tqdm does.
 
     Returns the cuts, sorted by id, and a line for each utterance whose audio is missing or unreadable, or
     whose id is taken.
     """
     utterances = sorted(utterances, key=lambda utterance: utterance.id)
     files = list(dict.fromkeys(utterance.audio for utterance in utterances))
-    with ThreadPoolExecutor(HEADER_THREADS) as pool:
+    with ThreadPoolExecutor(jobs) as pool:
         recordings = dict(zip(files, progress(pool.map(_open_recording, files)), strict=True))
     cuts: dict[str, Cut] = {}
     problems = []

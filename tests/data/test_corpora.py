@@ -63,7 +63,7 @@ def test_not_an4(an4, tmp_path):
         prepare("an4", an4, tmp_path / "out")
     with pytest.raises(ManifestError, match="there is no folder"):
         prepare("an4", tmp_path / "lost", tmp_path / "out")
-    with pytest.raises(ManifestError, match="there is no corpus 'an5'; known are an4, librispeech"):
+    with pytest.raises(ManifestError, match="there is no corpus 'an5'; known are an4, common_voice"):
         prepare("an5", tmp_path, tmp_path / "out")
 
 
@@ -131,7 +131,7 @@ def test_librispeech_real(shared_data, tmp_path, capsys):
 
 def test_not_librispeech(tmp_path, capsys):
     with pytest.raises(
-        ManifestError, match="cannot be read as the layout of prepare_librispeech: Could not find"
+        ManifestError, match="cannot be read as the layout of lhotse's prepare_librispeech: Could not find"
     ):
         prepare("librispeech", tmp_path, tmp_path / "out")
 
