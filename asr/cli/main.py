@@ -12,6 +12,7 @@ from asr.errors import AsrError
 # name: (module with add_arguments(parser) and run(arguments) -> exit status, one line of help)
 COMMANDS = {
     "prepare": ("asr.cli.prepare", "turn a corpus, or any folder of audio, into manifests to train on"),
+    "check": ("asr.cli.check", "look for what is wrong with a corpus before training on it"),
     "train": ("asr.cli.train", "train a recogniser from a configuration"),
     "transcribe": ("asr.cli.transcribe", "turn audio files into text"),
     "evaluate": ("asr.cli.evaluate", "say the word error rate of a model on a manifest"),

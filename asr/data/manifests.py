@@ -233,9 +233,13 @@ def _draw_speakers(
 
 def write_cuts(cuts: Iterable[Cut], output_dir: Path, name: str) -> Path:
     """Write `cuts_NAME.jsonl.gz`; a file of that name is replaced only by a whole one."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    path = output_dir / f"cuts_{name}.jsonl.gz"
-    partial = output_dir / f".cuts_{name}.partial.jsonl.gz"
+    return write_manifest(cuts, output_dir / f"cuts_{name}.jsonl.gz")
+
+
+def write_manifest(cuts: Iterable[Cut], path: Path) -> Path:
+    """Write a manifest; a file of that name is replaced only by a whole one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial.{path.name}")
     CutSet.from_cuts(cuts).to_file(partial)
     partial.replace(path)
     return path

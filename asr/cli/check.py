@@ -1,0 +1,145 @@
+"""Look for what is wrong with a corpus before training on it.
+
+  asr check data/an4/cuts_train.jsonl.gz data/an4/cuts_dev.jsonl.gz
+  asr check cuts_train.jsonl.gz cuts_test.jsonl.gz --config recipes/an4/config.yaml --json report.json
+  asr check cuts_train.jsonl.gz --fix cuts_train_good.jsonl.gz
+  asr check huge.jsonl.gz --headers-only --jobs 32
+
+Give what is trained on first: of two utterances that share their audio, the one in the earlier manifest is named.
+The exit status is 1 if something is wrong that is never meant to be; sentences and speakers shared between
+manifests are told, but many corpora share them by design.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asr.data.doctor import Target
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `asr check` takes."""
+    parser.add_argument(
+        "manifests", nargs="+", metavar="MANIFEST", help="cuts_*.jsonl.gz, that of train first"
+    )
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument(
+        "--config", metavar="FILE", help="of the training that is meant; default: asr train's own"
+    )
+    model.add_argument(
+        "--model", metavar="BUNDLE", help="check against a trained model's alphabet and frames"
+    )
+    parser.add_argument(
+        "--headers-only", action="store_true", help="do not decode the audio: quick, but half deaf"
+    )
+    parser.add_argument(
+        "--fix", metavar="OUT", help="write the manifests without the faulty: a file, or a folder"
+    )
+    parser.add_argument(
+        "--ignore",
+        nargs="+",
+        default=[],
+        metavar="KIND",
+        help="kinds of findings to pass over, as the report names them",
+    )
+    parser.add_argument(
+        "--remove-shared", action="store_true", help="with --fix: also remove shared sentences and speakers"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write every finding there")
+    parser.add_argument("--examples", type=int, default=3, help="findings of each kind to print (default 3)")
+    parser.add_argument("--jobs", type=int, default=8, metavar="N", help="files read at a time (default 8)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check, print, write; 1 if a fault was found."""
+    from dataclasses import replace
+
+    from asr.data import load_cuts
+    from asr.data.doctor import KINDS, MAY_BE_MEANT, check
+    from asr.errors import ConfigError
+
+    if unknown := [kind for kind in arguments.ignore if kind not in KINDS]:
+        raise ConfigError(f"--ignore {unknown[0]!r} is no kind of finding; there are {', '.join(KINDS)}")
+    splits = {name: load_cuts(path) for name, path in _names(arguments.manifests).items()}
+    report = check(
+        splits,
+        _target(arguments),
+        decode=not arguments.headers_only,
+        jobs=arguments.jobs,
+        progress=lambda cuts: _progress(cuts, sum(map(len, splits.values()))),
+    )
+    report = replace(
+        report, findings=tuple(item for item in report.findings if item.kind not in arguments.ignore)
+    )
+    print(report.as_text(arguments.examples))
+    if arguments.json:
+        with _writing(arguments.json):
+            Path(arguments.json).write_text(
+                json.dumps(report.as_dict(), indent=1, ensure_ascii=False), "utf-8"
+            )
+    if arguments.fix:
+        faulty = report.faulty(() if arguments.remove_shared else MAY_BE_MEANT)
+        with _writing(arguments.fix):
+            _fix(splits, faulty, arguments.manifests, Path(arguments.fix))
+    return 1 if report.faulty() else 0
+
+
+def _names(manifests: list[str]) -> dict[str, str]:
+    """Call cuts_train.jsonl.gz train; where two are called alike, by their paths."""
+    short = [Path(path).name.split(".")[0].removeprefix("cuts_") for path in manifests]
+    return dict(zip(short if len(set(short)) == len(short) else manifests, manifests, strict=True))
+
+
+def _target(arguments: argparse.Namespace) -> "Target":
+    from asr.training.checks import target_of
+
+    if arguments.model:
+        from asr.bundle import Bundle
+
+        bundle = Bundle.load(arguments.model)
+        front_end = bundle.model.config.front_end
+        return target_of(bundle.log_mel.config, front_end, bundle.normaliser, bundle.tokenizer)
+    from asr.training.config import read_config
+
+    config = read_config(["--config", arguments.config] if arguments.config else [])
+    speeds = config.data.speed_perturb
+    return target_of(config.features, config.model.front_end, config.text.normaliser, None, speeds)
+
+
+def _fix(splits: dict, faulty: set[tuple[str, int]], manifests: list[str], out: Path) -> None:
+    from asr.data.manifests import write_manifest
+    from asr.errors import ConfigError, ManifestError
+
+    is_file = out.name.endswith((".jsonl", ".jsonl.gz"))
+    if is_file and len(splits) > 1:
+        raise ConfigError(f"--fix {out} is one file for {len(splits)} manifests; give a folder")
+    for (name, cuts), manifest in zip(splits.items(), manifests, strict=True):
+        kept = [cut for index, cut in enumerate(cuts) if (name, index) not in faulty]
+        if not kept:
+            raise ManifestError(f"every utterance of {manifest} is faulty; nothing is left to write")
+        path = out if is_file else out / Path(manifest).name
+        if path.exists() and path.samefile(manifest):
+            raise ConfigError(f"--fix {out} would replace the manifest that is checked; give another place")
+        write_manifest(kept, path)
+        print(f"written: {path} with {len(kept)} of {len(cuts)} utterances")
+
+
+@contextmanager
+def _writing(path: str) -> Iterator[None]:
+    """Turn what the operating system refuses to write into one line."""
+    from asr.errors import AsrError
+
+    try:
+        yield
+    except OSError as error:
+        raise AsrError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _progress(cuts: Iterable, total: int) -> Iterable:
+    from tqdm import tqdm
+
+    return tqdm(cuts, desc="listening", total=total, unit=" utterances", delay=1, leave=False, disable=None)

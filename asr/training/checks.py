@@ -1,0 +1,60 @@
+"""The short check of a corpus before training on it, and what a model asks of a corpus."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from asr.data.doctor import CheckReport, Finding, Target, check_texts
+from asr.features import FeatureConfig, frame_count
+from asr.model import ConvFrontEnd, FrontEndConfig
+from asr.text import Tokenizer
+
+if TYPE_CHECKING:
+    from lhotse.cut import Cut
+
+EXAMPLES = 3  # of each kind of finding
+
+
+def target_of(
+    features: FeatureConfig,
+    front_end: FrontEndConfig,
+    normaliser: str,
+    tokenizer: Tokenizer | None,
+    speeds: Sequence[float] = (),
+) -> Target:
+    """Give what a model of this configuration asks of its corpus, at the fastest speed it is trained with.
+
+    >>> target_of(FeatureConfig(), FrontEndConfig(), "basic", None).frames(1.0)
+    26
+    """
+    layers = ConvFrontEnd(front_end, features.n_mels)
+    fastest = max(speeds, default=1.0)
+
+    @functools.cache
+    def frames_of_logits(count: int) -> int:
+        return int(layers.output_lengths(torch.tensor([count])))
+
+    def frames(seconds: float) -> int:
+        return frames_of_logits(
+            frame_count(round(seconds / fastest * features.sample_rate), features.hop_length)
+        )
+
+    return Target(normaliser, tokenizer, frames)
+
+
+def quick_check(splits: Mapping[str, Sequence["Cut"]], target: Target) -> list[Finding]:
+    """Look for faults that need no audio to be read: {"train": cuts, "dev": cuts}."""
+    return check_texts(splits, target)
+
+
+def quick_report(splits: Mapping[str, Sequence["Cut"]], target: Target) -> str:
+    """Say in a few lines what `quick_check` found; "" where that is nothing."""
+    findings = quick_check(splits, target)
+    if not findings:
+        return ""
+    report = CheckReport(sum(map(len, splits.values())), 0.0, tuple(findings))
+    found = ", ".join(f"{count} {kind}" for kind, count in report.counts.items())
+    first = [f"  {item.split} {item.id}: {item.kind}: {item.detail}" for item in findings[:EXAMPLES]]
+    return "\n".join([f"check: {found}; `asr check` lists them", *first])

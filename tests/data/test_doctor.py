@@ -1,0 +1,229 @@
+"""The doctor on a corpus with every fault planted once among a thousand good utterances."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from speech import train_arguments
+
+from asr.cli.main import main
+from asr.data import load_cuts
+from asr.data.doctor import KINDS, Target, check, check_texts
+from asr.data.manifests import Utterance, build_cuts, write_cuts
+from asr.text import CharacterTokenizer
+from asr.training.checks import quick_check, quick_report, target_of
+
+RATE = 16000
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+class Corpus:
+    """Train and test with as many good utterances as asked for, and a place for each fault."""
+
+    def __init__(self, folder: Path, good: int):
+        self.folder = folder
+        self.chance = random.Random(1)
+        self.noise = np.random.default_rng(1)
+        self.utterances: dict[str, list[Utterance]] = {"train": [], "test": []}
+        for index in range(good):
+            split = "test" if index % 10 == 0 else "train"
+            self.add(split, f"good{index:04d}", speaker=f"{split}{index % 7}")
+
+    def text(self, letters: int) -> str:
+        return " ".join("".join(self.chance.choices(LETTERS, k=4)) for _ in range(letters // 5))
+
+    def samples(self, seconds: float) -> np.ndarray:
+        return np.clip(0.1 * self.noise.standard_normal(round(seconds * RATE)), -0.9, 0.9)
+
+    def add(
+        self, split: str, name: str, *, seconds: float = 0.0, speaker: str = "train0", **given
+    ) -> Utterance:
+        """Add an utterance of 0.5 to 1 s, fifteen letters a second unless given, and write its audio."""
+        seconds = seconds or self.chance.uniform(0.5, 1.0)
+        samples = given.get("samples", self.samples(seconds))
+        path = self.folder / f"{name}{given.get('suffix', '.wav')}"
+        soundfile.write(path, samples, given.get("rate", RATE))
+        utterance = Utterance(
+            given.get("id", name), path, given.get("text", self.text(int(15 * seconds))), speaker
+        )
+        self.utterances[split].append(utterance)
+        return utterance
+
+    def write(self) -> None:
+        for split, utterances in self.utterances.items():
+            cuts = [build_cuts([utterance])[0][0] for utterance in utterances]
+            write_cuts(cuts, self.folder, split)
+
+
+def plant(corpus: Corpus) -> dict[str, str]:
+    """Plant each fault once; gives {id: kind}."""
+    corpus.add("train", "lost")
+    corpus.add("train", "cut", suffix=".flac", seconds=1.0)
+    corpus.add("train", "mute", samples=np.zeros(RATE), text="some word here")
+    corpus.add("train", "loud", samples=np.clip(20 * corpus.samples(1.0), -0.8, 0.8), text="some word too")
+    corpus.add("train", "low", rate=8000, samples=corpus.samples(0.5), text="some word low", seconds=1.0)
+    corpus.add("train", "longer", seconds=0.7)
+    corpus.add("train", "another", id="good0001")
+    corpus.add("train", "wordless", text="  ... ")
+    corpus.add("train", "foreign", seconds=1.0, text="some łetters more")
+    corpus.add("train", "crowded", seconds=0.6, text="much more than can be aligned")
+    corpus.add("train", "slow", seconds=6.0, text="few")
+    same = corpus.samples(0.8)
+    corpus.add("train", "twice", samples=same, text="heard twice")
+    corpus.add("test", "again", samples=same, text="under two texts", speaker="test0")
+    corpus.add("train", "said", seconds=1.0, text="the same sentence")
+    corpus.add("test", "resaid", seconds=1.0, text="The same sentence!", speaker="test0")
+    corpus.add("train", "stranger", speaker="known to both")
+    corpus.add("test", "friend", speaker="known to both")
+    corpus.write()
+    (corpus.folder / "lost.wav").unlink()
+    whole = (corpus.folder / "cut.flac").read_bytes()
+    (corpus.folder / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    soundfile.write(corpus.folder / "longer.wav", corpus.samples(1.4), RATE)
+    return {
+        "lost": "unreadable",
+        "cut": "truncated",
+        "mute": "silent",
+        "loud": "clipped",
+        "low": "rate",
+        "longer": "duration",
+        "good0001": "duplicate",
+        "wordless": "empty",
+        "foreign": "letters",
+        "crowded": "too long",
+        "slow": "pace",
+        "twice": "same audio",
+        "said": "same sentence",
+        "stranger": "same speaker",
+    }
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """(folder with cuts_train and cuts_test, {id: kind})."""
+    corpus = Corpus(tmp_path_factory.mktemp("planted"), 1000)
+    return corpus.folder, plant(corpus)
+
+
+def manifests(folder: Path) -> list[str]:
+    return [str(folder / f"cuts_{name}.jsonl.gz") for name in ("train", "test")]
+
+
+def test_every_planted_fault_is_named_and_only_those(planted, tmp_path, capsys):
+    folder, faults = planted
+    assert set(faults.values()) == set(KINDS)
+    status = main(["check", *manifests(folder), "--json", str(tmp_path / "report.json"), "--jobs", "4"])
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert status == 1
+    assert {item["id"]: item["kind"] for item in report["findings"]} == faults
+    assert len(report["findings"]) == len(faults)
+    assert report["counts"] == dict.fromkeys(KINDS, 1)
+    assert report["utterances"] == 1017
+    shown = capsys.readouterr().out
+    for name, kind in faults.items():
+        assert f"       1 {kind}: {KINDS[kind]}" in shown
+        assert f" {name}: " in shown
+    details = {item["id"]: item["detail"] for item in report["findings"]}
+    assert "8000 Hz, most have 16000 Hz" in details["low"]
+    assert "1.40 s, the manifest says 0.70 s" in details["longer"]
+    assert "'ł'" in details["foreign"]
+    assert details["twice"] == "its audio is that of test again"
+
+
+def test_headers_alone_tell_what_needs_no_listening(planted, capsys):
+    folder, faults = planted
+    splits = {name: load_cuts(path) for name, path in zip(("train", "test"), manifests(folder), strict=True)}
+    report = check(splits, target_of_defaults(), decode=False)
+    deaf_to = {"truncated", "silent", "clipped", "same audio"}
+    assert {item.id: item.kind for item in report.findings} == {
+        name: kind for name, kind in faults.items() if kind not in deaf_to
+    }
+
+
+def target_of_defaults(**choices) -> Target:
+    from asr.training.config import TrainConfig
+
+    config = TrainConfig()
+    return target_of(config.features, config.model.front_end, "basic", choices.get("tokenizer"))
+
+
+def test_fix_leaves_the_good(planted, tmp_path, capsys):
+    folder, faults = planted
+    assert main(["check", *manifests(folder), "--fix", str(tmp_path / "good")]) == 1
+    left = {
+        name: {cut.id for cut in load_cuts(tmp_path / "good" / f"cuts_{name}.jsonl.gz")}
+        for name in ("train", "test")
+    }
+    meant = {"said", "stranger", "good0001"}  # of the doubled id the first stays
+    assert left["train"] & faults.keys() == meant
+    assert len(left["train"]) == 900 + 3 - 1
+    assert len(left["test"]) == 103
+    again = [str(tmp_path / "good" / f"cuts_{name}.jsonl.gz") for name in ("train", "test")]
+    assert main(["check", *again]) == 0
+    assert main(["check", *again, "--fix", str(tmp_path / "best"), "--remove-shared"]) == 0
+    assert main(["check", *again, "--ignore", "same sentence", "same speaker"]) == 0
+    assert "nothing wrong was found" in capsys.readouterr().out
+    one = ["check", again[0], "--fix", str(tmp_path / "one.jsonl.gz")]
+    assert main(one) == 0
+    assert len(load_cuts(tmp_path / "one.jsonl.gz")) == 902
+
+
+def test_mistakes_at_the_command(planted, tmp_path, capsys):
+    folder, _ = planted
+    paths = manifests(folder)
+    for arguments, message in (
+        (["--fix", str(tmp_path / "x.jsonl.gz")], "is one file for 2 manifests; give a folder"),
+        (["--fix", str(folder)], "would replace the manifest that is checked"),
+        (["--ignore", "silence"], "--ignore 'silence' is no kind of finding; there are unreadable"),
+        (["--json", str(tmp_path / "no" / "x.json")], "cannot write"),
+        (["--model", str(tmp_path)], "is no bundle"),
+    ):
+        assert main(["check", *paths, "--headers-only", *arguments]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_training_goes_on_and_says_what_it_left_out(tmp_path, capsys):
+    (tmp_path / "cuts").mkdir()
+    corpus = Corpus(tmp_path / "cuts", 60)
+    plant(corpus)
+    test = tmp_path / "cuts" / "cuts_test.jsonl.gz"
+    test.rename(test.with_name("cuts_dev.jsonl.gz"))
+    arguments = train_arguments(
+        tmp_path, tmp_path / "run", "--run.epochs=1", "--model.front_end.strides=[[2,2],[2,2]]"
+    )
+    assert main(arguments) == 1
+    shown = capsys.readouterr()
+    assert "best dev WER" in shown.out
+    for name in ("lost", "cut", "crowded", "wordless"):
+        assert f"left out {name}: " in shown.err
+    assert "4 utterances were left out of training; all others were used" in shown.err
+
+
+def test_real_corpora_are_well(shared_data, tmp_path):
+    assert (
+        main(["prepare", "an4", "--corpus-dir", str(shared_data / "an4"), "--output-dir", str(tmp_path)]) == 0
+    )
+    assert main(["check", str(tmp_path / "cuts_train.jsonl.gz"), str(tmp_path / "cuts_dev.jsonl.gz")]) == 0
+
+
+def test_a_models_alphabet_decides(write_audio, tmp_path):
+    cuts = build_cuts([Utterance(f"u{i}", write_audio(tmp_path / f"{i}.wav"), "abc") for i in range(3)])[0]
+    target = target_of_defaults(tokenizer=CharacterTokenizer(["a", "b"]))
+    assert [(item.kind, item.detail) for item in check_texts({"train": cuts}, target)] == [
+        ("letters", "'c' in 'abc'")
+    ] * 3
+    assert check_texts({"train": cuts}) == []
+
+
+def test_the_short_check_of_a_training_run(write_audio, tmp_path):
+    utterances = [Utterance(f"u{i}", write_audio(tmp_path / f"{i}.wav"), "a word") for i in range(3)]
+    cuts = build_cuts([*utterances, Utterance("none", utterances[0].audio, "?")])[0]
+    splits = {"train": cuts[:-1], "dev": cuts[-1:]}
+    assert [item.kind for item in quick_check(splits, target_of_defaults())].count("empty") == 1
+    assert quick_report(splits, target_of_defaults()).startswith(
+        "check: 1 empty, 2 same sentence; `asr check`"
+    )
+    assert quick_report({"train": cuts[1:2]}, target_of_defaults()) == ""
