@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from asr.audio import load_audio
+from asr.data.augmentation import Augmentation
 from asr.data.manifests import file_of, text_of
 from asr.errors import AudioError, ManifestError, TextError
 from asr.features import LogMel, SpecAugment
@@ -176,6 +177,7 @@ class BatchMaker(Dataset):
         log_mel: LogMel,
         tokenizer: Tokenizer,
         normaliser: str,
+        augmentation: Augmentation | None,
         spec_augment: SpecAugment | None,
         seed: int,
     ):
@@ -183,6 +185,7 @@ class BatchMaker(Dataset):
         self.sample_rate = log_mel.config.sample_rate
         self.tokenizer = tokenizer
         self.normaliser = normaliser
+        self.augmentation = augmentation
         self.spec_augment = spec_augment
         self.seed = seed
 
@@ -194,7 +197,7 @@ class BatchMaker(Dataset):
             try:
                 text = self._text(cut)
                 encoded = torch.tensor(self.tokenizer.encode(text), dtype=torch.int64)
-                heard = torch.from_numpy(self._samples(cut, speed))
+                heard = torch.from_numpy(self._samples(cut, speed, epoch))
             except (AudioError, TextError) as error:
                 left_out[cut.id] = str(error)
             else:
@@ -229,12 +232,14 @@ class BatchMaker(Dataset):
             raise TextError("it has no transcript")
         return normalise(text, self.normaliser)
 
-    def _samples(self, cut: Cut, speed: float) -> np.ndarray:
+    def _samples(self, cut: Cut, speed: float, epoch: int) -> np.ndarray:
         samples = read_samples(cut, self.sample_rate)
-        if speed == 1.0:
-            return samples
-        # Played faster: as if it had been recorded at a higher rate, pitch and all (Ko et al. 2015).
-        return soxr.resample(samples, speed * self.sample_rate, self.sample_rate)
+        if speed != 1.0:
+            # Played faster: as if it had been recorded at a higher rate, pitch and all (Ko et al. 2015).
+            samples = soxr.resample(samples, speed * self.sample_rate, self.sample_rate)
+        if self.augmentation is not None:
+            samples = self.augmentation(samples, random.Random(f"{self.seed} {epoch} {cut.id}"))
+        return samples
 
 
 def _empty(left_out: dict[str, str]) -> Batch:
@@ -302,6 +307,7 @@ def make_loader(
     log_mel: LogMel,
     tokenizer: Tokenizer,
     normaliser: str,
+    augmentation: Augmentation | None = None,
     spec_augment: SpecAugment | None = None,
     speed_perturb: Sequence[float] = (),
     batch_seconds: float = 120.0,
@@ -317,6 +323,7 @@ def make_loader(
     Arguments:
         cuts: as `load_cuts` gives them.
         log_mel, tokenizer, normaliser: those of the model.
+        augmentation: of the samples of a training batch.
         spec_augment: masks the features of a training batch.
         speed_perturb: factors, such as (0.9, 1.0, 1.1), of which one is drawn for each cut and epoch.
         batch_seconds: most seconds of audio in a batch, padding included.
@@ -355,6 +362,7 @@ def make_loader(
             log_mel=copy.deepcopy(log_mel).cpu(),  # the model may be moved to a GPU, the workers stay here
             tokenizer=tokenizer,
             normaliser=normaliser,
+            augmentation=augmentation,
             spec_augment=spec_augment,
             seed=seed,
         ),

@@ -6,6 +6,7 @@ import lightning as L
 
 from asr.bundle import Bundle
 from asr.data import Loader, make_loader
+from asr.data.augmentation import Augmentation
 from asr.features import SpecAugment
 from asr.training.config import TrainConfig
 
@@ -20,6 +21,7 @@ class SpeechData(L.LightningDataModule):
         self.dev_cuts = dev_cuts
         self.train_loader = self._loader(
             train_cuts,
+            augmentation=Augmentation(config.augmentation, config.features.sample_rate),
             spec_augment=SpecAugment(config.spec_augment),
             speed_perturb=config.data.speed_perturb,
             min_seconds=config.data.min_seconds,
