@@ -2,6 +2,7 @@
 
 from asr.recurrent.cells import CELLS, Cell, CellOptions, Noise, Weights
 from asr.recurrent.layer import RecurrentLayer
+from asr.recurrent.packed import PackedLayer, pack_for_inference
 from asr.recurrent.stack import RecurrentStack, replace_torch_layers
 
 __all__ = [
@@ -9,8 +10,10 @@ __all__ = [
     "Cell",
     "CellOptions",
     "Noise",
+    "PackedLayer",
     "RecurrentLayer",
     "RecurrentStack",
     "Weights",
+    "pack_for_inference",
     "replace_torch_layers",
 ]

@@ -1,6 +1,7 @@
 """The fused CPU backend: C++ kernels called through ctypes and registered with torch.library.
 
-float32 in training and inference; bfloat16 and float16 in inference, computed in float32.
+float32 in training and inference. Inference in bfloat16 reads weights in bfloat16, computes in float32; float16 is
+computed in float32 throughout. `pack` and `run_packed` are for weights packed once, in float32, bfloat16 or int8.
 """
 
 import ctypes
@@ -20,11 +21,13 @@ from asr.recurrent import build
 from asr.recurrent.cells import CELLS, CellOptions, Noise, State, Weights
 
 # cpu/layer.h, field by field.
+WEIGHT_KINDS = {"float32": 0, "bfloat16": 1, "int8": 2}
 KINDS = {"lstm": 0, "cifg": 1, "gru after": 2, "gru before": 3, "rnn_tanh": 4}
 _WEIGHTS = Weights._fields
 _POINTERS = [
     *_WEIGHTS,
     *(
+        "packed",
         "mask",
         "zoneout_hidden",
         "zoneout_cell",
@@ -49,6 +52,7 @@ _SIZES = [
     "output",
     "directions",
     "threads",
+    "weight_kind",
 ]
 
 
@@ -86,6 +90,8 @@ def _library() -> ctypes.CDLL:
     if library.recurrent_layer_size() != ctypes.sizeof(_Layer):
         raise BackendError(f"{path} does not belong to this version of asr; delete it")
     library.recurrent_reserve_width.restype = ctypes.c_int64
+    library.recurrent_packed_bytes.restype = ctypes.c_int64
+    library.recurrent_pack.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
     library.recurrent_peak.restype = ctypes.c_double
     library.recurrent_take.restype = ctypes.c_void_p
     library.recurrent_take.argtypes = [ctypes.c_int64]
@@ -149,6 +155,10 @@ def run(
     # Through the dispatcher only where someone needs it: its first call imports all of torch._dynamo, seconds that
     # plain inference can do without.
     plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling() and type(x) is Tensor
+    if plain and x.dtype == torch.bfloat16 and not masks[0]:
+        packed = pack(cell_name, options, weights, "bfloat16")
+        rates = (zoneout[0], zoneout[1])
+        return run_packed(cell_name, options, x, lengths, state, weights, packed, "bfloat16", rates)
     y, hn, cn, _ = (_forward if plain else torch.ops.asr.recurrent)(
         x.float(),
         lengths,
@@ -281,6 +291,19 @@ def _forward(
     keep: list[Tensor] = []
     names = (weight_names, noise_names, cell, reset, hidden_size, output_size, numbers)
     layer = _layer(x, lengths, state, weights, noise, *names, keep)
+    return _forward_call(layer, x, lengths, state, output_size, training, keep)
+
+
+def _forward_call(
+    layer: _Layer,
+    x: Tensor,
+    lengths: Tensor,
+    state: list[Tensor],
+    output_size: int,
+    training: bool,
+    keep: list[Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Run the forward kernels over a layer that is described but for its outputs."""
     if layer.batch and not bool((lengths >= 0).all() and (lengths <= x.shape[1]).all()):
         raise ValueError(
             f"lengths must lie within 0 and the {x.shape[1]} frames of x, got {lengths.tolist()}"
@@ -295,6 +318,54 @@ def _forward(
         _set_directions(layer, {"reserve": reserve}, keep)
     _call("recurrent_forward", layer)
     return y, finals[0], finals[1] if len(finals) > 1 else x.new_empty(0), reserve
+
+
+def pack(cell_name: str, options: CellOptions, weights: list[Weights], kind: str) -> list[Tensor]:
+    """Pack each direction's matrices for `run_packed`: bytes in an order that this processor's kernels want.
+
+    `kind` is what a weight becomes: "float32", "bfloat16", or "int8" with a scale for each row of a matrix.
+    """
+    packed = []
+    for own in weights:
+        keep: list[Tensor] = []
+        x = own.weight_ih.new_empty(1, 0, own.weight_ih.shape[1], dtype=torch.float32)
+        tensors = {name: part.float() for name, part in own._asdict().items() if part is not None}
+        names = (",".join(tensors), "", cell_name, options.reset, options.hidden_size, options.output_size)
+        layer = _layer(x, torch.zeros(1), [], list(tensors.values()), [], *names, [0.0] * 4, keep)
+        layer.weight_kind = WEIGHT_KINDS[kind]
+        size = _library().recurrent_packed_bytes(instruction_set(), ctypes.byref(layer))
+        packed.append(torch.empty(size, dtype=torch.uint8))
+        _library().recurrent_pack(instruction_set(), ctypes.byref(layer), 0, packed[-1].data_ptr())
+    return packed
+
+
+def run_packed(
+    cell_name: str,
+    options: CellOptions,
+    x: Tensor,
+    lengths: Tensor,
+    state: State,
+    weights: list[Weights],
+    packed: list[Tensor],
+    kind: str,
+    zoneout: tuple[float, float],
+) -> tuple[Tensor, State]:
+    """Run one layer without gradients over matrices from `pack`; those in `weights` may be empty, only None counts."""
+    keep: list[Tensor] = []
+    present = [name for name in _WEIGHTS if getattr(weights[0], name) is not None]
+    tensors = [getattr(own, name).float() for own in weights for name in present]
+    names = (",".join(present), "", cell_name, options.reset, options.hidden_size, options.output_size)
+    numbers = [options.cell_clip, options.proj_clip, *zoneout]
+    floats = [part.float() for part in state]
+    layer = _layer(x.float(), lengths, floats, tensors, [], *names, numbers, keep)
+    layer.weight_kind = WEIGHT_KINDS[kind]
+    for d, own in enumerate(packed):
+        layer.direction[d].packed = own.data_ptr()
+        if options.proj_size:  # the kernels know by this pointer that there is a projection
+            layer.direction[d].weight_hr = own.data_ptr()
+    y, hn, cn, _ = _forward_call(layer, x.float(), lengths, floats, options.output_size, False, keep)
+    final = (hn, cn) if CELLS[cell_name].lstm_family else (hn,)
+    return y.to(x.dtype), tuple(part.to(x.dtype) for part in final)
 
 
 recurrent = torch.library.custom_op("asr::recurrent", _forward, mutates_args=())

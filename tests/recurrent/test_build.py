@@ -64,6 +64,7 @@ def run_kernel_tests(environment, *options):
         "-q",
         "-x",
         "tests/recurrent/test_fused_cpu.py",
+        "tests/recurrent/test_packed.py",
         *options,
     ]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

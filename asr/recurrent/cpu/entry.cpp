@@ -33,6 +33,12 @@ EXPORT int64_t recurrent_layer_size() { return sizeof(Layer); }
 EXPORT int64_t recurrent_reserve_width(const char *isa, const Layer *layer) {
     return kernels_named(isa)->reserve_width(*layer);
 }
+EXPORT int64_t recurrent_packed_bytes(const char *isa, const Layer *layer) {
+    return kernels_named(isa)->packed_bytes(*layer);
+}
+EXPORT void recurrent_pack(const char *isa, const Layer *layer, int64_t direction, void *packed) {
+    kernels_named(isa)->pack(*layer, direction, packed);
+}
 EXPORT int recurrent_forward(const char *isa, const Layer *layer) { return kernels_named(isa)->forward(*layer); }
 EXPORT int recurrent_backward(const char *isa, const Layer *layer) { return kernels_named(isa)->backward(*layer); }
 EXPORT double recurrent_peak(const char *isa, int threads) { return kernels_named(isa)->peak(threads); }

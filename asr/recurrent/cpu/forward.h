@@ -2,7 +2,7 @@
 // the steps run: recurrent product and, while its sums are in the nearest cache, the cell's update.
 #pragma once
 #include "cells.h"
-#include "gemm.h"
+#include "matrix.h"
 #include "plan.h"
 
 namespace {
@@ -26,17 +26,20 @@ class Forward {
           Pp(round_up(P, PANEL)),
           slots(layer),
           width(slots.count * Hp),
-          normalised(own.norm_hh_weight) {}
+          normalised(own.norm_hh_weight),
+          weights(layer, G) {}
 
     // Lay out the memory that the whole team uses; every member then runs a copy of this object.
-    bool prepare(Buffer &shared) {
+    bool prepare(Buffer &shared, Buffer &packed) {
         int64_t B = plan.batch;
         h_ld = Pp + 16;  // an odd number of cache lines, so that rows do not share cache sets
         middle_ld = Hp + 16;
         float *next = shared.take<float>(B * (2 * h_ld + 2 * Pp + Hp + middle_ld) +
                                          (2 * G + Cell::peepholes + 2 * G + 2) * Hp +
                                          (CHUNK_ROWS + B + (normalised ? B : 0)) * G * Hp);
-        if (!next) return false;
+        void *panels = own.packed ? const_cast<void *>(own.packed) : packed.take<char>(weights.bytes());
+        if (!next || !panels) return false;
+        weights.place(panels);
         auto cut = [&next](int64_t count) {
             float *piece = next;
             next += count;
@@ -101,23 +104,20 @@ class Forward {
     bool run(const Team &team) {
         const int64_t first = team.begin(Hp / PANEL), end = team.end(Hp / PANEL);
         const int64_t first_out = team.begin(Pp / PANEL), end_out = own.weight_hr ? team.end(Pp / PANEL) : first_out;
-        const int64_t I = layer.input, panel_ih = I * PANEL, panel_hh = P * PANEL, panel_hr = H * PANEL;
-        Buffer weights_memory, rows_memory, valid_memory;
-        float *weight_ih = weights_memory.take<float>((end - first) * G * (panel_ih + panel_hh) +
-                                                      (end_out - first_out) * panel_hr);
+        const int64_t I = layer.input, widest = round_up(H > I ? H : I, 4);
+        const bool integers = layer.weight_kind == INT8;
+        Buffer rows_memory, valid_memory, integers_memory;
         const float **rows = rows_memory.take<const float *>(CHUNK_ROWS + plan.batch);
         int64_t *valid = valid_memory.take<int64_t>(CHUNK_ROWS + plan.batch);  // each row's index in the reserve
-        if (!weight_ih || !rows || !valid) return false;
-        float *weight_hh = weight_ih + (end - first) * G * panel_ih;
-        float *weight_hr = weight_hh + (end - first) * G * panel_hh;
-        for (int64_t p = first; p < end; p++)
-            for (int g = 0; g < G; g++) {
-                int64_t at = (p - first) * G + g;
-                pack_transposed(weight_ih + at * panel_ih, own.weight_ih + g * H * I, I, p * PANEL, H, I);
-                pack_transposed(weight_hh + at * panel_hh, own.weight_hh + g * H * P, P, p * PANEL, H, P);
-            }
-        for (int64_t p = first_out; p < end_out; p++)
-            pack_transposed(weight_hr + (p - first_out) * panel_hr, own.weight_hr, H, p * PANEL, P, H);
+        quantised.scales = integers_memory.take<float>((CHUNK_ROWS + plan.batch) * (2 + integers * widest / 2));
+        if (!rows || !valid || !quantised.scales) return false;
+        quantised.raised = reinterpret_cast<int32_t *>(quantised.scales + CHUNK_ROWS + plan.batch);
+        quantised.integers = reinterpret_cast<int16_t *>(quantised.raised + CHUNK_ROWS + plan.batch);
+        if (!own.packed) {
+            weights.ih.pack(own.weight_ih, first, end);
+            weights.hh.pack(own.weight_hh, first, end);
+            weights.hr.pack(own.weight_hr, first_out, end_out);
+        }
         zero_padding(team);
 
         int64_t chunk_end = 0;
@@ -131,7 +131,7 @@ class Forward {
                         rows[count++] = layer.x + (plan.utterance[r] * plan.frames + t) * I;
                     }
                 }
-                share_of_input(rows, count, first, end, weight_ih);
+                share_of_input(rows, count, first, end);
                 if (normalised) {
                     team.wait();
                     for (int64_t r = team.begin(count); r < team.end(count); r++) normalise_input(r, valid[r]);
@@ -144,7 +144,7 @@ class Forward {
             h_next = h_in[(step & 1) ^ 1];
             constexpr int products = Cell::gated_product ? 2 : G;
             if (normalised) {
-                each_tile(h_in[step & 1], h_ld, P, n, t, first, end, weight_hh, G, products,
+                each_tile(h_in[step & 1], h_ld, n, t, first, end, weights.hh, 0, products,
                           [this](const Site &s, const float *sums) {
                               for (int g = 0; g < G; g++)
                                   store(recurrent + (s.row * G + g) * Hp + s.unit, load(sums + g * PANEL));
@@ -152,17 +152,17 @@ class Forward {
                 team.wait();
                 for (int64_t row = team.begin(n); row < team.end(n); row++) normalised_step(row, t);
             } else {
-                each_tile(h_in[step & 1], h_ld, P, n, t, first, end, weight_hh, G, products,
+                each_tile(h_in[step & 1], h_ld, n, t, first, end, weights.hh, 0, products,
                           [this](const Site &s, const float *sums) { Cell::forward(*this, s, sums); });
             }
             if constexpr (Cell::gated_product) {
                 team.wait();
-                each_tile(middle, middle_ld, P, n, t, first, end, weight_hh + 2 * panel_hh, G, 1,
+                each_tile(middle, middle_ld, n, t, first, end, weights.hh, 2, 1,
                           [this](const Site &s, const float *sums) { Cell::forward_product(*this, s, sums); });
             }
             if (own.weight_hr) {
                 team.wait();
-                each_tile(middle, middle_ld, H, n, t, first_out, end_out, weight_hr, 1, 1,
+                each_tile(middle, middle_ld, n, t, first_out, end_out, weights.hr, 0, 1,
                           [this](const Site &s, const float *sums) {
                               vec projected = load(sums);
                               if (layer.proj_clip > 0) {
@@ -255,6 +255,8 @@ class Forward {
     const Slots<Cell> slots;
     const int64_t width;
     const bool normalised;
+    Matrices weights;
+    QuantisedRows quantised;  // this member's left operands as integers, when the weights are
     int64_t h_ld = 0, middle_ld = 0;
     float *h_in[2];           // (B, h_ld) what the recurrent weights multiply: h, masked; this step's and the next's
     float *h;                 // (B, Pp)
@@ -305,33 +307,41 @@ class Forward {
     }
 
     // x_share = x W_ih^T for `count` frames and this member's panels.
-    void share_of_input(const float **rows, int64_t count, int64_t first, int64_t end, const float *weight) {
-        const int64_t I = layer.input, tiles = tiles_for(count);
-        for (int64_t k = 0; k < I; k += INNER_BLOCK) {
-            int64_t block = I - k < INNER_BLOCK ? I - k : INNER_BLOCK;
+    void share_of_input(const float **rows, int64_t count, int64_t first, int64_t end) {
+        const int64_t I = layer.input, tiles = tiles_for(count), step = layer.weight_kind == INT8 ? I : INNER_BLOCK;
+        quantise(count, I, [rows](int64_t row) { return rows[row]; });
+        for (int64_t k = 0; k < I; k += step) {
+            int64_t block = I - k < step ? I - k : step;
             for (int64_t p = first; p < end; p++)
                 for (int64_t i = 0; i < tiles; i++) {
                     int64_t row = tile_start(count, tiles, i), R = tile_start(count, tiles, i + 1) - row;
-                    tile_product(R, rows + row, block, G, weight + (p - first) * G * I * PANEL + k * PANEL, I * PANEL,
-                                 x_share + row * G * Hp + p * PANEL, G * Hp, Hp, k > 0);
+                    weights.ih.product(p, 0, G, R, rows + row, quantised, row, k, block,
+                                       x_share + row * G * Hp + p * PANEL, G * Hp, Hp);
                 }
             for (int64_t row = 0; row < count; row++) rows[row] += block;
         }
     }
 
-    // For n rows and panels first..end: sums = left W^T, `count` of `stride` gates a panel, then the update.
+    template <class RowOf>
+    void quantise(int64_t count, int64_t K, RowOf row_of) {
+        if (layer.weight_kind != INT8) return;
+        quantised.ld = round_up(K, 4);
+        for (int64_t row = 0; row < count; row++) quantised.quantise(row, row_of(row), K);
+    }
+
+    // For n rows and panels first..end: sums = left times `count` gates of the matrix from `gate` on, then the update.
     template <class Update>
-    void each_tile(const float *left, int64_t ld, int64_t K, int64_t n, int64_t t, int64_t first, int64_t end,
-                   const float *weight, int64_t stride, int count, Update update) {
+    void each_tile(const float *left, int64_t ld, int64_t n, int64_t t, int64_t first, int64_t end,
+                   const Matrix &matrix, int gate, int count, Update update) {
         alignas(64) float sums[TILE * 4 * PANEL];
         const float *rows[TILE];
         const int64_t tiles = tiles_for(n);
+        quantise(n, matrix.inner, [=](int64_t row) { return left + row * ld; });
         for (int64_t p = first; p < end; p++)
             for (int64_t i = 0; i < tiles; i++) {
                 int64_t row = tile_start(n, tiles, i), R = tile_start(n, tiles, i + 1) - row;
                 for (int64_t r = 0; r < R; r++) rows[r] = left + (row + r) * ld;
-                tile_product(R, rows, K, count, weight + (p - first) * stride * K * PANEL, K * PANEL, sums,
-                             count * PANEL, PANEL);
+                matrix.product(p, gate, count, R, rows, quantised, row, 0, matrix.inner, sums, count * PANEL, PANEL);
                 for (int64_t r = 0; r < R; r++) {
                     Site s = walk.site(row + r, t);
                     s.unit = p * PANEL;

@@ -1,5 +1,6 @@
 // Products of tall matrices with packed weights. A panel holds the columns of PANEL = 2 W units, row after row of the
 // inner dimension, so that the micro-kernel reads it front to back; an R x PANEL tile of sums stays in registers.
+// Panels hold floats, or pairs of bfloat16 that are made floats in registers: half the bytes to read.
 #pragma once
 #include "vector.h"
 
@@ -9,6 +10,23 @@ namespace {
 constexpr int TILE = WIDTH == 16 ? 8 : WIDTH == 8 ? 6 : 4;
 constexpr int ACCUMULATORS = 2 * TILE;
 constexpr int64_t INNER_BLOCK = 512;  // of the inner dimension, so that a panel's block stays in the nearest caches
+
+// A panel's elements: a float, or the bfloat16 of a unit j (low half) and of unit j + W (high half).
+typedef uint32_t bfloat_pair;
+template <class Element>
+constexpr int64_t elements_a_row = PANEL;
+template <>
+constexpr int64_t elements_a_row<bfloat_pair> = W;
+
+inline __attribute__((always_inline)) void load_units(const float *p, lane &low, lane &high) {
+    low = load_lane(p);
+    high = load_lane(p + W);
+}
+inline __attribute__((always_inline)) void load_units(const bfloat_pair *p, lane &low, lane &high) {
+    int_lane pairs = reinterpret_cast<int_lane>(load_lane(reinterpret_cast<const float *>(p)));
+    low = reinterpret_cast<lane>(pairs << 16);
+    high = reinterpret_cast<lane>(pairs & int32_t(0xffff0000));
+}
 
 // The left operand: R rows of K numbers, anywhere in memory ...
 struct Rows {
@@ -24,8 +42,8 @@ struct Packed {
 
 // out[r][g][:] (+)= sum over k of a(r, k) * panel g [k][:], for R rows and N panels `panel_stride` apart.
 // The order of summation is k's alone, so a row's result does not depend on the rows beside it.
-template <int R, int N, class Left>
-inline __attribute__((always_inline)) void multiply(Left left, int64_t K, const float *panel, int64_t panel_stride,
+template <int R, int N, class Left, class Element>
+inline __attribute__((always_inline)) void multiply(Left left, int64_t K, const Element *panel, int64_t panel_stride,
                                                     float *out, int64_t row_stride, int64_t out_stride, bool add) {
     lane sum[R][N][2];
 #pragma GCC unroll 8
@@ -35,8 +53,8 @@ inline __attribute__((always_inline)) void multiply(Left left, int64_t K, const 
     for (int64_t k = 0; k < K; k++) {
 #pragma GCC unroll 4
         for (int g = 0; g < N; g++) {
-            lane w0 = load_lane(panel + g * panel_stride + k * PANEL);
-            lane w1 = load_lane(panel + g * panel_stride + k * PANEL + W);
+            lane w0, w1;
+            load_units(panel + g * panel_stride + k * elements_a_row<Element>, w0, w1);
 #pragma GCC unroll 8
             for (int r = 0; r < R; r++) {
                 float a = left(r, k);
@@ -55,8 +73,8 @@ inline __attribute__((always_inline)) void multiply(Left left, int64_t K, const 
         }
 }
 
-template <int R, int N>
-__attribute__((noinline)) void multiply_rows(const float *const *rows, int64_t K, const float *panel,
+template <int R, int N, class Element>
+__attribute__((noinline)) void multiply_rows(const float *const *rows, int64_t K, const Element *panel,
                                              int64_t panel_stride, float *out, int64_t row_stride,
                                              int64_t out_stride, bool add) {
     const float *row[R];
@@ -71,8 +89,8 @@ __attribute__((noinline)) void multiply_packed(const float *left, int64_t K, con
 }
 
 // Few rows leave registers free: take several panels at once, so that enough sums are in flight.
-template <int R>
-void multiply_panels(const float *const *rows, int64_t K, int panels, const float *panel, int64_t panel_stride,
+template <int R, class Element>
+void multiply_panels(const float *const *rows, int64_t K, int panels, const Element *panel, int64_t panel_stride,
                      float *out, int64_t row_stride, int64_t out_stride, bool add) {
     constexpr int most = ACCUMULATORS / (2 * R) > 4 ? 4 : ACCUMULATORS / (2 * R);
     while (panels > 0) {
@@ -91,9 +109,9 @@ void multiply_panels(const float *const *rows, int64_t K, int panels, const floa
 }
 
 // One tile: `rows` holds R row pointers, 1 <= R <= TILE.
-inline void tile_product_block(int R, const float *const *rows, int64_t K, int panels, const float *panel,
-                         int64_t panel_stride, float *out, int64_t row_stride, int64_t out_stride,
-                               bool add) {
+template <class Element>
+void tile_product_block(int R, const float *const *rows, int64_t K, int panels, const Element *panel,
+                        int64_t panel_stride, float *out, int64_t row_stride, int64_t out_stride, bool add) {
     switch (R) {
 #define TILE_CASE(r) \
     case r:          \
@@ -115,16 +133,17 @@ inline void tile_product_block(int R, const float *const *rows, int64_t K, int p
 }
 
 // The same in blocks of the inner dimension, whose sums are added up at the end: long sums keep their precision.
-inline void tile_product(int R, const float *const *rows, int64_t K, int panels, const float *panel,
-                         int64_t panel_stride, float *out, int64_t row_stride, int64_t out_stride,
-                         bool add = false) {
+template <class Element>
+void tile_product(int R, const float *const *rows, int64_t K, int panels, const Element *panel, int64_t panel_stride,
+                  float *out, int64_t row_stride, int64_t out_stride, bool add = false) {
     if (K <= INNER_BLOCK)
         return tile_product_block(R, rows, K, panels, panel, panel_stride, out, row_stride, out_stride, add);
     const float *row[TILE];
     for (int64_t k = 0; k < K; k += INNER_BLOCK) {
         for (int r = 0; r < R; r++) row[r] = rows[r] + k;
-        tile_product_block(R, row, K - k < INNER_BLOCK ? K - k : INNER_BLOCK, panels, panel + k * PANEL, panel_stride,
-                           out, row_stride, out_stride, add || k > 0);
+        tile_product_block(R, row, K - k < INNER_BLOCK ? K - k : INNER_BLOCK, panels,
+                           panel + k * elements_a_row<Element>, panel_stride, out, row_stride, out_stride,
+                           add || k > 0);
     }
 }
 

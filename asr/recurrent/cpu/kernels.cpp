@@ -63,6 +63,24 @@ int64_t reserve_width(const Layer &layer) {
     });
 }
 
+int64_t packed_bytes(const Layer &layer) {
+    return with_cell(layer, [&](auto cell) { return Matrices(layer, decltype(cell)::gates).bytes(); });
+}
+
+void pack(const Layer &layer, int64_t direction, void *packed) {
+    const Direction &own = layer.direction[direction];
+    with_cell(layer, [&](auto cell) {
+        Matrices matrices(layer, decltype(cell)::gates);
+        matrices.place(packed);
+#pragma omp parallel for num_threads(layer.threads)
+        for (int64_t p = 0; p < round_up(layer.hidden, PANEL) / PANEL; p++) {
+            matrices.ih.pack(own.weight_ih, p, p + 1);
+            matrices.hh.pack(own.weight_hh, p, p + 1);
+        }
+        matrices.hr.pack(own.weight_hr, 0, round_up(layer.output, PANEL) / PANEL);
+    });
+}
+
 int forward(const Layer &layer) {
     Plan plan;
     if (!plan.make(layer)) return 1;
@@ -70,11 +88,11 @@ int forward(const Layer &layer) {
     return with_cell(layer, [&](auto cell) {
         using Pass = Forward<decltype(cell)>;
         Pass passes[2] = {Pass(layer, plan, 0), Pass(layer, plan, 1)};
-        Buffer shared[2];
+        Buffer shared[2], packed[2];
         Team::Gate gates[2];
         int failed = 0;
         for (int d = 0; d < layer.directions; d++)
-            if (!passes[d].prepare(shared[d])) return 1;
+            if (!passes[d].prepare(shared[d], packed[d])) return 1;
 #pragma omp parallel num_threads(useful_threads(layer))
         each_direction(layer, gates, [&](int d, const Team &team) {
             Pass mine = passes[d];
@@ -137,4 +155,4 @@ int backward(const Layer &layer) {
 }  // namespace
 
 extern const Kernels ISA;
-const Kernels ISA = {reserve_width, forward, backward, peak};
+const Kernels ISA = {reserve_width, packed_bytes, pack, forward, backward, peak};

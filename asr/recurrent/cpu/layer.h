@@ -7,6 +7,7 @@
 #include <cstdint>
 
 enum CellKind : int64_t { LSTM, CIFG, GRU_AFTER, GRU_BEFORE, RNN_TANH };
+enum WeightKind : int64_t { FLOAT32, BFLOAT16, INT8 };  // of the packed matrices; only inference takes the others
 
 struct Direction {
     // parameters, as RecurrentLayer holds them
@@ -18,6 +19,7 @@ struct Direction {
     const float *weight_peephole;  // (2 or 3, H)
     const float *norm_ih_weight, *norm_ih_bias, *norm_hh_weight, *norm_hh_bias;  // (G*H)
     const float *norm_cell_weight, *norm_cell_bias;                              // (H)
+    const void *packed;  // the matrices as Kernels::pack left them; null: they are packed in every call
     // noise
     const float *mask;            // (B, P) variational dropout of h
     const float *zoneout_hidden;  // (B, T, P) by step of the walk, else the rate below
@@ -36,7 +38,7 @@ struct Direction {
 };
 
 struct Layer {
-    int64_t cell, batch, frames, input, hidden, output, directions, threads;
+    int64_t cell, batch, frames, input, hidden, output, directions, threads, weight_kind;
     const int64_t *lengths;  // (B), each within 0..T
     const float *x;          // (B, T, I)
     float *y;                // (B, T, D*P)
@@ -49,6 +51,8 @@ struct Layer {
 // One instruction set's kernels.
 struct Kernels {
     int64_t (*reserve_width)(const Layer &);  // floats a valid frame and direction
+    int64_t (*packed_bytes)(const Layer &);   // of one direction's matrices
+    void (*pack)(const Layer &, int64_t direction, void *packed);
     int (*forward)(const Layer &);            // 0, or 1 when memory ran out
     int (*backward)(const Layer &);
     double (*peak)(int threads);

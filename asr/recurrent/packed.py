@@ -1,0 +1,105 @@
+"""Layers whose weights were packed once, for inference on a CPU: faster for small batches, in int8 most of all."""
+
+import torch
+from torch import Tensor, nn
+
+from asr.errors import BackendError
+from asr.recurrent import cpu_backend
+from asr.recurrent.cells import State, Weights
+from asr.recurrent.layer import RecurrentLayer
+
+PRECISIONS = tuple(cpu_backend.WEIGHT_KINDS)
+MATRICES = ("weight_ih", "weight_hh", "weight_hr")
+
+
+class PackedLayer(nn.Module):
+    """A RecurrentLayer for inference, called as that one is.
+
+    Its matrices lie in memory in the order in which this processor's kernels read them, as float32, bfloat16 or
+    int8 (each row of a matrix with its own scale; activations are 16-bit integers, so that the weights' rounding is
+    all that is lost). It has no parameters, no gradients and no state dict: pack anew from the trained layer.
+
+    Arguments:
+        layer: a RecurrentLayer on the CPU; DropConnect and dropout are left behind, zoneout keeps its expectation.
+        precision: "float32", "bfloat16" or "int8".
+
+    Raises BackendError where the fused CPU kernels cannot run.
+
+    >>> layer = RecurrentLayer("lstm", input_size=40, hidden_size=32)
+    >>> PackedLayer(layer, "int8")(torch.randn(2, 7, 40), torch.tensor([7, 4]))[0].shape
+    torch.Size([2, 7, 64])
+    """
+
+    def __init__(self, layer: RecurrentLayer, precision: str = "float32"):
+        super().__init__()
+        if precision not in PRECISIONS:
+            raise ValueError(f"unknown precision {precision!r}; there are {', '.join(PRECISIONS)}")
+        self.cell_name, self.cell, self.options = layer.cell_name, layer.cell, layer.options
+        self.input_size, self.hidden_size, self.output_size = (
+            layer.input_size,
+            layer.hidden_size,
+            layer.output_size,
+        )
+        self.bidirectional = layer.bidirectional
+        self.precision = precision
+        self.zoneout = (float(layer.zoneout_hidden), float(layer.zoneout_cell))
+        with torch.no_grad():
+            own = [
+                Weights(*(getattr(layer, f"{name}{suffix}") for name in Weights._fields))
+                for suffix in layer._suffixes
+            ]
+            if reason := cpu_backend.refusal(self.cell_name, self.options, own[0].weight_ih, own, []):
+                raise BackendError(f"the recurrent layer cannot be packed: {reason}")
+            self.packed = cpu_backend.pack(self.cell_name, self.options, own, precision)
+            self.weights = [_without_matrices(direction) for direction in own]
+
+    @torch.no_grad()
+    def forward(
+        self, x: Tensor, lengths: Tensor, state: Tensor | State | None = None
+    ) -> tuple[Tensor, Tensor | State]:
+        """Run the layer; see RecurrentLayer for shapes."""
+        if state is None:
+            state = tuple(
+                x.new_zeros(len(self.packed), x.shape[0], size)
+                for size in (self.output_size, self.hidden_size)[: 1 + self.cell.lstm_family]
+            )
+        elif isinstance(state, Tensor):
+            state = (state,)
+        y, final = cpu_backend.run_packed(
+            self.cell_name,
+            self.options,
+            x,
+            lengths,
+            state,
+            self.weights,
+            self.packed,
+            self.precision,
+            self.zoneout,
+        )
+        return y, final if self.cell.lstm_family else final[0]
+
+    def extra_repr(self) -> str:
+        """Sizes, cell and precision, as print(layer) shows them."""
+        return (
+            f"{self.cell_name}, {self.input_size}, {self.hidden_size}, bidirectional={self.bidirectional}, "
+            f"{self.precision}"
+        )
+
+
+def _without_matrices(weights: Weights) -> Weights:
+    """Copy biases, peepholes and norms; of the packed matrices only that they exist is left."""
+    kept = {name: part.float().clone() for name, part in weights._asdict().items() if part is not None}
+    return Weights(**(kept | {name: torch.empty(0) for name in MATRICES if name in kept}))
+
+
+def pack_for_inference(module: nn.Module, precision: str = "float32") -> nn.Module:
+    """Replace every RecurrentLayer inside a model by a PackedLayer.
+
+    Works in place and returns the module, or its replacement where it is itself such a layer. For inference on
+    this machine's CPU only; keep the trained model, for this one cannot be trained or saved.
+    """
+    if isinstance(module, RecurrentLayer):
+        return PackedLayer(module, precision)
+    for name, child in module.named_children():
+        setattr(module, name, pack_for_inference(child, precision))
+    return module
