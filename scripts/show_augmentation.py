@@ -36,7 +36,7 @@ def main() -> None:
         soundfile.write(arguments.output_dir / f"{name.replace(' ', '_')}.wav", result, RATE)
     pictures = {name: _log_mel(result) for name, result in heard.items()}
     pictures["SpecAugment"] = _masked(samples, arguments.seed)
-    for name, picture in pictures.items():
+    for name, picture in pictures.items():  # one by one, and all beside each other
         _draw({name: picture}, arguments.output_dir / f"{name.replace(' ', '_')}.png")
     _draw(pictures, arguments.output_dir / "all.png")
     print(f"{len(heard)} recordings and {len(pictures) + 1} pictures are in {arguments.output_dir}")
@@ -93,8 +93,16 @@ def _draw(pictures: dict[str, np.ndarray], path: Path) -> None:
         axis.set_visible(False)
     for axis, (name, features) in zip(axes.flat, pictures.items(), strict=False):
         seconds = len(features) / 100
+        # One scale for all, nats of power, so that loudness shows; SpecAugment's features are normalised.
+        scale = (-3, 3) if name == "SpecAugment" else (-16, 4)
         axis.imshow(
-            features.T, origin="lower", aspect="auto", extent=(0, seconds, 0, features.shape[1]), cmap="magma"
+            features.T,
+            origin="lower",
+            aspect="auto",
+            vmin=scale[0],
+            vmax=scale[1],
+            extent=(0, seconds, 0, features.shape[1]),
+            cmap="magma",
         )
         axis.set_title(name, fontsize=10)
         axis.set_xlabel("seconds", fontsize=8)

@@ -137,7 +137,8 @@ class BatchSampler(Sampler):
     def __len__(self) -> int:
         return -(-len(self.sizes) // _processes()[1])
 
-    def __iter__(self) -> Iterator[tuple[int, list[tuple[Cut, float]]]]:
+    def epoch_batches(self) -> tuple[list[list[tuple[Cut, float]]], random.Random]:
+        """Cut the epoch's batches, of decreasing length; also gives the source of what else is drawn for it."""
         chance = random.Random(f"{self.seed} {self.epoch}")
         spread = JITTER if self.shuffle else 0.0
         drawn = []
@@ -146,19 +147,26 @@ class BatchSampler(Sampler):
             drawn.append((cut.duration / speed * chance.uniform(1 - spread, 1 + spread), cut, speed))
         drawn.sort(key=lambda item: -item[0])
         pairs = iter([(cut, speed) for _, cut, speed in drawn])
-        batches = [list(islice(pairs, size)) for size in self.sizes]
+        return [list(islice(pairs, size)) for size in self.sizes], chance
+
+    def __iter__(self) -> Iterator[tuple[int, list[tuple[Cut, float]]]]:
+        batches, chance = self.epoch_batches()
         rank, world_size = _processes()
         while len(batches) % world_size:  # halve the largest until the processes get equally many
-            largest = max(range(len(batches)), key=lambda index: len(batches[index]))
-            batch = batches[largest]
-            if len(batch) < 2:
-                raise ManifestError(f"fewer utterances than the {world_size} processes that train on them")
-            batches[largest : largest + 1] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+            _halve_largest(batches, world_size)
         rounds = [batches[start : start + world_size] for start in range(0, len(batches), world_size)]
         if self.shuffle:
             chance.shuffle(rounds)
         for batch in rounds:
             yield self.epoch, batch[rank]
+
+
+def _halve_largest(batches: list, world_size: int) -> None:
+    largest = max(range(len(batches)), key=lambda index: len(batches[index]))
+    batch = batches[largest]
+    if len(batch) < 2:
+        raise ManifestError(f"fewer utterances than the {world_size} processes that train on them")
+    batches[largest : largest + 1] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
 
 
 def _processes() -> tuple[int, int]:
