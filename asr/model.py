@@ -170,7 +170,7 @@ class ConvFrontEnd(nn.Module):
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Frames that leave the front end for utterances of `lengths` frames, int64."""
         for layer in self.layers:
-            lengths = layer.output_lengths(lengths)
+            lengths = layer.output_lengths(lengths)  # type: ignore[operator]
         return lengths
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

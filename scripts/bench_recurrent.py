@@ -7,19 +7,21 @@ the measured peak of this machine, or its weights at the measured bandwidth of t
 """
 
 import argparse
+import copy
 import os
 import platform
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from asr.recurrent import RecurrentLayer, cpu_backend
+from asr.recurrent import PackedLayer, RecurrentLayer, cpu_backend
 
 warnings.filterwarnings(
     "ignore", category=DeprecationWarning
@@ -47,7 +49,7 @@ def own_seconds() -> float:
     return sum(os.times()[:2])
 
 
-def interleaved(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, float] | None:
+def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float] | None:
     """Median milliseconds of each contender, None where other processes kept disturbing."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for run in contenders.values():
@@ -82,7 +84,7 @@ def bandwidth() -> float:
 
 
 def floor_ms(gates: int, frames: int, steps: int, input_size: int, hidden: int, passes: int) -> float:
-    """The longer of the operations at peak and of the recurrent weights, read at every step, at bandwidth."""
+    """The longer of the float32 operations at peak and of the recurrent weights, read at every step, at bandwidth."""
     operations = 2 * frames * gates * hidden * (input_size + hidden) * 2 * passes
     bytes_read = steps * gates * hidden * hidden * 4 * 2 * min(passes, 2)
     return 1000 * max(operations / PEAK / 1e9, bytes_read / BANDWIDTH / 1e9)
@@ -96,8 +98,15 @@ def batch(size: tuple[int, ...], ragged: bool) -> tuple[Tensor, Tensor]:
     return x, lengths if ragged else torch.full((count,), frames)
 
 
-def report(title: str, size: tuple[int, ...], contenders: Contenders, gates: int, lengths: Tensor) -> None:
-    """Time every contender forward and forward+backward, and print a line each."""
+def report(
+    title: str,
+    size: tuple[int, ...],
+    contenders: Contenders,
+    gates: int,
+    lengths: Tensor,
+    training_too: bool = True,
+) -> None:
+    """Time every contender forward and, unless told otherwise, forward+backward; print a line each."""
     if ARGUMENTS.only not in title:
         return
     frames, _, features, hidden = size
@@ -108,7 +117,9 @@ def report(title: str, size: tuple[int, ...], contenders: Contenders, gates: int
         return lambda: contenders[name]().backward(gradients[name])
 
     print(f"\n{title}, frames {frames}, batch {len(lengths)}, input {features}, hidden {hidden}")
-    rounds = {"forward": without_gradients, "forward+backward": {name: training(name) for name in contenders}}
+    rounds: dict[str, Mapping[str, Callable[[], object]]] = {"forward": without_gradients}
+    if training_too:
+        rounds["forward+backward"] = {name: training(name) for name in contenders}
     for what, runs in rounds.items():
         medians = interleaved(runs, 3 if ARGUMENTS.quick else 7)
         if medians is None:
@@ -130,9 +141,14 @@ def ours(cell: str, size: tuple[int, ...], x: Tensor, lengths: Tensor, **options
 
 
 def torchs(
-    kind: type, size: tuple[int, ...], x: Tensor, lengths: Tensor, packed: bool
+    kind: type,
+    size: tuple[int, ...],
+    x: Tensor,
+    lengths: Tensor,
+    packed: bool,
+    dtype: torch.dtype = torch.float32,
 ) -> Callable[[], Tensor]:
-    module = kind(size[2], size[3], bidirectional=True, batch_first=True)
+    module = kind(size[2], size[3], bidirectional=True, batch_first=True, dtype=dtype)
     if not packed:
         return lambda: module(x)[0]
 
@@ -217,14 +233,15 @@ def vanilla(sizes: list[tuple[int, ...]]) -> None:
 def variants(size: tuple[int, ...]) -> None:
     x, lengths = batch(size, False)
     zoneout, dropout = {"zoneout_hidden": 0.1, "zoneout_cell": 0.1}, {"recurrent_dropout": 0.2}
-    for title, cell, options, loop in (
+    cases: tuple[tuple[str, str, dict[str, Any], dict[str, Any] | None], ...] = (
         ("peephole", "peephole", {}, {"peephole": True}),
         ("cifg", "cifg", {}, {"coupled": True}),
         ("zoneout", "lstm", zoneout, {"zoneout": 0.1}),
         ("variational dropout", "lstm", dropout, {"dropout": 0.2}),
         ("projection to half", "lstm", {"proj_size": size[3] // 2}, None),
         ("layer norm", "lstm", {"layer_norm": True}, None),
-    ):
+    )
+    for title, cell, options, loop in cases:
         contenders = {
             "ours": ours(cell, size, x, lengths, **options),
             "ours, vanilla": ours("lstm", size, x, lengths),
@@ -232,6 +249,41 @@ def variants(size: tuple[int, ...]) -> None:
         if loop:
             contenders["TorchScript loop"] = scripted(size, x, **loop)
         report(title, size, contenders, 3 if cell == "cifg" else 4, lengths)
+
+
+def relative_error(found: Tensor, truth: Tensor) -> float:
+    return float((found.double() - truth).norm() / truth.norm())
+
+
+def inference_at_batch_one(size: tuple[int, ...]) -> None:
+    """Weights packed once, in every precision, against torch's own and its dynamic quantisation."""
+    x, lengths = batch(size, False)
+    theirs = nn.LSTM(size[2], size[3], bidirectional=True, batch_first=True).eval()
+    layer = RecurrentLayer("lstm", size[2], size[3], backend="fused").eval()
+    layer.load_state_dict(theirs.state_dict())
+    packed = {precision: PackedLayer(layer, precision) for precision in ("int8", "bfloat16", "float32")}
+    dynamic = torch.ao.quantization.quantize_dynamic(nn.Sequential(theirs), {nn.LSTM}, torch.qint8)
+    contenders: Contenders = {
+        f"ours, {name}": lambda own=own: own(x, lengths)[0] for name, own in packed.items()
+    }
+    contenders |= {"ours, not packed": lambda: layer(x, lengths)[0], "torch.nn.LSTM": lambda: theirs(x)[0]}
+    contenders["torch's dynamic quantisation"] = lambda: dynamic(x)[0]
+    report("packed for inference", size, contenders, 4, lengths, training_too=False)
+    if ARGUMENTS.only in "packed for inference":
+        with torch.no_grad():
+            truth = copy.deepcopy(theirs).double()(x.double())[0]
+            for name, run in contenders.items():
+                print(f"  relative error     {name:28} {relative_error(run(), truth):9.1e}")
+
+
+def bfloat16(size: tuple[int, ...], ragged: bool) -> None:
+    x, lengths = batch(size, ragged)
+    x = x.detach().bfloat16()
+    theirs = torchs(nn.LSTM, size, x, lengths, ragged, torch.bfloat16)
+    layer = RecurrentLayer("lstm", size[2], size[3], backend="fused").eval().bfloat16()
+    contenders: Contenders = {"ours": lambda: layer(x, lengths)[0], "torch.nn.LSTM": theirs}
+    title = f"bfloat16 inference {'ragged, torch packed' if ragged else 'dense'}"
+    report(title, size, contenders, 4, lengths, training_too=False)
 
 
 def gru(sizes: list[tuple[int, ...]]) -> None:
@@ -258,5 +310,8 @@ if __name__ == "__main__":
     )
     chosen = SIZES[:3] if ARGUMENTS.quick else SIZES
     vanilla(chosen)
+    inference_at_batch_one(SIZES[0])
+    for is_ragged in (False, True):
+        bfloat16(SIZES[2], is_ragged)
     variants(SIZES[2])
     gru(chosen[:3])

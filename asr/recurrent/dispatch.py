@@ -37,14 +37,14 @@ def run(
     if backend == "reference":
         return reference.run(cell_name, options, x, lengths, state, weights, noise)
     fused = fused_module(x.device.type)
-    reason = fused if isinstance(fused, str) else fused.refusal(*arguments)
+    reason = fused.refusal(*arguments) if isinstance(fused, ModuleType) else fused
     if backend == "fused":
-        if reason is not None:
+        if reason is not None or isinstance(fused, str):
             raise BackendError(f"backend 'fused' cannot run this layer: {reason}; use 'auto' or 'reference'")
         return fused.run(cell_name, options, x, lengths, state, weights, noise)
     # torch's kernels take batches whose shapes depend on the lengths, which a compiled graph cannot.
     own_kernels = not torch.compiler.is_compiling() and native.refusal(*arguments) is None
-    if reason is None and not (own_kernels and x.device.type == "cuda"):
+    if isinstance(fused, ModuleType) and reason is None and not (own_kernels and x.device.type == "cuda"):
         module = fused
     else:
         module = native if own_kernels else reference
