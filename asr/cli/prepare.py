@@ -16,6 +16,7 @@ status is then 1.
 import argparse
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 MOST_PROBLEMS_SHOWN = 20
 # Recipes of lhotse for corpora that are read here under names of their own.
@@ -38,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--parts", nargs="+", default=[], metavar="PART", help="only these, such as train-clean-100"
+    )
+    parser.add_argument(
+        "--shar",
+        action="store_true",
+        help="also write each split as lhotse Shar shards, into shar_NAME, which training streams",
     )
     parser.add_argument(
         "--jobs", type=_count, default=8, metavar="N", help="files opened at a time (default 8)"
@@ -114,7 +120,27 @@ def run(arguments: argparse.Namespace) -> int:
     print(
         "written: " + ", ".join(f"{arguments.output_dir}/cuts_{name}.jsonl.gz" for name in preparation.splits)
     )
-    return _report(preparation.problems)
+    problems = list(preparation.problems)
+    if arguments.shar:
+        problems += _write_shards(preparation.splits, Path(arguments.output_dir), arguments.jobs)
+    return _report(problems)
+
+
+def _write_shards(splits: dict, output_dir: Path, jobs: int) -> list[str]:
+    from tqdm import tqdm
+
+    from asr.data.shards import write_shards
+
+    problems = []
+    for name, cuts in splits.items():
+
+        def progress(written: Iterable, name: str = name, total: int = len(cuts)) -> Iterable:
+            return tqdm(written, f"writing shar_{name}", total, leave=False, delay=1, disable=None)
+
+        folder = output_dir / f"shar_{name}"
+        problems += write_shards(cuts, folder, jobs=jobs, progress=progress)
+        print(f"written: {folder}")
+    return problems
 
 
 def _list() -> None:

@@ -10,6 +10,7 @@ import math
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -185,7 +186,7 @@ def code(samples: np.ndarray, sample_rate: int, codec: str, compression: float =
     rate, container, subtype = CODECS[codec]
     narrow = samples if rate is None else soxr.resample(samples, sample_rate, rate)
     file = io.BytesIO()
-    quality = {"compression_level": compression} if codec in WITH_QUALITY else {}
+    quality: dict[str, Any] = {"compression_level": compression} if codec in WITH_QUALITY else {}
     try:
         soundfile.write(file, narrow, rate or sample_rate, format=container, subtype=subtype, **quality)
         file.seek(0)

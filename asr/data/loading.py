@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import soxr
@@ -135,7 +136,7 @@ class BatchSampler(Sampler):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.sizes) // _processes()[1])
+        return -(-len(self.sizes) // processes()[1])
 
     def epoch_batches(self) -> tuple[list[list[tuple[Cut, float]]], random.Random]:
         """Cut the epoch's batches, of decreasing length; also gives the source of what else is drawn for it."""
@@ -151,7 +152,7 @@ class BatchSampler(Sampler):
 
     def __iter__(self) -> Iterator[tuple[int, list[tuple[Cut, float]]]]:
         batches, chance = self.epoch_batches()
-        rank, world_size = _processes()
+        rank, world_size = processes()
         while len(batches) % world_size:  # halve the largest until the processes get equally many
             _halve_largest(batches, world_size)
         rounds = [batches[start : start + world_size] for start in range(0, len(batches), world_size)]
@@ -169,7 +170,7 @@ def _halve_largest(batches: list, world_size: int) -> None:
     batches[largest : largest + 1] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
 
 
-def _processes() -> tuple[int, int]:
+def processes() -> tuple[int, int]:
     """Give this process's rank in distributed training and the number of processes."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -188,6 +189,7 @@ class BatchMaker(Dataset):
         augmentation: Augmentation | None,
         spec_augment: SpecAugment | None,
         seed: int,
+        open_cut: Callable[[Any], Cut] | None = None,
     ):
         self.log_mel = log_mel
         self.sample_rate = log_mel.config.sample_rate
@@ -196,6 +198,7 @@ class BatchMaker(Dataset):
         self.augmentation = augmentation
         self.spec_augment = spec_augment
         self.seed = seed
+        self.open_cut = open_cut
 
     @torch.no_grad()
     def __getitem__(self, item: tuple[int, Sequence[tuple[Cut, float]]]) -> Batch:
@@ -203,6 +206,8 @@ class BatchMaker(Dataset):
         left_out, ids, texts, tokens, samples = {}, [], [], [], []
         for cut, speed in cuts:
             try:
+                if self.open_cut is not None:
+                    cut = self.open_cut(cut)
                 text = self._text(cut)
                 encoded = torch.tensor(self.tokenizer.encode(text), dtype=torch.int64)
                 heard = torch.from_numpy(self._samples(cut, speed, epoch))
@@ -263,6 +268,8 @@ def read_samples(cut: Cut, sample_rate: int) -> np.ndarray:
     Raises AudioError that names the file.
     """
     file = file_of(cut)
+    if isinstance(cut, MonoCut) and cut.recording and cut.recording.sources[0].type == "memory":
+        return load_audio(cut.recording.sources[0].source, sample_rate)  # type: ignore[arg-type]
     if isinstance(cut, MonoCut | MultiCut) and file and (recording := cut.recording):
         channels = [cut.channel] if isinstance(cut, MonoCut) else cut.channel
         if channels == recording.channel_ids and not recording.transforms:  # read as transcribing reads
@@ -329,7 +336,7 @@ def make_loader(
     """Make the iterable over batches of cuts, each cut once an epoch.
 
     Arguments:
-        cuts: as `load_cuts` gives them.
+        cuts: as `load_cuts` gives them, or `Shards`.
         log_mel, tokenizer, normaliser: those of the model.
         augmentation: of the samples of a training batch.
         spec_augment: masks the features of a training batch.
@@ -343,12 +350,28 @@ def make_loader(
     Cuts that cannot be used (unreadable audio, no transcript, letters that the tokenizer lacks) are
     left out and named in the loader's `left_out`. Raises ManifestError if the limits leave nothing.
     """
-    left_out, kept = {}, []
-    for cut in cuts:
-        if min_seconds <= cut.duration <= max_seconds:
-            kept.append(cut)
-        else:
-            left_out[cut.id] = f"its {cut.duration:.2f} s are not between {min_seconds} s and {max_seconds} s"
+    from asr.data.shards import Shards, ShardSampler  # which are made of what is here
+
+    limits: dict[str, Any] = {
+        "batch_seconds": batch_seconds,
+        "max_batch_size": max_batch_size,
+        "speeds": speed_perturb,
+        "shuffle": shuffle,
+        "seed": seed,
+    }
+    if isinstance(cuts, Shards):
+        sampler = ShardSampler(cuts, min_seconds=min_seconds, max_seconds=max_seconds, **limits)
+        left_out, kept = sampler.left_out, [item for shard in sampler.items for item in shard]
+    else:
+        left_out, kept = {}, []
+        for cut in cuts:
+            if min_seconds <= cut.duration <= max_seconds:
+                kept.append(cut)
+            else:
+                left_out[cut.id] = (
+                    f"its {cut.duration:.2f} s are not between {min_seconds} s and {max_seconds} s"
+                )
+        sampler = BatchSampler(kept, **limits)
     if not kept:
         raise ManifestError(
             f"none of the {len(left_out)} utterances is between {min_seconds} s and {max_seconds} s long"
@@ -358,14 +381,7 @@ def make_loader(
     return Loader(
         kept,
         left_out,
-        BatchSampler(
-            kept,
-            batch_seconds=batch_seconds,
-            max_batch_size=max_batch_size,
-            speeds=speed_perturb,
-            shuffle=shuffle,
-            seed=seed,
-        ),
+        sampler,
         dataset=BatchMaker(
             log_mel=copy.deepcopy(log_mel).cpu(),  # the model may be moved to a GPU, the workers stay here
             tokenizer=tokenizer,
@@ -373,6 +389,7 @@ def make_loader(
             augmentation=augmentation,
             spec_augment=spec_augment,
             seed=seed,
+            open_cut=cuts.cut if isinstance(cuts, Shards) else None,
         ),
         num_workers=workers,
         persistent_workers=workers > 0,

@@ -17,7 +17,8 @@ class DataConfig:
     """What to train on.
 
     Attributes:
-        train: manifest of cuts, as `asr prepare` writes it, or a list of several.
+        train: manifest of cuts, as `asr prepare` writes it, or a list of several; or a folder or http(s) URL of shards
+            (`asr prepare --shar`), which are streamed.
         dev: manifest, or several, to measure the WER on after each epoch; other speakers than those of `train`.
         batch_seconds: seconds of audio in a batch, padding included.
         max_batch_size: most utterances in a batch.

@@ -1,5 +1,6 @@
 """The training and dev data of a run as a Lightning data module."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -12,9 +13,9 @@ from asr.training.config import TrainConfig
 
 
 class SpeechData(L.LightningDataModule):
-    """Loaders over cuts that are already in memory as a list."""
+    """Loaders over cuts in memory, or over shards."""
 
-    def __init__(self, config: TrainConfig, bundle: Bundle, train_cuts: list, dev_cuts: list):
+    def __init__(self, config: TrainConfig, bundle: Bundle, train_cuts: Sequence, dev_cuts: Sequence):
         super().__init__()
         self.config = config
         self.bundle = bundle
@@ -38,7 +39,7 @@ class SpeechData(L.LightningDataModule):
         """Dev, as it is."""
         return self.dev_loader
 
-    def _loader(self, cuts: list, **choices: Any) -> Loader:
+    def _loader(self, cuts: Sequence, **choices: Any) -> Loader:
         config = self.config
         return make_loader(
             cuts,

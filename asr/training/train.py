@@ -21,11 +21,13 @@ from asr.bundle import Bundle
 from asr.data import load_cuts
 from asr.data.loading import read_samples
 from asr.data.manifests import text_of
+from asr.data.shards import Shards, is_sharded
 from asr.errors import AsrError, AudioError, ConfigError
 from asr.features import LogMel
 from asr.model import AcousticModel
 from asr.text import NORMALISERS, BpeTokenizer, CharacterTokenizer, Tokenizer, load_tokenizer, normalise
 from asr.training.callbacks import BundleWriter, EpochLines, ProgressBar, TimeLimit
+from asr.training.checks import quick_report, target_of
 from asr.training.config import TrainConfig, config_text
 from asr.training.data import SpeechData
 from asr.training.module import RecogniserTraining
@@ -96,6 +98,7 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
         print(
             f"{data.summary_text()}\nmodel: {parameters / 1e6:.2f} M parameters, {bundle.tokenizer.vocab_size} tokens"
         )
+        _warn_of_faults(config, bundle, train_cuts, dev_cuts)
     began = time.monotonic()
     interrupted = _fit(trainer, module, data, folder / "checkpoints" / LAST if resume else None)
     if not trainer.is_global_zero:
@@ -107,6 +110,19 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
         f"best dev WER {100 * bundle_writer.best:.2f} % after {minutes:.1f} minutes; the model is {folder / 'bundle'}"
     )
     return _report_left_out(data.left_out() | module.left_out)
+
+
+def _warn_of_faults(
+    config: TrainConfig, bundle: Bundle, train_cuts: Sequence["Cut"], dev_cuts: Sequence["Cut"]
+) -> None:
+    """Say on stderr what `asr check` would find without listening; reading all shards for it would take too long."""
+    splits = {"train": train_cuts, "dev": dev_cuts}
+    if any(isinstance(cuts, Shards) for cuts in splits.values()):
+        return
+    front_end, speeds = config.model.front_end, config.data.speed_perturb
+    target = target_of(config.features, front_end, bundle.normaliser, bundle.tokenizer, speeds)
+    if report := quick_report(splits, target):
+        print(report, file=sys.stderr)
 
 
 def new_bundle(config: TrainConfig, cuts: Sequence["Cut"], tokenizer: Tokenizer | None = None) -> Bundle:
@@ -134,17 +150,26 @@ def new_bundle(config: TrainConfig, cuts: Sequence["Cut"], tokenizer: Tokenizer 
 
 def _some_samples(cuts: Sequence["Cut"], sample_rate: int, seed: int) -> Iterator[Tensor]:
     """Read enough utterances, drawn at random, to know the features' mean and variance."""
-    for cut in random.Random(seed).sample(cuts, min(len(cuts), STATISTICS_UTTERANCES)):
+    if isinstance(cuts, Shards):
+        drawn = cuts.some(STATISTICS_UTTERANCES, seed)
+    else:
+        drawn = random.Random(seed).sample(cuts, min(len(cuts), STATISTICS_UTTERANCES))
+    for cut in drawn:
         try:
             yield torch.from_numpy(read_samples(cut, sample_rate))
         except AudioError:
             continue  # the loader reports it
 
 
-def _load(manifests: str | tuple[str, ...], key: str) -> list["Cut"]:
+def _load(manifests: str | tuple[str, ...], key: str) -> "Sequence[Cut]":
     if not manifests:
         raise ConfigError(f"data.{key} names no manifest; `asr prepare` writes cuts_{key}.jsonl.gz")
     paths = [manifests] if isinstance(manifests, str) else manifests
+    sharded = [path for path in paths if is_sharded(path)]
+    if sharded and len(paths) > 1:
+        raise ConfigError(f"data.{key} names shards, {sharded[0]}, among others; expected them alone")
+    if sharded:
+        return Shards(sharded[0])
     return [cut for path in paths for cut in load_cuts(path)]
 
 

@@ -181,7 +181,7 @@ def test_processes_share_an_epoch_without_overlap(monkeypatch, world_size):
     )
     shares = []
     for rank in range(world_size):
-        monkeypatch.setattr("asr.data.loading._processes", lambda rank=rank: (rank, world_size))
+        monkeypatch.setattr("asr.data.loading.processes", lambda rank=rank: (rank, world_size))
         shares.append([batch for _, batch in sampler])
         assert len(shares[-1]) == len(sampler)
     assert sorted(int(cut.id) for share in shares for batch in share for cut, _ in batch) == list(range(400))

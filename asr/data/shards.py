@@ -1,0 +1,322 @@
+"""Corpora too large for single files: shards of some hundred utterances each, read one after the other.
+
+The form is lhotse's Shar: `cuts.N.jsonl.gz` and `recording.N.tar`, which `CutSet.from_shar` reads as well. Beside it
+lies `cuts.json` with the durations, from which the batches of an epoch are planned without opening a shard.
+"""
+
+import gzip
+import io
+import json
+import math
+import random
+import tarfile
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from lhotse import AudioSource, MonoCut, Recording
+from lhotse.cut import Cut
+from lhotse.serialization import deserialize_item
+from torch.utils.data import get_worker_info
+
+from asr.data.download import fetch
+from asr.data.loading import BatchSampler, processes, read_samples
+from asr.errors import AsrError, AudioError, ManifestError
+
+INDEX = "cuts.json"  # a name that lhotse passes over when it looks through the folder
+SHARD_SIZE = 250  # utterances: some 50 MB of flac, what one read from a disk or a store is worth
+# Shards that are read side by side, so that a batch is not followed by another of the same shard. Each worker process
+# keeps those of its batches in memory; a number that most numbers of workers divide.
+LANES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ShardedCut:
+    """What is known of an utterance before its shard is opened."""
+
+    shard: int
+    position: int
+    duration: float
+
+    @property
+    def id(self) -> str:
+        """A name that sorts."""
+        return f"{self.shard:06d}-{self.position:06d}"
+
+
+class Shards(Sequence):
+    """A sharded corpus in a folder or under an http(s) URL.
+
+    Iterating reads the manifests alone and gives cuts without audio; `open` and `cut` bring the audio along.
+
+    Attributes:
+        location: folder or URL.
+        durations: of each shard's utterances, in seconds.
+    """
+
+    def __init__(self, location: str | Path):
+        self.location = str(location).rstrip("/")
+        try:
+            index = json.loads(self._read(INDEX))
+            self.durations = [np.array(shard, np.float32) for shard in index["durations"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ManifestError(
+                f"{self.location}/{INDEX} is damaged: {error!r}; write the shards anew"
+            ) from error
+        if not self.durations:
+            raise ManifestError(f"{self.location}/{INDEX} names no shard")
+        self._starts = np.cumsum([0, *map(len, self.durations)])
+        self._opened: OrderedDict[int, list[Cut]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def seconds(self) -> float:
+        """Of audio in all."""
+        return float(sum(map(np.sum, self.durations)))
+
+    def __iter__(self) -> Iterator[Cut]:
+        for shard in range(len(self.durations)):
+            yield from self._manifest(shard)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"no utterance {index} of {len(self)}")
+        index %= len(self)
+        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self.open(shard)[index - int(self._starts[shard])]
+
+    def some(self, count: int, seed: int) -> Iterator[Cut]:
+        """Give the first `count` cuts of shards in random order, with audio: a sample at the cost of few reads."""
+        order = random.Random(seed).sample(range(len(self.durations)), len(self.durations))
+        for shard in order:
+            for cut in self.open(shard)[:count]:
+                yield cut
+                count -= 1
+            if count <= 0:
+                return
+
+    def cut(self, item: ShardedCut) -> Cut:
+        """Give the cut with its audio; raises AudioError where the shard cannot be had."""
+        return self.open(item.shard)[item.position]
+
+    def open(self, shard: int) -> list[Cut]:
+        """Read a shard whole; as many stay in memory as the batches of this process go round."""
+        if shard in self._opened:
+            self._opened.move_to_end(shard)
+            return self._opened[shard]
+        try:
+            cuts = self._manifest(shard)
+            audio = self._audio(shard)
+            self._opened[shard] = [_with_audio(cut, audio[cut.id]) for cut in cuts]
+        except (tarfile.TarError, KeyError, AsrError) as error:
+            raise AudioError(f"shard {shard:06d} of {self.location} cannot be read: {error}") from error
+        worker = get_worker_info()
+        while len(self._opened) > math.ceil(LANES / (worker.num_workers if worker else 1)):
+            self._opened.popitem(last=False)
+        return self._opened[shard]
+
+    def _manifest(self, shard: int) -> list[Cut]:
+        name = f"cuts.{shard:06d}.jsonl.gz"
+        try:
+            lines = gzip.decompress(self._read(name)).decode().splitlines()
+            cuts = [deserialize_item(json.loads(line)) for line in lines]
+        except (EOFError, OSError, ValueError, KeyError) as error:
+            raise ManifestError(f"{self.location}/{name} is damaged: {error}") from error
+        if len(cuts) != len(self.durations[shard]):
+            raise ManifestError(
+                f"{self.location}/{name} has {len(cuts)} utterances, {INDEX} says {len(self.durations[shard])}"
+            )
+        return cuts
+
+    def _audio(self, shard: int) -> dict[str, bytes]:
+        content = self._read(f"recording.{shard:06d}.tar")
+        found = {}
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            for member in tar:
+                key, _, suffix = member.name.rpartition(".")
+                if suffix != "json":
+                    found[key] = content[member.offset_data : member.offset_data + member.size]
+        return found
+
+    def _read(self, name: str) -> bytes:
+        if not is_url(self.location):
+            try:
+                return (Path(self.location) / name).read_bytes()
+            except OSError as error:
+                raise ManifestError(f"cannot read {self.location}/{name}: {error.strerror}") from error
+        with tempfile.TemporaryDirectory() as folder:
+            fetch(f"{self.location}/{name}", Path(folder) / name)
+            return (Path(folder) / name).read_bytes()
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_opened": OrderedDict()}  # a worker opens its own
+
+
+def is_url(location: str) -> bool:
+    """Whether a location is to be read over the network."""
+    return location.startswith(("http://", "https://"))
+
+
+def is_sharded(location: str) -> bool:
+    """Whether a location is that of shards, not of a manifest."""
+    return not location.endswith((".jsonl", ".jsonl.gz")) and (is_url(location) or Path(location).is_dir())
+
+
+def _with_audio(cut: Cut, audio: bytes) -> Cut:
+    recording = cut.recording  # type: ignore[attr-defined]
+    source = AudioSource("memory", recording.sources[0].channels, audio)
+    return replace(cut, recording=replace(recording, sources=[source]))  # type: ignore[type-var]
+
+
+def write_shards(
+    cuts: Sequence[Cut],
+    folder: Path,
+    *,
+    shard_size: int = SHARD_SIZE,
+    jobs: int = 8,
+    seed: int = 0,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> list[str]:
+    """Write cuts as shards of flac, mixed once, so that the utterances of a shard are of all speakers and lengths.
+
+    Returns a line for each utterance whose audio could not be read. Raises ManifestError if none could, or if the
+    folder already holds shards.
+    """
+    from lhotse.shar import SharWriter
+
+    if (folder / INDEX).exists():
+        raise ManifestError(f"{folder} already holds shards; remove it, or name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    order = random.Random(seed).sample(list(cuts), len(cuts))
+    durations: list[float] = []
+    problems = []
+    with (
+        ThreadPoolExecutor(jobs) as pool,
+        SharWriter(folder, fields={"recording": "flac"}, shard_size=shard_size) as writer,
+    ):
+        # A piece at a time, or the pool would hold all the audio that the writer has not got to yet.
+        pieces = (order[start : start + 4 * jobs] for start in range(0, len(order), 4 * jobs))
+        for found in progress(one for piece in pieces for one in pool.map(_in_memory, piece)):
+            if isinstance(found, str):
+                problems.append(found)
+            else:
+                writer.write(found)
+                durations.append(round(found.duration, 3))
+    if not durations:
+        raise ManifestError("\n".join([f"no utterance could be written to {folder}", *problems[:1]]))
+    parts = [durations[start : start + shard_size] for start in range(0, len(durations), shard_size)]
+    partial = folder / f"{INDEX}.partial"
+    partial.write_text(json.dumps({"durations": parts}))
+    partial.replace(folder / INDEX)  # comes last: without it a folder is none of shards
+    return problems
+
+
+def _in_memory(cut: Cut) -> MonoCut | str:
+    """Give the cut with its audio alone, as flac in memory; a string says why that failed."""
+    rate = cut.sampling_rate
+    try:
+        samples = read_samples(cut, rate)
+    except AudioError as error:
+        return f"{cut.id}: {error}"
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format="FLAC", subtype="PCM_16")
+    duration = len(samples) / rate
+    source = AudioSource("memory", [0], file.getvalue())
+    return MonoCut(
+        id=cut.id,
+        start=0.0,
+        duration=duration,
+        channel=0,
+        recording=Recording(cut.id, [source], rate, len(samples), duration),
+        supervisions=[
+            replace(item, recording_id=cut.id, channel=0, start=0.0, duration=duration)
+            for item in cut.supervisions
+        ],
+    )
+
+
+class ShardSampler(BatchSampler):
+    """As BatchSampler, of ShardedCuts: each batch is of one shard, and LANES shards are gone through side by side.
+
+    A process of distributed training reads shards of its own, the same in each epoch. One with fewer batches than
+    others halves some, so that all have equally many.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        *,
+        min_seconds: float = 0.0,
+        max_seconds: float = math.inf,
+        shuffle: bool,
+        seed: int,
+        **limits,
+    ):
+        self.shuffle, self.seed, self.epoch = shuffle, seed, 0
+        self.limits = limits
+        self.left_out: dict[str, str] = {}
+        self.items: list[list[Any]] = []  # ShardedCuts
+        for shard, durations in enumerate(shards.durations):
+            items = [ShardedCut(shard, place, seconds) for place, seconds in enumerate(durations.tolist())]
+            self.items.append([item for item in items if min_seconds <= item.duration <= max_seconds])
+            self.left_out |= {
+                item.id: f"its {item.duration:.2f} s are not between {min_seconds} s and {max_seconds} s"
+                for item in items
+                if not min_seconds <= item.duration <= max_seconds
+            }
+        self.counts = [len(self._of(shard).sizes) for shard in range(len(self.items))]
+
+    def _of(self, shard: int) -> BatchSampler:
+        sampler = BatchSampler(
+            self.items[shard], shuffle=self.shuffle, seed=hash((self.seed, shard)), **self.limits
+        )
+        sampler.set_epoch(self.epoch)
+        return sampler
+
+    def _own(self, rank: int, world_size: int) -> list[int]:
+        return [shard for shard in range(rank, len(self.items), world_size) if self.items[shard]]
+
+    def __len__(self) -> int:
+        _, world_size = processes()
+        return max(
+            sum(self.counts[shard] for shard in self._own(rank, world_size)) for rank in range(world_size)
+        )
+
+    def __iter__(self) -> Iterator[tuple[int, list[tuple[Any, float]]]]:
+        rank, world_size = processes()
+        order = self._own(rank, world_size)
+        missing = len(self) - sum(self.counts[shard] for shard in order)
+        chance = random.Random(f"{self.seed} {self.epoch}")
+        if self.shuffle:
+            chance.shuffle(order)
+        lanes = [self._lane(order[lane::LANES]) for lane in range(min(LANES, len(order)))]
+        while lanes:
+            for lane in list(lanes):
+                batch = next(lane, None)
+                if batch is None:
+                    lanes.remove(lane)
+                    continue
+                if missing and len(batch) > 1:
+                    missing -= 1
+                    yield self.epoch, batch[: len(batch) // 2]
+                    batch = batch[len(batch) // 2 :]
+                yield self.epoch, batch
+        if missing:
+            raise ManifestError(f"{len(self.items)} shards are too few for the {world_size} processes")
+
+    def _lane(self, shards: list[int]) -> Iterator[list[tuple[Any, float]]]:
+        for shard in shards:
+            batches, chance = self._of(shard).epoch_batches()
+            if self.shuffle:
+                chance.shuffle(batches)
+            yield from batches

@@ -1,0 +1,256 @@
+"""Shards: what was written comes back, each utterance once an epoch, from a disk or a server, and nothing stops it."""
+
+import functools
+import threading
+from collections import Counter
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lhotse import CutSet
+from speech import make_corpus, train_arguments
+
+from asr.cli.main import main
+from asr.data import make_loader
+from asr.data.loading import read_samples
+from asr.data.manifests import Utterance, build_cuts, text_of
+from asr.data.shards import LANES, Shards, ShardSampler, is_sharded, write_shards
+from asr.errors import AudioError, ManifestError
+from asr.features import FeatureConfig, LogMel, SpecAugment, SpecAugmentConfig
+from asr.text import CharacterTokenizer
+
+
+@pytest.fixture(scope="module")
+def cuts(tmp_path_factory, write_audio):
+    folder = tmp_path_factory.mktemp("audio")
+    utterances = [
+        Utterance(
+            f"u{i:02d}",
+            write_audio(folder / f"{i}.wav", 0.3 + 0.07 * (i % 23)),
+            "ab"[: 1 + i % 2],
+            f"s{i % 3}",
+        )
+        for i in range(40)
+    ]
+    return build_cuts(utterances)[0]
+
+
+@pytest.fixture(scope="module")
+def folder(cuts, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("shards") / "shar_train"
+    assert write_shards(cuts, folder, shard_size=6) == []
+    return folder
+
+
+def loader_of(cuts, **options):
+    return make_loader(
+        cuts,
+        **{
+            "log_mel": LogMel(FeatureConfig(n_mels=8)),
+            "tokenizer": CharacterTokenizer(["a", "b"]),
+            "normaliser": "none",
+            "batch_seconds": 5.0,
+            "shuffle": True,
+            **options,
+        },
+    )
+
+
+def epoch(loader, number: int = 0):
+    loader.set_epoch(number)
+    return list(loader)
+
+
+def test_what_was_written_comes_back(cuts, folder):
+    shards = Shards(folder)
+    assert (len(shards), len(shards.durations)) == (40, 7)
+    assert shards.seconds == pytest.approx(sum(cut.duration for cut in cuts), abs=0.01)
+    before = {cut.id: cut for cut in cuts}
+    assert {cut.id for cut in shards} == set(before)
+    assert [cut.id for cut in shards] != sorted(before)
+    for index in (0, 17, 39, -1):
+        cut = shards[index]
+        np.testing.assert_array_equal(read_samples(cut, 16000), read_samples(before[cut.id], 16000))
+        assert text_of(cut) == text_of(before[cut.id])
+        assert cut.supervisions[0].speaker == before[cut.id].supervisions[0].speaker
+    assert [cut.id for cut in shards[3:5]] == [shards[3].id, shards[4].id]
+    assert len(list(shards.some(15, seed=1))) == 15
+    with pytest.raises(IndexError):
+        shards[40]
+
+
+def test_lhotse_reads_them_too(cuts, folder):
+    found = {cut.id: cut.load_audio().shape[1] for cut in CutSet.from_shar(in_dir=folder)}
+    assert found == {cut.id: cut.num_samples for cut in cuts}
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_the_same_batches_with_any_number_of_workers(folder, cuts, workers):
+    options = {"speed_perturb": (0.9, 1.1), "spec_augment": SpecAugment(SpecAugmentConfig(frequency_width=3))}
+    alone, shared = (
+        loader_of(Shards(folder), **options),
+        loader_of(Shards(folder), workers=workers, **options),
+    )
+    for number in range(2):
+        first, second = epoch(alone, number), epoch(shared, number)
+        assert len(first) == len(alone)
+        assert [batch.ids for batch in first] == [batch.ids for batch in second]
+        assert all(
+            torch.equal(one.features, other.features) for one, other in zip(first, second, strict=True)
+        )
+        assert Counter(name for batch in first for name in batch.ids) == Counter(cut.id for cut in cuts)
+    assert [batch.ids for batch in epoch(alone, 0)] != [batch.ids for batch in first]
+
+
+class _Durations:
+    """As much of Shards as the sampler looks at."""
+
+    def __init__(self, durations):
+        self.durations = [np.array(shard, np.float32) for shard in durations]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    durations=st.lists(st.lists(st.floats(0.1, 30), min_size=1, max_size=30), min_size=4, max_size=40),
+    world_size=st.integers(1, 4),
+    batch_seconds=st.floats(1, 200),
+    shuffle=st.booleans(),
+    seed=st.integers(0, 100),
+)
+def test_processes_share_an_epoch_without_overlap_or_loss(
+    durations, world_size, batch_seconds, shuffle, seed
+):
+    sampler = ShardSampler(
+        _Durations(durations),  # type: ignore[arg-type]
+        batch_seconds=batch_seconds,
+        max_batch_size=20,
+        speeds=(0.9, 1.1),
+        shuffle=shuffle,
+        seed=seed,
+    )
+    everything = {(shard, place) for shard, those in enumerate(durations) for place in range(len(those))}
+    with pytest.MonkeyPatch.context() as patch:
+        for number in range(2):
+            sampler.set_epoch(number)
+            seen: list[tuple[int, int]] = []
+            counts = set()
+            try:
+                for rank in range(world_size):
+                    patch.setattr("asr.data.shards.processes", lambda rank=rank: (rank, world_size))
+                    batches = [batch for _, batch in sampler]
+                    counts.add(len(batches))
+                    assert len(batches) == len(sampler)
+                    for batch in batches:
+                        assert len({item.shard for item, _ in batch}) == 1
+                        longest = max(item.duration / speed for item, speed in batch)
+                        assert len(batch) == 1 or len(batch) * longest <= batch_seconds * (1 + 1e-6)
+                        seen += [(item.shard, item.position) for item, _ in batch]
+            except ManifestError:  # too few shards: batches of one cannot be halved
+                assert world_size > 1
+                return
+            assert len(counts) == 1
+            assert len(seen) == len(set(seen)) == len(everything)
+
+
+def test_few_shards_are_in_memory_at_a_time(cuts, tmp_path):
+    write_shards(list(cuts), tmp_path / "x", shard_size=1)
+    shards = Shards(tmp_path / "x")
+    assert len(epoch(loader_of(shards))) == 40
+    assert len(shards._opened) == LANES
+
+
+def test_short_and_long_utterances_are_left_out(folder):
+    loader = loader_of(Shards(folder), min_seconds=0.5, max_seconds=1.5)
+    assert loader.utterances + len(loader.left_out) == 40
+    assert all("are not between 0.5 s and 1.5 s" in reason for reason in loader.left_out.values())
+    assert sum(len(batch.ids) for batch in epoch(loader)) == loader.utterances < 40
+    with pytest.raises(ManifestError, match="none of the 40 utterances"):
+        loader_of(Shards(folder), min_seconds=9)
+
+
+def test_a_lost_shard_is_named_and_the_rest_is_trained_on(folder, cuts, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in folder.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    (copy / "recording.000002.tar").unlink()
+    content = (copy / "recording.000004.tar").read_bytes()
+    (copy / "recording.000004.tar").write_bytes(content[: len(content) // 2])
+    loader = loader_of(Shards(copy))
+    # Training counts on as many batches as announced, and gets others again in place of those.
+    assert len({name for batch in epoch(loader) for name in batch.ids}) == 28
+    assert len(loader.left_out) == 12
+    assert "shard 000002" in loader.left_out["000002-000000"]
+    with pytest.raises(AudioError, match="shard 000004"):
+        Shards(copy).open(4)
+
+
+def test_mistakes(folder, cuts, tmp_path):
+    with pytest.raises(ManifestError, match="already holds shards"):
+        write_shards(cuts, folder)
+    with pytest.raises(ManifestError, match=r"cannot read .*cuts.json: No such file"):
+        Shards(tmp_path)
+    (tmp_path / "cuts.json").write_text("{}")
+    with pytest.raises(ManifestError, match=r"cuts.json is damaged: KeyError"):
+        Shards(tmp_path)
+    assert is_sharded("https://store/shar_train")
+    assert is_sharded(str(folder))
+    assert not is_sharded("cuts_train.jsonl.gz")
+    assert not is_sharded("nowhere")
+
+
+@pytest.fixture
+def server(folder):
+    """The shards behind a server that refuses every fifth request."""
+    requests = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+        def do_GET(self):
+            requests.append(self.path)
+            if len(requests) % 5 == 0:
+                self.send_error(503)
+            else:
+                super().do_GET()
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder.parent)))
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{http.server_port}/shar_train"
+    http.shutdown()
+    http.server_close()
+
+
+def test_shards_are_streamed_from_a_url(server, folder, monkeypatch):
+    monkeypatch.setattr("asr.data.download.time.sleep", lambda seconds: None)
+    near, far = epoch(loader_of(Shards(folder))), epoch(loader_of(Shards(server + "/")))
+    assert [batch.ids for batch in near] == [batch.ids for batch in far]
+    assert all(torch.equal(one.features, other.features) for one, other in zip(near, far, strict=True))
+
+
+def test_prepare_writes_shards_and_training_streams_them(tmp_path, capsys):
+    manifest = make_corpus(tmp_path / "audio", utterances=40)
+    arguments = [
+        "prepare",
+        "manifest",
+        str(manifest),
+        "--output-dir",
+        str(tmp_path / "cuts"),
+        "--dev-fraction",
+        "0.2",
+    ]
+    assert main([*arguments, "--shar"]) == 0
+    assert f"written: {tmp_path}/cuts/shar_train" in capsys.readouterr().out
+    sharded = [f"--data.train={tmp_path}/cuts/shar_train", "--features.normalise=global", "--run.epochs=2"]
+    assert main(train_arguments(tmp_path, tmp_path / "run", *sharded)) == 0
+    assert "best dev WER" in capsys.readouterr().out
+    two = f"--data.train=[{tmp_path}/cuts/shar_train,{tmp_path}/cuts/shar_dev]"
+    assert main(train_arguments(tmp_path, tmp_path / "other", two)) == 1
+    assert "names shards" in capsys.readouterr().err
+    assert main([*arguments, "--shar"]) == 1
+    assert "already holds shards" in capsys.readouterr().err
