@@ -112,7 +112,9 @@ class BatchSampler(Sampler):
         speeds: Sequence[float],
         shuffle: bool,
         seed: int,
+        sortagrad: bool = False,
     ):
+        self.sortagrad = sortagrad
         self.cuts = sorted(cuts, key=lambda cut: (-cut.duration, cut.id))
         self.speeds = tuple(speeds) or (1.0,)
         self.shuffle, self.seed, self.epoch = shuffle, seed, 0
@@ -156,10 +158,16 @@ class BatchSampler(Sampler):
         while len(batches) % world_size:  # halve the largest until the processes get equally many
             _halve_largest(batches, world_size)
         rounds = [batches[start : start + world_size] for start in range(0, len(batches), world_size)]
-        if self.shuffle:
-            chance.shuffle(rounds)
+        self.put_in_order(rounds, chance)
         for batch in rounds:
             yield self.epoch, batch[rank]
+
+    def put_in_order(self, batches: list, chance: random.Random) -> None:
+        """Shuffle batches of decreasing length, or turn them round in the first epoch of SortaGrad."""
+        if self.sortagrad and self.epoch == 0:
+            batches.reverse()
+        elif self.shuffle:
+            chance.shuffle(batches)
 
 
 def _halve_largest(batches: list, world_size: int) -> None:
@@ -330,6 +338,7 @@ def make_loader(
     min_seconds: float = 0.0,
     max_seconds: float = float("inf"),
     shuffle: bool = False,
+    sortagrad: bool = False,
     seed: int = 0,
     workers: int = 0,
 ) -> Loader:
@@ -345,6 +354,8 @@ def make_loader(
         max_batch_size: most utterances in a batch.
         min_seconds, max_seconds: shorter and longer cuts are left out.
         shuffle: another order in every epoch, drawn from `seed` and the epoch.
+        sortagrad: in epoch 0 the batches come from the shortest to the longest (Amodei et al. 2016); of shards, those
+            of each shard.
         workers: processes that make batches; 0 makes them in this one.
 
     Cuts that cannot be used (unreadable audio, no transcript, letters that the tokenizer lacks) are
@@ -358,6 +369,7 @@ def make_loader(
         "speeds": speed_perturb,
         "shuffle": shuffle,
         "seed": seed,
+        "sortagrad": sortagrad,
     }
     if isinstance(cuts, Shards):
         sampler = ShardSampler(cuts, min_seconds=min_seconds, max_seconds=max_seconds, **limits)

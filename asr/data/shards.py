@@ -260,9 +260,10 @@ class ShardSampler(BatchSampler):
         max_seconds: float = math.inf,
         shuffle: bool,
         seed: int,
+        sortagrad: bool = False,
         **limits,
     ):
-        self.shuffle, self.seed, self.epoch = shuffle, seed, 0
+        self.shuffle, self.sortagrad, self.seed, self.epoch = shuffle, sortagrad, seed, 0
         self.limits = limits
         self.left_out: dict[str, str] = {}
         self.items: list[list[Any]] = []  # ShardedCuts
@@ -317,6 +318,5 @@ class ShardSampler(BatchSampler):
     def _lane(self, shards: list[int]) -> Iterator[list[tuple[Any, float]]]:
         for shard in shards:
             batches, chance = self._of(shard).epoch_batches()
-            if self.shuffle:
-                chance.shuffle(batches)
+            self.put_in_order(batches, chance)
             yield from batches

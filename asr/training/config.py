@@ -20,20 +20,22 @@ class DataConfig:
         train: manifest of cuts, as `asr prepare` writes it, or a list of several; or a folder or http(s) URL of shards
             (`asr prepare --shar`), which are streamed.
         dev: manifest, or several, to measure the WER on after each epoch; other speakers than those of `train`.
-        batch_seconds: seconds of audio in a batch, padding included.
+        batch_seconds: seconds of audio in a batch, padding included; "auto" takes what the free memory allows.
         max_batch_size: most utterances in a batch.
         min_seconds, max_seconds: shorter and longer utterances are left out of training, and reported.
         speed_perturb: factors of which one is drawn for each utterance and epoch (Ko et al. 2015); () for none.
+        sortagrad: go through the first epoch from the shortest to the longest (Amodei et al. 2016).
         workers: processes that decode audio and compute features while the model trains; 0 for none.
     """
 
     train: str | tuple[str, ...] = ()
     dev: str | tuple[str, ...] = ()
-    batch_seconds: float = 120.0
+    batch_seconds: float | Literal["auto"] = 120.0
     max_batch_size: int = 64
     min_seconds: float = 0.1
     max_seconds: float = 30.0
     speed_perturb: tuple[float, ...] = ()
+    sortagrad: bool = False
     workers: int = 1
 
 

@@ -28,6 +28,7 @@ class SpeechData(L.LightningDataModule):
             min_seconds=config.data.min_seconds,
             max_seconds=config.data.max_seconds,
             shuffle=True,
+            sortagrad=config.data.sortagrad,
         )
         self.dev_loader = self._loader(dev_cuts)
 
@@ -46,7 +47,7 @@ class SpeechData(L.LightningDataModule):
             log_mel=self.bundle.log_mel,
             tokenizer=self.bundle.tokenizer,
             normaliser=self.bundle.normaliser,
-            batch_seconds=config.data.batch_seconds,
+            batch_seconds=float(config.data.batch_seconds),  # "auto" has been replaced by now
             max_batch_size=config.data.max_batch_size,
             seed=config.run.seed,
             workers=config.data.workers,

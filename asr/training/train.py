@@ -26,6 +26,7 @@ from asr.errors import AsrError, AudioError, ConfigError
 from asr.features import LogMel
 from asr.model import AcousticModel
 from asr.text import NORMALISERS, BpeTokenizer, CharacterTokenizer, Tokenizer, load_tokenizer, normalise
+from asr.training.batch_size import with_batch_seconds
 from asr.training.callbacks import BundleWriter, EpochLines, ProgressBar, TimeLimit
 from asr.training.checks import quick_report, target_of
 from asr.training.config import TrainConfig, config_text
@@ -55,6 +56,7 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
         _load(paths, key) for paths, key in ((config.data.train, "train"), (config.data.dev, "dev"))
     )
     bundle = new_bundle(config, train_cuts, load_tokenizer(folder / TOKENIZER) if resume else None)
+    config = with_batch_seconds(config, bundle, folder / "config.yaml" if resume else None)
     data = SpeechData(config, bundle, train_cuts, dev_cuts)
     if not resume:
         _make_folder(folder, config, bundle.tokenizer)

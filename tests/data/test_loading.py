@@ -190,6 +190,39 @@ def test_processes_share_an_epoch_without_overlap(monkeypatch, world_size):
         assert max(longest) - min(longest) <= 2
 
 
+@pytest.mark.parametrize("speeds", [(), (0.9, 1.0, 1.1)])
+def test_less_than_a_twentieth_is_padding_at_librispeechs_lengths(speeds):
+    # Cut near 15 s where a pause allows, the rest what was left of a chapter: 12.7 s on average, as train-clean-100.
+    chance = np.random.default_rng(0)
+    lengths = np.where(
+        chance.random(5000) < 0.7, chance.normal(14.5, 1.3, 5000), chance.uniform(1.5, 15, 5000)
+    )
+    cuts = [_SilentCut(f"{index:04d}", float(length)) for index, length in enumerate(lengths.clip(1.4, 17))]
+    for batch_seconds in (120, 600):
+        sampler = BatchSampler(
+            cuts,  # type: ignore[arg-type]
+            batch_seconds=batch_seconds,
+            max_batch_size=64,
+            speeds=speeds,
+            shuffle=True,
+            seed=0,
+        )
+        seconds = padded = 0.0
+        for _, batch in sampler:
+            spoken = [cut.duration / speed for cut, speed in batch]
+            seconds += sum(spoken)
+            padded += len(spoken) * max(spoken)
+        assert 1 - seconds / padded < 0.05
+
+
+def test_sortagrad_begins_with_the_shortest(cuts, loader_of):
+    loader = loader_of(cuts, shuffle=True, sortagrad=True)
+    first, second = ([max(batch.feature_lengths.tolist()) for batch in epoch(loader, n)] for n in (0, 1))
+    assert sorted(first) == pytest.approx(first, rel=0.1)  # up to the jitter of the lengths
+    assert sorted(second) != pytest.approx(second, rel=0.1)
+    assert sorted(name for batch in epoch(loader) for name in batch.ids) == [cut.id for cut in cuts]
+
+
 def test_little_is_padding(cuts, loader_of):
     for options in ({}, {"shuffle": True}, {"shuffle": True, "speed_perturb": (0.9, 1.0, 1.1)}):
         batches = epoch(loader_of(list(cuts) * 5, batch_seconds=10, **options))

@@ -1,0 +1,89 @@
+"""How many seconds of audio a batch may hold in this machine's memory."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from asr.bundle import Bundle
+from asr.ctc import ctc_loss
+from asr.errors import ConfigError
+from asr.features import frame_count
+from asr.training.config import TrainConfig
+
+SHARE = (
+    0.4  # of the free memory for what a batch keeps; gradients, temporaries and the loader take theirs too
+)
+MOST_SECONDS = 960.0  # of audio in a batch: more makes steps few rather than fast
+PROBE_SECONDS = 8.0
+LETTERS_A_SECOND = 15
+
+
+def with_batch_seconds(config: TrainConfig, bundle: Bundle, resumed: Path | None = None) -> TrainConfig:
+    """Replace data.batch_seconds "auto" by a number; a resumed run keeps the one in its folder's config.yaml.
+
+    Raises ConfigError where the memory does not hold the longest utterance.
+    """
+    if config.data.batch_seconds != "auto":
+        return config
+    if resumed is not None:
+        import yaml
+
+        seconds = float(yaml.safe_load(resumed.read_text("utf-8"))["data"]["batch_seconds"])
+    else:
+        free = free_memory(config.run.accelerator)
+        per_second = bytes_per_second(bundle)
+        seconds = min(SHARE * free / per_second, MOST_SECONDS)
+        if seconds < config.data.max_seconds:
+            raise ConfigError(
+                f"{free / 1e9:.1f} GB of free memory hold batches of {seconds:.0f} s, data.max_seconds is "
+                f"{config.data.max_seconds:.0f} s: lower it, or make the model smaller"
+            )
+        seconds = float(round(seconds))
+        kept = seconds * per_second / 1e9
+        print(f"batches: {seconds:.0f} s of audio, {kept:.1f} GB of {free / 1e9:.1f} GB that are free")
+    return replace(config, data=replace(config.data, batch_seconds=seconds))
+
+
+def bytes_per_second(bundle: Bundle) -> float:
+    """Measure what the backward pass needs kept of a second of audio, by a small forward pass.
+
+    Every layer keeps as much a frame, so that it grows in proportion to a batch's seconds.
+    """
+    model, features = bundle.model, bundle.log_mel.config
+    frames = frame_count(round(PROBE_SECONDS * features.sample_rate), features.hop_length)
+    lengths = torch.tensor([frames, frames])
+    letters = min(int(LETTERS_A_SECOND * PROBE_SECONDS), int(model.output_lengths(lengths)[0]) // 2)
+    tokens = torch.ones(2, letters, dtype=torch.int64)
+    tokens[:, ::2] = min(2, bundle.tokenizer.vocab_size - 1)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()  # views of one storage are kept once
+        return tensor
+
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    was_training, state = model.training, torch.get_rng_state()
+    device = next(model.parameters()).device
+    model.train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits, out_lengths = model(
+            torch.randn(2, frames, features.n_mels, device=device), lengths.to(device)
+        )
+        ctc_loss(logits, out_lengths, tokens.to(device), torch.full((2,), letters, device=device))
+    model.train(was_training)
+    torch.set_rng_state(state)  # a run with "auto" is the run with the number it finds
+    return sum(size for pointer, size in kept.items() if pointer not in weights) / (2 * PROBE_SECONDS)
+
+
+def free_memory(accelerator: str = "auto") -> int:
+    """Give the free bytes of the GPU that is trained on, or of this machine."""
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0]
+    lines = Path("/proc/meminfo")
+    if lines.exists():  # counts what the system would give back, its file cache
+        fields = dict(line.split(":") for line in lines.read_text().splitlines())
+        return 1024 * int(fields["MemAvailable"].split()[0])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

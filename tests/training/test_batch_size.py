@@ -1,0 +1,76 @@
+"""The batch size that fits the memory."""
+
+import gc
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from speech import make_bundle, make_corpus, train_arguments
+
+from asr.cli.main import main
+from asr.errors import ConfigError
+from asr.training import batch_size
+from asr.training.batch_size import bytes_per_second, free_memory, with_batch_seconds
+from asr.training.config import TrainConfig, read_config
+
+
+def automatic() -> TrainConfig:
+    return read_config(["--data.batch_seconds=auto"])
+
+
+def test_what_a_batch_keeps_is_found_by_a_small_one():
+    bundle = make_bundle()
+    found = bytes_per_second(bundle)
+    # As counted by hand, in bytes a second of audio: 100 frames of 20 mel bands, strides 4 in time.
+    assert 4 * 20 * 100 < found < 100 * 4 * 20 * 100
+    state = torch.get_rng_state()
+    assert bytes_per_second(bundle) == pytest.approx(found, rel=0.01)
+    assert torch.equal(state, torch.get_rng_state())
+    assert not bundle.model.training
+    gc.collect()
+
+
+def test_the_number_follows_the_free_memory(monkeypatch, capsys):
+    bundle = make_bundle()
+    needed = bytes_per_second(bundle)
+    monkeypatch.setattr(batch_size, "free_memory", lambda accelerator: int(100 * needed / batch_size.SHARE))
+    assert with_batch_seconds(automatic(), bundle).data.batch_seconds == pytest.approx(100, abs=2)
+    assert "batches: " in capsys.readouterr().out
+    monkeypatch.setattr(batch_size, "free_memory", lambda accelerator: 10**15)
+    assert with_batch_seconds(automatic(), bundle).data.batch_seconds == batch_size.MOST_SECONDS
+    monkeypatch.setattr(batch_size, "free_memory", lambda accelerator: 10**5)
+    with pytest.raises(
+        ConfigError, match=r"0.0 GB of free memory hold batches of 0 s, data.max_seconds is 30 s"
+    ):
+        with_batch_seconds(automatic(), bundle)
+
+
+def test_a_number_stays(tmp_path):
+    bundle = make_bundle()
+    assert with_batch_seconds(TrainConfig(), bundle) == TrainConfig()
+    (tmp_path / "config.yaml").write_text("data:\n  batch_seconds: 77.0\n")
+    resumed = with_batch_seconds(automatic(), bundle, tmp_path / "config.yaml")
+    assert resumed == replace(automatic(), data=replace(automatic().data, batch_seconds=77.0))
+
+
+def test_free_memory_is_that_of_the_machine():
+    assert 10**8 < free_memory("cpu") < 10**13
+
+
+def test_training_with_auto_notes_the_number(tmp_path, capsys):
+    manifest = make_corpus(tmp_path / "audio", utterances=20)
+    prepared = [
+        "prepare",
+        "manifest",
+        str(manifest),
+        "--output-dir",
+        str(tmp_path / "cuts"),
+        "--dev-fraction",
+        "0.2",
+    ]
+    assert main(prepared) == 0
+    more = ("--run.epochs=1", "--data.batch_seconds=auto", "--data.sortagrad=true")
+    assert main(train_arguments(tmp_path, tmp_path / "run", *more)) == 0
+    assert "batches: 960 s of audio" in capsys.readouterr().out
+    assert "batch_seconds: 960.0" in (Path(tmp_path) / "run" / "config.yaml").read_text()
