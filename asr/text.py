@@ -9,11 +9,14 @@ import io
 import json
 import re
 import unicodedata
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from asr import __version__
 from asr.errors import TextError
 
 BLANK = 0
@@ -21,6 +24,7 @@ BLANK_TOKEN = "<blank>"
 SENTENCEPIECE_SPACE = "▁"  # U+2581, with which sentencepiece's pieces begin a word
 CONFIG_FILE = "tokenizer.json"
 MODEL_FILE = "tokenizer.model"
+ENGLISH_PACKAGE = "whisper-normalizer"
 
 
 class _BasicCharacters(dict):
@@ -60,9 +64,29 @@ def _none(text: str) -> str:
     return text
 
 
+def _english(text: str) -> str:
+    """English as whisper's authors compare it: numbers in digits, American spelling, no fillers, no contractions.
+
+    Radford et al. 2022, appendix C, in the package that keeps their rules.
+    """
+    return _english_rules()(text)
+
+
+@cache
+def _english_rules() -> Callable[[str], str]:
+    try:
+        with warnings.catch_warnings():  # its docstrings hold escapes that Python warns of
+            warnings.simplefilter("ignore")
+            from whisper_normalizer.english import EnglishTextNormalizer
+    except ModuleNotFoundError as error:
+        raise TextError(
+            f'the normaliser "english" needs the package {ENGLISH_PACKAGE}; pip install {ENGLISH_PACKAGE}'
+        ) from error
+    return EnglishTextNormalizer()
+
+
 # Normalisers by the name that a bundle stores. What a published name does never changes: models rely on it.
-# One that also spells out numbers and abbreviations, language by language, has its place here.
-NORMALISERS: dict[str, Callable[[str], str]] = {"basic": _basic, "none": _none}
+NORMALISERS: dict[str, Callable[[str], str]] = {"basic": _basic, "english": _english, "none": _none}
 
 
 def normalise(text: str, name: str) -> str:
@@ -76,6 +100,22 @@ def normalise(text: str, name: str) -> str:
     if name not in NORMALISERS:
         raise TextError(f"there is no normaliser {name!r}; there are {', '.join(NORMALISERS)}")
     return NORMALISERS[name](text)
+
+
+def normaliser_version(name: str) -> str:
+    """Say whose rules a normaliser follows and in which version; "" for "none", which has no rules.
+
+    Raises TextError where the package that holds them is missing.
+    """
+    if name == "english":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return f"{ENGLISH_PACKAGE} {version(ENGLISH_PACKAGE)}"
+        except PackageNotFoundError:
+            _english_rules()  # says what to install
+    # What is a letter, and its lower case, come from Python's tables.
+    return f"asr {__version__}, Unicode {unicodedata.unidata_version}" if name == "basic" else ""
 
 
 class Tokenizer(ABC):

@@ -1,5 +1,7 @@
 import json
 import pickle
+import re
+import sys
 import unicodedata
 from contextlib import suppress
 from itertools import pairwise
@@ -8,6 +10,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+import asr.text
 from asr.errors import TextError
 from asr.text import (
     BLANK,
@@ -16,6 +19,7 @@ from asr.text import (
     CharacterTokenizer,
     load_tokenizer,
     normalise,
+    normaliser_version,
 )
 
 SENTENCES = [
@@ -80,9 +84,26 @@ class TestNormalisers:
         assert normalise(" As it IS. ", "none") == " As it IS. "
 
     def test_an_unknown_name(self):
-        with pytest.raises(TextError, match=r"no normaliser 'english'; there are basic, none"):
+        with pytest.raises(TextError, match=r"no normaliser 'basics'; there are basic, english, none"):
+            normalise("text", "basics")
+        assert set(NORMALISERS) == {"basic", "english", "none"}
+
+    def test_english_is_whispers(self):
+        pytest.importorskip("whisper_normalizer")
+        text = "Um, Mr. Brown's colour [laughs] won't cost twenty-one dollars!"
+        assert normalise(text, "english") == "mister brown is color will not cost $21"
+        assert normalise("", "english") == ""
+        assert re.fullmatch(r"whisper-normalizer \d+\.\d+.*", normaliser_version("english"))
+
+    def test_english_without_its_package_says_what_to_install(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "whisper_normalizer.english", None)
+        asr.text._english_rules.cache_clear()
+        with pytest.raises(TextError, match="pip install whisper-normalizer"):
             normalise("text", "english")
-        assert set(NORMALISERS) == {"basic", "none"}
+
+    def test_versions(self):
+        assert normaliser_version("basic").startswith(f"asr {asr.__version__}, Unicode ")
+        assert normaliser_version("none") == ""
 
 
 @pytest.fixture(scope="module")
