@@ -62,7 +62,7 @@ def check(
     contiguous=True,
     **options,
 ):
-    """The kernels' error against float64 is at most twice the reference's own in float32, or 2e-6."""
+    """The kernels' error against float64 is at most twice the reference's own in float32, or 3e-6."""
     torch.manual_seed(batch + frames + hidden_size)
     layer = RecurrentLayer(cell, input_size, hidden_size, **options)
     lengths = torch.randint(0, frames + 1, (batch,)) if ragged else torch.full((batch,), frames)
@@ -81,7 +81,7 @@ def check(
         scale = max(expected.abs().max().item(), 0.1) if expected.numel() else 1.0
         error = (fused[name] - expected).abs().amax().item() / scale if expected.numel() else 0.0
         allowed = (plain[name] - expected).abs().amax().item() / scale if expected.numel() else 0.0
-        assert error <= max(2e-6, 2 * allowed), f"{name}: error {error:.1e}, the reference's is {allowed:.1e}"
+        assert error <= max(3e-6, 2 * allowed), f"{name}: error {error:.1e}, the reference's is {allowed:.1e}"
 
 
 @pytest.mark.parametrize("cell", CELLS)
