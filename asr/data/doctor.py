@@ -43,8 +43,10 @@ SILENCE = 1e-3  # of full scale, -60 dB: the loudest sample of what counts as si
 CLIPPED_SHARE = 1e-3  # of the samples that repeat the two before at the peak; a loud voice has none
 LEAST_CLIPPED_PEAK = 0.1
 DURATION_TOLERANCE = 0.1  # seconds
-# Without a model's alphabet: a letter is of the corpus if this share of its transcripts, and two of them, hold it.
+# Without a model's alphabet, a letter is of the corpus if this share of its transcripts, and two of them, hold it;
+# of a small corpus all letters are.
 LETTER_SHARE = 1 / 2000
+FEWEST_FOR_LETTERS = 500
 PACE_DEVIATIONS = 6.0  # robust standard deviations of the logarithm of letters a second ...
 PACE_FACTOR = 3.0  # ... and this factor from the median
 FEWEST_FOR_PACE = 50
@@ -219,7 +221,7 @@ def _alphabet(texts: Mapping[str, Sequence[str]], tokenizer: Tokenizer | None) -
         return set().union(*tokenizer.tokens[1:]) - {SENTENCEPIECE_SPACE} | {" "}
     trained = next(iter(texts.values()), ())
     holding = Counter(letter for text in trained for letter in set(text))
-    least = max(2, len(trained) * LETTER_SHARE) if len(trained) > 1 else 1
+    least = max(2, len(trained) * LETTER_SHARE) if len(trained) >= FEWEST_FOR_LETTERS else 1
     return {letter for letter, count in holding.items() if count >= least} | {" "}
 
 

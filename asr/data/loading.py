@@ -300,12 +300,20 @@ class Loader(DataLoader):
         utterances, seconds: how much an epoch holds in all, before speed perturbation, over all processes.
     """
 
-    def __init__(self, cuts: Sequence[Cut], left_out: dict[str, str], sampler: BatchSampler, **options):
+    def __init__(
+        self,
+        sampler: BatchSampler,
+        *,
+        left_out: dict[str, str],
+        utterances: int,
+        seconds: float,
+        **options,
+    ):
         super().__init__(sampler=sampler, batch_size=None, **options)
         self.batches = sampler
         self.left_out = left_out
-        self.utterances = len(cuts)
-        self.seconds = sum(cut.duration for cut in cuts)
+        self.utterances = utterances
+        self.seconds = seconds
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and the augmentation of the next iteration (Lightning does it itself)."""
@@ -373,7 +381,7 @@ def make_loader(
     }
     if isinstance(cuts, Shards):
         sampler = ShardSampler(cuts, min_seconds=min_seconds, max_seconds=max_seconds, **limits)
-        left_out, kept = sampler.left_out, [item for shard in sampler.items for item in shard]
+        left_out, utterances, seconds = sampler.left_out, sampler.utterances, sampler.seconds
     else:
         left_out, kept = {}, []
         for cut in cuts:
@@ -384,16 +392,18 @@ def make_loader(
                     f"its {cut.duration:.2f} s are not between {min_seconds} s and {max_seconds} s"
                 )
         sampler = BatchSampler(kept, **limits)
-    if not kept:
+        utterances, seconds = len(kept), sum(cut.duration for cut in kept)
+    if not utterances:
         raise ManifestError(
             f"none of the {len(left_out)} utterances is between {min_seconds} s and {max_seconds} s long"
             if left_out
             else "there are no utterances to load"
         )
     return Loader(
-        kept,
-        left_out,
         sampler,
+        left_out=left_out,
+        utterances=utterances,
+        seconds=seconds,
         dataset=BatchMaker(
             log_mel=copy.deepcopy(log_mel).cpu(),  # the model may be moved to a GPU, the workers stay here
             tokenizer=tokenizer,

@@ -264,28 +264,39 @@ class ShardSampler(BatchSampler):
         **limits,
     ):
         self.shuffle, self.sortagrad, self.seed, self.epoch = shuffle, sortagrad, seed, 0
-        self.limits = limits
+        self.durations, self.limits = shards.durations, limits
+        self.min_seconds, self.max_seconds = min_seconds, max_seconds
         self.left_out: dict[str, str] = {}
-        self.items: list[list[Any]] = []  # ShardedCuts
-        for shard, durations in enumerate(shards.durations):
-            items = [ShardedCut(shard, place, seconds) for place, seconds in enumerate(durations.tolist())]
-            self.items.append([item for item in items if min_seconds <= item.duration <= max_seconds])
-            self.left_out |= {
-                item.id: f"its {item.duration:.2f} s are not between {min_seconds} s and {max_seconds} s"
-                for item in items
-                if not min_seconds <= item.duration <= max_seconds
-            }
-        self.counts = [len(self._of(shard).sizes) for shard in range(len(self.items))]
+        self.utterances, self.seconds = 0, 0.0
+        self.counts = []  # of batches in each shard; of the utterances only the durations are kept, which are many
+        for shard in range(len(self.durations)):
+            items = self._items(shard, self.left_out)
+            self.utterances += len(items)
+            self.seconds += sum(item.duration for item in items)
+            self.counts.append(len(BatchSampler(items, shuffle=shuffle, seed=seed, **limits).sizes))
+
+    def _items(self, shard: int, left_out: dict[str, str]) -> list[Any]:
+        """List a shard's ShardedCuts, and note those that are too short or too long."""
+        kept = []
+        for place, seconds in enumerate(self.durations[shard].tolist()):
+            item = ShardedCut(shard, place, seconds)
+            if self.min_seconds <= seconds <= self.max_seconds:
+                kept.append(item)
+            else:
+                left_out[item.id] = (
+                    f"its {seconds:.2f} s are not between {self.min_seconds} s and {self.max_seconds} s"
+                )
+        return kept
 
     def _of(self, shard: int) -> BatchSampler:
         sampler = BatchSampler(
-            self.items[shard], shuffle=self.shuffle, seed=hash((self.seed, shard)), **self.limits
+            self._items(shard, {}), shuffle=self.shuffle, seed=hash((self.seed, shard)), **self.limits
         )
         sampler.set_epoch(self.epoch)
         return sampler
 
     def _own(self, rank: int, world_size: int) -> list[int]:
-        return [shard for shard in range(rank, len(self.items), world_size) if self.items[shard]]
+        return [shard for shard in range(rank, len(self.counts), world_size) if self.counts[shard]]
 
     def __len__(self) -> int:
         _, world_size = processes()
@@ -313,7 +324,7 @@ class ShardSampler(BatchSampler):
                     batch = batch[len(batch) // 2 :]
                 yield self.epoch, batch
         if missing:
-            raise ManifestError(f"{len(self.items)} shards are too few for the {world_size} processes")
+            raise ManifestError(f"{len(self.counts)} shards are too few for the {world_size} processes")
 
     def _lane(self, shards: list[int]) -> Iterator[list[tuple[Any, float]]]:
         for shard in shards:
