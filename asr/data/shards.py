@@ -30,6 +30,7 @@ from asr.data.loading import BatchSampler, processes, read_samples
 from asr.errors import AsrError, AudioError, ManifestError
 
 INDEX = "cuts.json"  # a name that lhotse passes over when it looks through the folder
+BUCKETS = 20  # of similar lengths; a shard is of one of them, so that its batches need little padding
 SHARD_SIZE = 250  # utterances: some 50 MB of flac, what one read from a disk or a store is worth
 # Shards that are read side by side, so that a batch is not followed by another of the same shard. Each worker process
 # keeps those of its batches in memory; a number that most numbers of workers divide.
@@ -187,7 +188,7 @@ def write_shards(
     seed: int = 0,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> list[str]:
-    """Write cuts as shards of flac, mixed once, so that the utterances of a shard are of all speakers and lengths.
+    """Write cuts as shards of flac: of similar lengths, and otherwise mixed.
 
     Returns a line for each utterance whose audio could not be read. Raises ManifestError if none could, or if the
     folder already holds shards.
@@ -197,7 +198,7 @@ def write_shards(
     if (folder / INDEX).exists():
         raise ManifestError(f"{folder} already holds shards; remove it, or name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    order = random.Random(seed).sample(list(cuts), len(cuts))
+    order = _by_length(cuts, min(BUCKETS, -(-len(cuts) // shard_size)), random.Random(seed))
     durations: list[float] = []
     problems = []
     with (
@@ -219,6 +220,14 @@ def write_shards(
     partial.write_text(json.dumps({"durations": parts}))
     partial.replace(folder / INDEX)  # comes last: without it a folder is none of shards
     return problems
+
+
+def _by_length(cuts: Sequence[Cut], buckets: int, chance: random.Random) -> list[Cut]:
+    """Sort cuts into buckets of equally many, from the shortest to the longest, and mix each."""
+    order = sorted(cuts, key=lambda cut: (cut.duration, cut.id))
+    size = math.ceil(len(order) / buckets)
+    parts = [order[start : start + size] for start in range(0, len(order), size)]
+    return [cut for part in parts for cut in chance.sample(part, len(part))]
 
 
 def _in_memory(cut: Cut) -> MonoCut | str:

@@ -159,6 +159,18 @@ def test_processes_share_an_epoch_without_overlap_or_loss(
             assert len(seen) == len(set(seen)) == len(everything)
 
 
+def test_little_is_padding(tmp_path, write_audio):
+    lengths = np.random.default_rng(0).uniform(0.2, 2.0, 400)
+    utterances = [
+        Utterance(f"u{i:03d}", write_audio(tmp_path / f"{i}.wav", seconds), "a")
+        for i, seconds in enumerate(lengths)
+    ]
+    write_shards(build_cuts(utterances)[0], tmp_path / "shards", shard_size=20)
+    batches = epoch(loader_of(Shards(tmp_path / "shards"), batch_seconds=10, speed_perturb=(0.9, 1.0, 1.1)))
+    padded = sum(batch.features.shape[0] * batch.features.shape[1] for batch in batches)
+    assert sum(int(batch.feature_lengths.sum()) for batch in batches) > 0.95 * padded
+
+
 def test_few_shards_are_in_memory_at_a_time(cuts, tmp_path):
     write_shards(list(cuts), tmp_path / "x", shard_size=1)
     shards = Shards(tmp_path / "x")
