@@ -14,6 +14,7 @@ status is then 1.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -77,6 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the manifests, print a summary, and return the exit status."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # else lhotse's recipes draw bars into logs; tqdm reads it once
+
     from asr.data.corpora import prepare, prepare_manifest
     from asr.data.manifests import summary
     from asr.errors import ConfigError
@@ -112,6 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
                 download=arguments.download,
                 parts=arguments.parts,
                 show=show,
+                tell=lambda message: print(f"asr prepare: {message}", file=sys.stderr),
                 **options,
             )
     print(summary(preparation.splits))

@@ -1,5 +1,6 @@
 """The corpora that `asr prepare` knows by name, and the way from a corpus to its manifests."""
 
+import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from lhotse import SupervisionSegment
 from lhotse.cut import Cut
 
 from asr.data import layouts, recipes
-from asr.data.download import Archive, obtain
+from asr.data.download import Archive, Show, Tell, obtain
 from asr.data.layouts import Source, Splits
 from asr.data.manifests import JOBS, Preparation, build_cuts, hold_out, write_cuts
 from asr.data.readers import read_manifest
@@ -54,7 +55,8 @@ def prepare(
     dev_fraction: float = 0.1,
     seed: int = 0,
     progress: Progress = iter,
-    show: Callable[[str, int, int | None], None] | None = None,
+    show: Show | None = None,
+    tell: Tell | None = None,
 ) -> Preparation:
     """Read a corpus of CORPORA and write `cuts_train.jsonl.gz`, `cuts_dev.jsonl.gz` and `cuts_test.jsonl.gz`.
 
@@ -70,14 +72,15 @@ def prepare(
         language: the one to read of a corpus with several.
         jobs: threads that open files.
         dev_speakers, dev_fraction, seed: what to hold out.
-        progress: wraps the loop over files; show: (file, bytes, bytes in all) is called while downloading.
+        progress: wraps the loop over files.
+        show, tell: called while downloading, with (file, bytes, bytes in all) and with what went wrong.
 
     Raises ManifestError if the folder is not that corpus, DownloadError if it cannot be had.
     """
     known = find_corpus(corpus)
     folder = Path(corpus_dir)
     if download:
-        obtain(_wanted(corpus, known, parts), folder, show)
+        obtain(_wanted(corpus, known, parts), folder, show, tell)
     if not folder.is_dir():
         raise ManifestError(f"there is no folder {folder} with the corpus {corpus}")
     if known.folder and (folder / known.folder).is_dir():
@@ -96,8 +99,10 @@ def find_corpus(name: str) -> Corpus:
         return CORPORA[name]
     if name in recipes.known():
         return Corpus("see lhotse", "?", "?", by_lhotse(name))
+    nearest = difflib.get_close_matches(name, [*CORPORA, "manifest"], 1)
     raise ManifestError(
-        f"there is no corpus {name!r}; known are {', '.join(CORPORA)}, and `manifest` for your own data"
+        f"there is no corpus {name!r}{f' (did you mean {nearest[0]!r}?)' if nearest else ''}; "
+        "`asr prepare --list` names them, and `manifest` is for your own data"
     )
 
 

@@ -20,6 +20,7 @@ LONGEST_PAUSE = 60.0  # seconds between attempts
 HOPELESS = {401, 403, 404, 410}  # HTTP statuses that trying again does not change
 
 Show = Callable[[str, int, int | None], None]  # (file, bytes that are there, bytes in all or None)
+Tell = Callable[[str], None]  # what went wrong, and that it is tried again
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class Archive:
     into: str = ""
 
 
-def obtain(archives: Sequence[Archive], folder: Path, show: Show | None = None) -> None:
+def obtain(
+    archives: Sequence[Archive], folder: Path, show: Show | None = None, tell: Tell | None = None
+) -> None:
     """Download and unpack into `folder` what is not there yet.
 
     Each archive appears in the folder whole or not at all; `.NAME.done` remembers it, and the archive itself is
@@ -51,7 +54,7 @@ def obtain(archives: Sequence[Archive], folder: Path, show: Show | None = None) 
         done = folder / f".{name}.done"
         if done.exists():
             continue
-        fetch(archive.url, folder / name, sha256=archive.sha256, show=show)
+        fetch(archive.url, folder / name, sha256=archive.sha256, show=show, tell=tell)
         unpack(folder / name, folder / archive.into)
         done.touch()
         (folder / name).unlink()
@@ -66,6 +69,7 @@ def fetch(
     pause: float = 1.0,
     timeout: float = 30.0,
     show: Show | None = None,
+    tell: Tell | None = None,
 ) -> None:
     """Download `url` to `path`, going on with `path`.partial where that is there.
 
@@ -74,6 +78,7 @@ def fetch(
         attempts: fruitless ones in a row before giving up; one that brought anything new counts none.
         pause: seconds before the second of them, doubled each time up to LONGEST_PAUSE.
         timeout: seconds without a byte after which a connection counts as dead.
+        show, tell: called with the progress, and before each further attempt.
 
     Raises DownloadError that says what happened last; what was downloaded stays in `path`.partial.
     """
@@ -107,7 +112,10 @@ def fetch(
                 f"cannot download {url}: {reason}; given up after {attempts} attempts without a new byte, "
                 "the same command goes on later"
             )
-        time.sleep(min(pause * 2 ** max(fruitless - 1, 0), LONGEST_PAUSE))
+        seconds = min(pause * 2 ** max(fruitless - 1, 0), LONGEST_PAUSE)
+        if tell is not None:
+            tell(f"{url}: {reason}; trying again in {seconds:.0f} s")
+        time.sleep(seconds)
 
 
 def _continue(url: str, partial: Path, timeout: float, show: Show | None) -> None:

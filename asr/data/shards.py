@@ -154,7 +154,10 @@ class Shards(Sequence):
             try:
                 return (Path(self.location) / name).read_bytes()
             except OSError as error:
-                raise ManifestError(f"cannot read {self.location}/{name}: {error.strerror}") from error
+                raise ManifestError(
+                    f"cannot read {self.location}/{name}: {error.strerror}; expected a folder of shards, as "
+                    "`asr prepare --shar` writes it"
+                ) from error
         with tempfile.TemporaryDirectory() as folder:
             fetch(f"{self.location}/{name}", Path(folder) / name)
             return (Path(folder) / name).read_bytes()

@@ -63,7 +63,9 @@ def test_not_an4(an4, tmp_path):
         prepare("an4", an4, tmp_path / "out")
     with pytest.raises(ManifestError, match="there is no folder"):
         prepare("an4", tmp_path / "lost", tmp_path / "out")
-    with pytest.raises(ManifestError, match="there is no corpus 'an5'; known are an4, common_voice"):
+    with pytest.raises(
+        ManifestError, match=r"there is no corpus 'an5' \(did you mean 'an4'\?\); `asr prepare --list`"
+    ):
         prepare("an5", tmp_path, tmp_path / "out")
 
 

@@ -154,11 +154,12 @@ def test_what_is_not_there_is_not_tried_again(server, tmp_path):
 
 
 def test_pauses_grow(server, tmp_path, monkeypatch):
-    pauses = []
+    pauses, told = [], []
     monkeypatch.setattr("asr.data.download.time.sleep", pauses.append)
     server.faults = [("status", 503)] * 9
     with pytest.raises(DownloadError):
-        get(server, tmp_path / "file", pause=1.0, attempts=9)
+        get(server, tmp_path / "file", pause=1.0, attempts=9, tell=told.append)
+    assert told[3] == f"{server.url}: HTTP status 503 (Service Unavailable); trying again in 8 s"
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
