@@ -9,6 +9,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,8 @@ def obtain(
         done = folder / f".{name}.done"
         if done.exists():
             continue
-        fetch(archive.url, folder / name, sha256=archive.sha256, show=show, tell=tell)
+        if not (folder / name).exists():  # else it was fetched whole, and unpacking was interrupted
+            fetch(archive.url, folder / name, sha256=archive.sha256, show=show, tell=tell)
         unpack(folder / name, folder / archive.into)
         done.touch()
         (folder / name).unlink()
@@ -182,8 +184,10 @@ def unpack(archive: Path, folder: Path) -> None:
         with tarfile.open(archive) as tar:
             tar.extractall(aside, filter="data")  # refuses paths and links that lead out of the folder
         _merge(aside, folder)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DownloadError(f"cannot unpack {archive}: {error}; remove it to download it again") from error
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise DownloadError(
+            f"cannot unpack {archive}: {error}; if it is damaged, remove it and try again"
+        ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

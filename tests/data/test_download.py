@@ -179,11 +179,17 @@ def test_archives_are_unpacked_whole_or_not_at_all(server, tmp_path):
     obtain([Archive(server.url)], tmp_path)
     obtain([Archive(server.url)], tmp_path)  # there already
     assert len(server.ranges) == 1
+    (tmp_path / ".corpus.tar.gz.done").unlink()
+    (tmp_path / "corpus.tar.gz").write_bytes(server.body)  # whole, but unpacking it was interrupted
+    obtain([Archive(server.url)], tmp_path)
+    assert len(server.ranges) == 1
     names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert names == [".corpus.tar.gz.done", "LibriSpeech/README", "LibriSpeech/dev-clean/1.txt"]
     damaged = tmp_path / "damaged.tar.gz"
     damaged.write_bytes(server.body[: len(server.body) // 2])
-    with pytest.raises(DownloadError, match=r"cannot unpack .*damaged.tar.gz: .*; remove it"):
+    with pytest.raises(
+        DownloadError, match=r"cannot unpack .*damaged.tar.gz: .*; if it is damaged, remove it"
+    ):
         unpack(damaged, tmp_path / "elsewhere")
     assert list((tmp_path / "elsewhere").iterdir()) == []
     evil = tmp_path / "evil.tar.gz"

@@ -145,9 +145,13 @@ def test_speed_perturbation_changes_length_and_pitch(tmp_path, loader_of):
     max_batch_size=st.integers(1, 20),
     speeds=st.sampled_from([(), (0.9, 1.0, 1.1)]),
     shuffle=st.booleans(),
+    sortagrad=st.booleans(),
     seed=st.integers(0, 100),
+    world_size=st.integers(1, 4),
 )
-def test_batches_are_bounded_and_complete(lengths, batch_seconds, max_batch_size, speeds, shuffle, seed):
+def test_batches_are_bounded_and_complete_over_all_processes(
+    lengths, batch_seconds, max_batch_size, speeds, shuffle, sortagrad, seed, world_size
+):
     cuts = [_SilentCut(str(index), length) for index, length in enumerate(lengths)]
     sampler = BatchSampler(
         cuts,  # type: ignore[arg-type]
@@ -155,12 +159,23 @@ def test_batches_are_bounded_and_complete(lengths, batch_seconds, max_batch_size
         max_batch_size=max_batch_size,
         speeds=speeds,
         shuffle=shuffle,
+        sortagrad=sortagrad,
         seed=seed,
     )
     for number in range(2):
         sampler.set_epoch(number)
-        batches = [batch for _, batch in sampler]
-        assert len(batches) == len(sampler)
+        with pytest.MonkeyPatch.context() as patch:
+            batches = []
+            for rank in range(world_size):
+                patch.setattr("asr.data.loading.processes", lambda rank=rank: (rank, world_size))
+                try:
+                    share = [batch for _, batch in sampler]
+                except ManifestError:
+                    assert len(lengths) < world_size * max(2, max_batch_size)
+                    return
+                assert len(share) == len(sampler)
+                assert share == [batch for _, batch in sampler]  # the same seed, the same epoch
+                batches += share
         assert sorted(int(cut.id) for batch in batches for cut, _ in batch) == list(range(len(lengths)))
         for batch in batches:
             longest = max(cut.duration / speed for cut, speed in batch)
