@@ -4,24 +4,27 @@
   asr evaluate --model BUNDLE --manifest test-clean.jsonl.gz test-other.jsonl.gz --table markdown
   asr evaluate --model BUNDLE --manifest cuts_dev.jsonl.gz --html report.html
 
-References and hypotheses go through the normaliser that the model was trained with.
+References and hypotheses go through the normaliser that the model was trained with, or the one named. --nbest N adds
+the error rate of the best of N hypotheses. Words never seen in training are told apart where the training manifests
+are at hand.
 """
 
 import argparse
 import json
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr.cli import decoding_options
+from asr.cli.score import add_detail_arguments, check_writable, details, write
 from asr.cli.transcribe import load_recogniser, progress_bar, report_failures
 from asr.errors import AsrError
 
 if TYPE_CHECKING:
-    from asr.scoring import ErrorReport
-    from asr.transcribe import Recogniser
+    from asr.cli.evaluation import Evaluation
+    from asr.scoring.breakdown import Group
+
+LONG_NAMES = {"RTF": "real-time factor", "ECE %": "expected calibration error of the confidences %"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,15 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CUTS",
         help="cuts.jsonl.gz with references; one set each",
     )
-    parser.add_argument("--json", metavar="FILE", help="write the result and all hypotheses there")
-    parser.add_argument("--html", metavar="FILE", help="write a report to look at in a browser")
+    parser.add_argument("--normaliser", metavar="NAME", help="of both sides (default: the model's)")
     parser.add_argument(
-        "--table",
-        choices=("text", "markdown", "csv", "latex"),
-        default="text",
-        help="form of the table of sets (default: text)",
+        "--training-manifest",
+        nargs="+",
+        metavar="CUTS",
+        help="what the model was trained on, to know the words it has never seen (default: as the model says)",
     )
-    parser.add_argument("--worst", type=int, default=5, help="utterances to show aligned (default: 5)")
+    add_detail_arguments(parser, confusions=5, worst=5)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     parser.add_argument("--threads", type=int, default=0, help="of the CPU (default: torch's choice)")
     parser.add_argument(
@@ -52,50 +54,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     decoding_options.add_arguments(parser)
 
 
-@dataclass
-class Evaluation:
-    """One set's result: its report, the confidence of every hypothesis's words, and how long it took."""
-
-    report: "ErrorReport"
-    confidences: list[list[float]]
-    audio_seconds: float
-    elapsed: float
-
-    @property
-    def rtf(self) -> float:
-        """Real-time factor: seconds of work for a second of audio, reading included."""
-        return self.elapsed / self.audio_seconds if self.audio_seconds else 0.0
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate; 1 if any utterance could not be read."""
+    from asr.cli.evaluation import evaluate, familiarity, reliability, trained_on, training_words
     from asr.data import load_cuts
+    from asr.scoring.report import check_normaliser
     from asr.transcribe import load
 
-    recogniser = load_recogniser(load, arguments)
+    for path in (arguments.html, arguments.json):
+        check_writable(path)
     sets = {name: load_cuts(path) for name, path in _names(arguments.manifest).items()}
+    recogniser = load_recogniser(load, arguments)
+    normaliser = arguments.normaliser or recogniser.bundle.normaliser
+    check_normaliser(normaliser)
+    manifests = arguments.training_manifest or trained_on(recogniser.bundle.training)
+    vocabulary = training_words(manifests, normaliser)
     failures: list[str] = []
-    evaluations = {name: _evaluate(recogniser, cuts, arguments, failures) for name, cuts in sets.items()}
+    evaluations: dict[str, Evaluation] = {}
+    for name, cuts in sets.items():
+        with progress_bar(cuts, f"evaluating {name}", quiet=arguments.quiet) as bar:
+            evaluation = evaluate(
+                recogniser, cuts, normaliser, arguments.batch_seconds, failures, lambda bar=bar: bar.update(1)
+            )
+        if evaluation.report.utterances:
+            evaluations[name] = evaluation
     asked_for = sum(map(len, sets.values()))
-    if not any(evaluation.report.utterances for evaluation in evaluations.values()):
+    if not evaluations:
         report_failures(failures, asked_for)
         raise AsrError("no utterance could be read, so there is nothing to score")
-    for part in _printed(evaluations, arguments):
-        print(part, end="\n\n")
-    normaliser = recogniser.bundle.normaliser
-    print(f"normaliser {normaliser}, computed on {recogniser.device}", flush=True)
+    reports = {name: evaluation.report for name, evaluation in evaluations.items()}
+    seen = familiarity(reports, vocabulary)
+    if arguments.json != "-":
+        _print(evaluations, seen, str(recogniser.device), arguments)
     if arguments.html:
+        from asr.cli.evaluation import sounds_and_pictures
         from asr.scoring.html import render
 
-        reports = {name: evaluation.report for name, evaluation in evaluations.items()}
-        _write(arguments.html, render(reports, f"{arguments.model} on {', '.join(reports)}"))
+        audio, pictures = sounds_and_pictures(recogniser, evaluations, Path(arguments.html))
+        seams = {name: parts for name, one in evaluations.items() if (parts := one.by_seam())}
+        page = render(
+            reports,
+            f"{Path(arguments.model).resolve().name} on {', '.join(reports)}",
+            extra={
+                name: {LONG_NAMES.get(short, short): value for short, value in _extra(evaluation).items()}
+                for name, evaluation in evaluations.items()
+            },
+            breakdowns=({"familiarity of the word": seen} if seen else {})
+            | {f"place in long audio of {name}": parts for name, parts in seams.items()},
+            calibration=reliability(evaluations),
+            audio=audio,
+            pictures=pictures,
+        )
+        write(arguments.html, page)
     if arguments.json:
         values = {name: _values(evaluation) for name, evaluation in evaluations.items()}
         result = next(iter(values.values())) if len(values) == 1 else {"sets": values}
-        _write(
-            arguments.json,
-            json.dumps(result | {"normaliser": normaliser}, indent=2, ensure_ascii=False) + "\n",
-        )
+        write(arguments.json, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     return report_failures(failures, asked_for)
 
 
@@ -107,112 +121,54 @@ def _names(manifests: list[str]) -> dict[str, str]:
     return dict(zip(names if len(set(names)) == len(names) else manifests, manifests, strict=True))
 
 
-def _evaluate(
-    recogniser: "Recogniser", cuts: list, arguments: argparse.Namespace, failures: list[str]
-) -> Evaluation:
-    """Transcribe and score one set; what cannot be read goes to `failures`."""
-    from asr.data.loading import read_samples
-    from asr.data.manifests import speaker_of, text_of
-    from asr.scoring import score
-    from asr.transcribe import Source, Transcript
+def _print(
+    evaluations: "dict[str, Evaluation]", seen: "list[Group]", device: str, arguments: argparse.Namespace
+) -> None:
+    """Show one set in detail, several as a table with the details of each; a table to be read on stands alone."""
+    from asr.scoring.table import footnote, row, table
 
-    sources = [
-        Source(cut.id, lambda cut=cut: read_samples(cut, recogniser.sample_rate), cut.duration)
-        for cut in cuts
-    ]
-    transcripts: dict[int, Transcript] = {}
-    progress = progress_bar(sources, "evaluating", quiet=arguments.quiet)
-    began = time.perf_counter()
-    for index, outcome in recogniser.transcribe_sources(sources, arguments.batch_seconds):
-        progress.update(1)
-        if isinstance(outcome, Transcript):
-            transcripts[index] = outcome
-        else:
-            failures.append(f"{cuts[index].id}: {outcome}")
-    elapsed = time.perf_counter() - began
-    progress.close()
-    done = sorted(transcripts)
-    speakers = [speaker_of(cuts[i]) or "" for i in done]
-    report = score(
-        [text_of(cuts[i]) or "" for i in done],
-        [transcripts[i].text for i in done],
-        ids=[cuts[i].id for i in done],
-        speakers=speakers if all(speakers) else None,
-        fields={"seconds": [cuts[i].duration for i in done]},
-        normaliser=recogniser.bundle.normaliser,
-    )
-    confidences = [[word.confidence for word in transcripts[i].words] for i in done]
-    return Evaluation(report, confidences, sum(cuts[i].duration for i in done), elapsed)
-
-
-def _printed(evaluations: dict[str, Evaluation], arguments: argparse.Namespace) -> list[str]:
-    """Give what people read: one set in detail, several as a table with the worst of each."""
-    from asr.scoring.table import row, table
-
-    parts = []
-    if len(evaluations) > 1 or arguments.table != "text":
-        rows = [
-            row(name, e.report, {"RTF": f"{e.rtf:.4f}", "ECE %": _percent(_calibration_error(e))})
-            for name, e in evaluations.items()
-        ]
-        parts.append(table(rows, arguments.table))
+    notes = [f"computed on {device}"]
+    if seen:
+        missed = (f"{100 * group.errors.rate:.2f} % of {group.errors.length} {group.name}" for group in seen)
+        notes.append(f"words missed: {', '.join(missed)}")
+    one = next(iter(evaluations.values()))
+    if len(evaluations) == 1 and arguments.table == "text":
+        report = one.report
+        figures = ", ".join(f"{LONG_NAMES.get(name, name)} {value}" for name, value in _extra(one).items())
+        print(f"WER {100 * report.wer:.2f} %, CER {100 * report.cer:.2f} %\n\n{report.table()}\n\n{figures}")
+    else:
+        rows = [row(name, one.report, _extra(one)) for name, one in evaluations.items()]
+        print(table(rows, arguments.table))
+        notes.insert(0, footnote(one.report))
+    print("\n".join(notes), file=sys.stdout if arguments.table == "text" else sys.stderr)
     for name, evaluation in evaluations.items():
-        report = evaluation.report
-        if len(evaluations) == 1 and arguments.table == "text":
-            rtf = evaluation.rtf
-            parts += [
-                f"WER {100 * report.wer:.2f} %, CER {100 * report.cer:.2f} %",
-                report.table(),
-                f"real-time factor {rtf:.4f} ({1 / rtf:.0f} times real time), expected calibration error of the words' "
-                f"confidences {_percent(_calibration_error(evaluation))} %",
-            ]
-        worst = report.worst(arguments.worst) if arguments.worst else ""
-        if worst:
-            parts.append(f"== worst of {name}\n\n{worst}")
-    return parts
+        for part in details(evaluation.report, arguments):
+            print(f"\n== {name}\n\n{part}" if len(evaluations) > 1 else f"\n{part}")
+    sys.stdout.flush()
 
 
-def _calibration_error(evaluation: Evaluation) -> float | None:
-    """Say how far confidences are from the share of right words; None where the normaliser joined or cut words."""
-    from asr.scoring.calibration import calibration
+def _extra(evaluation: "Evaluation") -> dict[str, str]:
+    """Give the figures that only a model's own evaluation has."""
+    from asr.cli.evaluation import reliability
 
-    counts = [len(text.split()) for text in evaluation.report.hypotheses]
-    if counts != list(map(len, evaluation.confidences)) or not sum(counts):
-        return None
-    return calibration(evaluation.report, evaluation.confidences).error
-
-
-def _percent(rate: float | None) -> str:
-    return "-" if rate is None else f"{100 * rate:.2f}"
-
-
-def _values(evaluation: Evaluation) -> dict[str, Any]:
-    report = evaluation.report
+    judged = reliability({"": evaluation})
+    best = evaluation.best
     return {
-        "wer": report.wer,
-        "cer": report.cer,
-        "wer_interval": report.wer_interval,
-        "cer_interval": report.cer_interval,
-        "substitutions": report.substitutions,
-        "deletions": report.deletions,
-        "insertions": report.insertions,
-        "words": report.words,
-        "utterances": report.utterances,
-        "sentence_error_rate": report.sentence_error_rate,
-        "expected_calibration_error": _calibration_error(evaluation),
-        "rtf": evaluation.rtf,
-        "hypotheses": [
-            {"id": name, "reference": reference, "hypothesis": hypothesis}
-            for name, reference, hypothesis in zip(
-                report.ids, report.references, report.hypotheses, strict=True
-            )
-        ],
+        "RTF": f"{evaluation.rtf:.4f}",
+        "ECE %": "-" if judged is None else f"{100 * judged.error:.2f}",
+        **({"oracle WER %": f"{100 * best.wer:.2f}"} if best else {}),
     }
 
 
-def _write(path: str, content: str) -> None:
-    try:
-        Path(path).write_text(content, "utf-8")
-    except OSError as error:
-        raise AsrError(f"cannot write {path}: {error.strerror}") from error
-    sys.stdout.flush()
+def _values(evaluation: "Evaluation") -> dict[str, Any]:
+    from asr.cli.evaluation import reliability
+
+    judged = reliability({"": evaluation})
+    values = evaluation.report.to_dict()
+    hypotheses = values.pop("hypotheses")
+    return values | {
+        "expected_calibration_error": None if judged is None else judged.error,
+        "oracle_wer": evaluation.best.wer if evaluation.best else None,
+        "rtf": evaluation.rtf,
+        "hypotheses": hypotheses,
+    }

@@ -30,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "hypotheses", nargs="+", metavar="HYPOTHESIS", help="what a system heard; several are ranked"
     )
     add_reading_arguments(parser)
+    add_detail_arguments(parser)
+
+
+def add_detail_arguments(parser: argparse.ArgumentParser, confusions: int = 0, worst: int = 0) -> None:
+    """Declare what is shown and written of a result, and how much by default."""
     parser.add_argument(
         "--table",
         choices=("text", "markdown", "csv", "latex"),
@@ -39,12 +44,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by", nargs="+", default=[], metavar="FIELD", help="break errors down: speaker, words, ..."
     )
-    parser.add_argument(
-        "--confusions", type=int, default=0, metavar="N", help="list the N most frequent errors"
+    shown = (
+        ("confusions", confusions, "list the N most frequent errors"),
+        ("worst", worst, "show the N worst utterances"),
     )
-    parser.add_argument(
-        "--worst", type=int, default=0, metavar="N", help="show the N worst utterances aligned"
-    )
+    for name, count, text in shown:
+        parser.add_argument(
+            f"--{name}",
+            type=int,
+            metavar="N",
+            help=f"{text} (default: {count}{', none with another table' if count else ''})",
+        )
+    parser.set_defaults(details={"confusions": confusions, "worst": worst})
     parser.add_argument(
         "--json", metavar="FILE", help="write result and transcripts there (- prints them instead)"
     )
@@ -91,6 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Score and print."""
     from asr.scoring.table import row, table
 
+    for path in (arguments.html, arguments.json):
+        check_writable(path)
     reports = {name: load_report(arguments, name) for name in arguments.hypotheses}
     if arguments.html:
         from asr.scoring.html import render
@@ -116,10 +129,10 @@ def run(arguments: argparse.Namespace) -> int:
         ranked = sorted(reports.items(), key=lambda item: item[1].wer)
         print(table([row(name, report, part="system") for name, report in ranked], arguments.table))
     for name, report in reports.items():
-        details = _details(report, arguments)
-        if details and len(reports) > 1:
+        parts = details(report, arguments)
+        if parts and len(reports) > 1:
             print(f"\n== {name}")
-        print(*(f"\n{part}" for part in details), sep="\n", end="\n" if details else "")
+        print(*(f"\n{part}" for part in parts), sep="\n", end="\n" if parts else "")
     return 0
 
 
@@ -161,6 +174,12 @@ def load_report(arguments: argparse.Namespace, hypothesis: str) -> "ErrorReport"
     return report
 
 
+def check_writable(path: str | None) -> None:
+    """Refuse a file in a folder that is not there, before hours are spent on what was to be written."""
+    if path and path != "-" and not Path(path).resolve().parent.is_dir():
+        raise TextError(f"cannot write {path}: there is no folder {Path(path).parent}")
+
+
 def write(path: str, content: str) -> None:
     """Write a text file, or to standard output for `-`."""
     if path == "-":
@@ -189,14 +208,19 @@ def _speakers(source: str, ids: Sequence[str]) -> list[str]:
     return [speakers[name] for name in ids]
 
 
-def _details(report: "ErrorReport", arguments: argparse.Namespace) -> list[str]:
+def details(report: "ErrorReport", arguments: argparse.Namespace) -> list[str]:
     """Give the parts that were asked for."""
     from asr.scoring.breakdown import by_field, word_confusions
     from asr.scoring.table import confusions, groups
 
+    usual = arguments.details if arguments.table == "text" else {}
+    count, worst = (
+        usual.get(name, 0) if getattr(arguments, name) is None else getattr(arguments, name)
+        for name in ("confusions", "worst")
+    )
     parts = [groups(field, by_field(report, field), arguments.table) for field in arguments.by]
-    if arguments.confusions:
-        parts.append(confusions(word_confusions(report), arguments.confusions))
-    if arguments.worst:
-        parts.append(report.worst(arguments.worst))
+    if count:
+        parts.append(confusions(word_confusions(report), count))
+    if worst:
+        parts.append(report.worst(worst))
     return [part for part in parts if part]

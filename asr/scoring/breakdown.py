@@ -13,6 +13,8 @@ from asr.scoring.report import ErrorCounts, ErrorReport, score
 
 MOST_GROUPS = 8  # distinct numbers beyond which a field is cut into ranges
 RANGES = 5  # of about as many utterances each
+SEAM_SECONDS = 2.0  # that the windows of long audio overlap, and so can differ
+LETTERS = (1, 2, 3, 4, 6, 9)  # of a word, from which a group begins
 PLACES = ("first word", "second word", "in between", "last but one", "last word")
 
 
@@ -178,23 +180,80 @@ def by_place(report: ErrorReport) -> list[Group]:
     ]
 
 
+def by_seam(
+    report: ErrorReport, times: Sequence[Sequence[tuple[float, float]]], seams: Sequence[Sequence[float]]
+) -> list[Group]:
+    """Count the errors of long audio near the seams of the windows it was recognised in, and away from them.
+
+    `times` are the start and end, in seconds, of each hypothesis's words; `seams` the seconds at which a window
+    took over in each utterance. A missed word is taken to stand between its neighbours. Utterances without
+    seams, or with other than one time for each word, are left out; no group is returned where none is left.
+
+    >>> report = score("a b c", "a x c")
+    >>> [(group.name, group.errors.errors) for group in by_seam(report, [[(0, 1), (8, 9), (15, 16)]], [[8.5]])]
+    [('within 2 s of a seam', 1), ('elsewhere in long audio', 0)]
+    """
+    counts = np.zeros((2, 4), dtype=np.int64)
+    long = 0
+    for index, (spoken, cuts) in enumerate(zip(times, seams, strict=True)):
+        if not cuts or len(spoken) != len(report.hypotheses[index].split()):
+            continue
+        long += 1
+        heard = 0
+        for kind, *_ in report.alignment(index):
+            before = spoken[heard - 1] if heard else (0.0, 0.0)
+            here = spoken[heard] if heard < len(spoken) else before
+            moment = (before[1] + here[0]) / 2 if kind == DELETION else sum(here) / 2
+            away = min(abs(moment - cut) for cut in cuts) > SEAM_SECONDS
+            counts[int(away)] += [
+                kind == SUBSTITUTION,
+                kind == DELETION,
+                kind == INSERTION,
+                kind != INSERTION,
+            ]
+            heard += kind != DELETION
+    names = (f"within {SEAM_SECONDS:.0f} s of a seam", "elsewhere in long audio")
+    return [
+        Group(name, long, ErrorCounts(*row)) for name, row in zip(names, counts.tolist(), strict=True) if long
+    ]
+
+
+def by_letters(report: ErrorReport) -> list[Group]:
+    """Count the missed words (substituted or deleted) by how many letters they have; insertions are left out."""
+    bounds = np.array(LETTERS)
+    names = [
+        ("1 letter" if low == 1 else f"{low} letters") if high - low == 1 else f"{low} to {high - 1} letters"
+        for low, high in pairwise(LETTERS)
+    ]
+
+    def place(word: str) -> int:
+        return int(np.searchsorted(bounds, len(word), side="right")) - 1
+
+    return _by_word(report, place, [*names, f"{LETTERS[-1]} and more letters"])
+
+
 def by_familiarity(report: ErrorReport, vocabulary: Collection[str]) -> list[Group]:
     """Count the missed words (substituted or deleted) among those of the vocabulary and those never seen.
 
     `vocabulary` holds the training transcripts' words. Insertions have no reference word and are left out.
     """
     seen = set(vocabulary)
-    words = Counter(word in seen for text in report.references for word in text.split())
-    missed: Counter[tuple[bool, str]] = Counter()
-    for _, kind, reference, _ in report.edits():
-        missed[reference in seen, kind] += reference is not None
+    return _by_word(report, lambda word: int(word not in seen), ["seen in training", "never seen"])
+
+
+def _by_word(report: ErrorReport, place: Callable[[str], int], names: Sequence[str]) -> list[Group]:
+    """Count reference words, and those missed, by `place(word)`, an index of `names`; groups without words go."""
+    words = Counter(word for text in report.references for word in text.split())
+    missed = Counter((kind, word) for _, kind, word, _ in report.edits() if word is not None)
+    counts = np.zeros((len(names), 4), dtype=np.int64)
+    for word, count in words.items():
+        row = counts[place(word)]
+        row += [missed[SUBSTITUTION, word], missed[DELETION, word], 0, count]
+    utterances = Counter(n for text in report.references for n in {place(word) for word in text.split()})
     return [
-        Group(
-            "seen in training" if known else "never seen",
-            sum(any((w in seen) == known for w in text.split()) for text in report.references),
-            ErrorCounts(missed[known, SUBSTITUTION], missed[known, DELETION], 0, words[known]),
-        )
-        for known in (True, False)
+        Group(name, utterances[n], ErrorCounts(*counts[n].tolist()))
+        for n, name in enumerate(names)
+        if counts[n, 3]
     ]
 
 

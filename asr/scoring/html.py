@@ -7,11 +7,13 @@ from dataclasses import replace
 from html import escape
 from importlib.resources import files
 
+from asr import __version__
 from asr.scoring.align import align_kinds
 from asr.scoring.breakdown import (
     Confusions,
     Group,
     by_field,
+    by_letters,
     by_place,
     character_confusions,
     fields_of,
@@ -23,12 +25,19 @@ from asr.scoring.table import footnote, interval, percent
 
 SHOWN = 10  # rows of a breakdown or list; further ones of a breakdown can be unfolded
 FIELDS = 4  # columns of the list of utterances
+TITLES = {"words": "length in words", "duration": "length in seconds", "snr": "signal-to-noise ratio in dB"}
+HIGHLIGHTS = 4  # sentences on where the errors are
+STRIKING = 0.15  # by which a group's share of the errors exceeds its share of the words
+FEWEST_WORDS = 0.02  # share of the words that a group needs to set the scale of its plot
+FEWEST_ERRORS = 10  # on which anything is said
 
 
 def render(
     reports: ErrorReport | Mapping[str, ErrorReport],
     title: str = "Report",
     *,
+    extra: Mapping[str, Mapping[str, str]] | None = None,
+    breakdowns: Mapping[str, Sequence[Group]] | None = None,
     calibration: Calibration | None = None,
     audio: Mapping[str, str] | None = None,
     pictures: Mapping[str, str] | None = None,
@@ -36,31 +45,40 @@ def render(
 ) -> str:
     """Draw one report, or several by name: test sets, or systems (`part` says which).
 
-    `audio` and `pictures` (spectrograms, say) are addresses by utterance's id: data URIs, or, for audio, paths
-    relative to the file; meant for the worst utterances. Returns the page's HTML.
+    `extra` are further figures by report, such as the real-time factor; `breakdowns` further ones by title, such
+    as words never seen. `audio` (data URIs, or paths relative to the page) and `pictures` (SVG, see
+    `asr.scoring.sound`) are by utterance's id. Returns the page's HTML.
     """
     reports = {title: reports} if isinstance(reports, ErrorReport) else dict(reports)
-    whole = next(iter(reports.values())) if len(reports) == 1 else merge(reports, part)
-    fields = [name for name in fields_of(whole) if name in whole.fields][:FIELDS]
+    name, first = next(iter(reports.items()))
+    whole = first if len(reports) == 1 else merge(reports, part)
+    fields = [field for field in fields_of(whole) if field in whole.fields][:FIELDS]
     references, hypotheses = (map(str.split, texts) for texts in (whole.references, whole.hypotheses))
     data = {
         "ids": whole.ids,
         "references": whole.references,
         "hypotheses": whole.hypotheses,
         "kinds": align_kinds(references, hypotheses, whole.aligner),
-        "fields": [{"name": name, "values": list(map(_short, whole.fields[name]))} for name in fields],
+        "fields": [{"name": field, "values": list(map(_short, whole.fields[field]))} for field in fields],
         "audio": dict(audio or {}),
         "pictures": dict(pictures or {}),
     }
+    groups = {TITLES.get(field, field): by_field(whole, field) for field in fields_of(whole)}
+    groups |= {"length of the word": by_letters(whole)} | dict(breakdowns or {})
+    groups |= {"place in utterances of five words and more": by_place(whole)}
+    extra = extra or {}
     sections = [
-        _figures(whole) if len(reports) == 1 else _section("Result", _sets(reports, part)),
+        _figures(whole, extra.get(name, {}))
+        if len(reports) == 1
+        else _section("Result", _sets(reports, part, extra)),
+        _highlights(whole, groups),
         _section("What is confused", _confusions(whole)),
-        _section("Where the errors are", _breakdowns(whole, calibration)),
+        _section("Where the errors are", _breakdowns(groups, calibration)),
     ]
     page = files("asr.scoring").joinpath("report.html").read_text("utf-8")
     values = {
         "title": escape(title),
-        "counted": escape(f"{footnote(next(iter(reports.values())))}, asr {whole.to_dict()['version']}"),
+        "counted": escape(f"{footnote(first)}, asr {__version__}"),
         "summary": "\n".join(sections),
         # Inside a script element only "<" could end the data.
         "data": json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"),
@@ -86,16 +104,21 @@ def merge(reports: Mapping[str, ErrorReport], part: str = "set") -> ErrorReport:
         aligner=several[0].aligner,
         bootstrap=0,
     )
-    return replace(whole, normaliser=" and ".join(dict.fromkeys(report.normaliser for report in several)))
+    same = {
+        name: " and ".join(dict.fromkeys(getattr(report, name) for report in several))
+        for name in ("normaliser", "normaliser_version")
+    }
+    return replace(whole, **same)
 
 
-def _figures(report: ErrorReport) -> str:
+def _figures(report: ErrorReport, extra: Mapping[str, str]) -> str:
     """Show the result in large figures, and of what kinds the errors are."""
     figures = (
         ("word error rate", f"{percent(report.wer)} %", f"95 %: {interval(report.wer_interval)}"),
         ("character error rate", f"{percent(report.cer)} %", f"95 %: {interval(report.cer_interval)}"),
         ("utterances with errors", f"{percent(report.sentence_error_rate)} %", f"of {report.utterances}"),
     )
+    figures += tuple((escape(name), escape(value), "") for name, value in extra.items())
     items = "".join(
         f'<li>{name}<b>{value}</b><span class="quiet">{note}</span></li>' for name, value, note in figures
     )
@@ -111,7 +134,38 @@ def _figures(report: ErrorReport) -> str:
     )
 
 
-def _sets(reports: Mapping[str, ErrorReport], part: str) -> str:
+def _highlights(report: ErrorReport, groups: Mapping[str, Sequence[Group]]) -> str:
+    """Say in words what a reader is to see first: the commonest confusions, and who or what has most of the errors."""
+    lines = []
+    common = [
+        f"“{escape(heard)}” for “{escape(said)}” ({count} times)"
+        for (said, heard), count in word_confusions(report).substitutions.most_common(3)
+        if count > 1
+    ]
+    if common:
+        lines.append(f"Heard most often: {', '.join(common)}.")
+    errors, words = report.word_errors.errors, max(report.words, 1)
+    excess = [
+        (group.errors.errors / errors - group.errors.length / words, title, group)
+        for title, parts in groups.items()
+        if errors >= FEWEST_ERRORS
+        for group in parts
+    ]
+    told: set[str] = set()
+    for more, title, group in sorted(excess, key=lambda item: -item[0]):
+        if more >= STRIKING and title not in told and len(told) < HIGHLIGHTS:
+            told.add(title)
+            shares = (group.errors.errors / errors, group.errors.length / words)
+            lines.append(
+                "{} <b>{}</b>: {:.0%} of the errors in {:.0%} of the words.".format(
+                    escape(title[:1].upper() + title[1:]), escape(group.name), *shares
+                )
+            )
+    items = "".join(f"<li>{line}</li>" for line in lines)
+    return f'<ul class="highlights">{items}</ul>' if items else ""
+
+
+def _sets(reports: Mapping[str, ErrorReport], part: str, extra: Mapping[str, Mapping[str, str]]) -> str:
     """Compare test sets or systems: counts, rates, and their intervals on one axis."""
     top = max(max(report.wer, (report.wer_interval or (0, 0))[1]) for report in reports.values()) or 1.0
     lines, names = [], []
@@ -125,6 +179,7 @@ def _sets(reports: Mapping[str, ErrorReport], part: str) -> str:
             "ins": report.insertions,
             "words": report.words,
             "utterances": report.utterances,
+            **extra.get(name, {}),
         }
         names = [part, *cells, f"0 to {percent(top)} %"]
         low, high = report.wer_interval or (report.wer, report.wer)
@@ -167,21 +222,22 @@ def _lists(found: Confusions, titles: Sequence[str], said: Mapping[str, int] | N
     return blocks
 
 
-def _breakdowns(report: ErrorReport, calibration: Calibration | None) -> str:
-    parts = [_bars(f"by {name}", by_field(report, name)) for name in fields_of(report)]
-    parts.append(_bars("by place in utterances of five words and more", by_place(report)))
+def _breakdowns(groups: Mapping[str, Sequence[Group]], calibration: Calibration | None) -> str:
+    parts = [_bars(f"by {title}", list(parts)) for title, parts in groups.items() if len(parts) > 1]
     if calibration is not None:
         parts.append(_reliability(calibration))
     return f'<div class="columns">{"".join(parts)}</div>'
 
 
 def _bars(title: str, groups: list[Group]) -> str:
-    top = max((group.errors.rate for group in groups), default=0) or 1.0
+    words = sum(group.errors.length for group in groups)
+    telling = [group.errors.rate for group in groups if group.errors.length >= FEWEST_WORDS * words]
+    top = max(telling, default=0) or 1.0
     lines = [
         _line(
             group.name,
             (group.errors.length, percent(group.errors.rate)),
-            f'<rect class="bar" width="{100 * group.errors.rate / top:.2f}" height="10"/>',
+            f'<rect class="bar" width="{min(100, 100 * group.errors.rate / top):.2f}" height="10"/>',
         )
         for group in groups
     ]

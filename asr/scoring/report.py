@@ -40,8 +40,8 @@ class ErrorReport:
 
     Rates are fractions. Intervals hold the true rate with 95 % confidence, resampled over `resampled`
     ("speakers" or "utterances"); None where there is nothing to resample. Transcripts are normalised, as they
-    were compared. `fields` are columns of what else is known of the utterances: speaker, gender, duration,
-    ...
+    were compared, by the rules of `normaliser` in their version. `fields` are columns of what else is known of
+    the utterances: speaker, gender, duration, ...
     """
 
     word_errors: ErrorCounts
@@ -52,6 +52,7 @@ class ErrorReport:
     resampled: str
     blocks: int
     normaliser: str
+    normaliser_version: str
     aligner: str
     ids: tuple[str, ...] = field(repr=False)
     references: tuple[str, ...] = field(repr=False)
@@ -148,6 +149,7 @@ class ErrorReport:
             "resampled": self.resampled,
             "blocks": self.blocks,
             "normaliser": self.normaliser,
+            "normaliser_version": self.normaliser_version,
             "aligner": self.aligner,
             "version": __version__,
             "hypotheses": [dict(zip(names, row, strict=True)) for row in rows],
@@ -173,6 +175,7 @@ class ErrorReport:
                 resampled=values["resampled"],
                 blocks=values["blocks"],
                 normaliser=values["normaliser"],
+                normaliser_version=values["normaliser_version"],
                 aligner=values["aligner"],
                 ids=columns.pop("id", ()),
                 references=columns.pop("reference", ()),
@@ -228,7 +231,7 @@ def score(
     for name, values in {"hypotheses": hypotheses, "ids": names, **columns}.items():
         if len(values) != len(references):
             raise TextError(f"{len(references)} references but {len(values)} {name}; expected one each")
-    clean = _normaliser(normaliser)
+    clean, version = _normaliser(normaliser)
     left, right = tuple(map(clean, references)), tuple(map(clean, hypotheses))
 
     words = count_errors(map(str.split, left), map(str.split, right), aligner)
@@ -243,6 +246,7 @@ def score(
         resampled=resampled,
         blocks=int(numbers.max(initial=-1)) + 1,
         normaliser=normaliser,
+        normaliser_version=version,
         aligner=aligner,
         ids=names,
         references=left,
@@ -264,9 +268,15 @@ def _interval(numbers: np.ndarray, counts: np.ndarray, draws: int) -> tuple[floa
     )
 
 
-def _normaliser(name: str) -> Callable[[str], str]:
-    if name == "none":
-        return str
-    from asr.text import normalise
+def check_normaliser(name: str) -> None:
+    """Raise TextError where there is no normaliser of that name, or its package is missing."""
+    _normaliser(name)[0]("")
 
-    return lambda text: normalise(text, name)
+
+def _normaliser(name: str) -> tuple[Callable[[str], str], str]:
+    """Give a normaliser and whose rules in which version it follows."""
+    if name == "none":
+        return str, ""
+    from asr.text import normalise, normaliser_version
+
+    return lambda text: normalise(text, name), normaliser_version(name)

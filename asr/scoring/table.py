@@ -141,7 +141,8 @@ def _top(counts: "Counter[Any]", count: int) -> list[tuple[Any, int]]:
 def footnote(report: "ErrorReport") -> str:
     """Say how a report was counted: normaliser, aligner, and what its intervals are over."""
     over = f"intervals over {report.blocks} {report.resampled}" if report.wer_interval else "no interval"
-    return f"normaliser {report.normaliser}, aligned as {report.aligner}, {over}"
+    version = f" ({report.normaliser_version})" if report.normaliser_version else ""
+    return f"normaliser {report.normaliser}{version}, aligned as {report.aligner}, {over}"
 
 
 def percent(rate: float) -> str:

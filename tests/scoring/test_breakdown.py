@@ -5,7 +5,9 @@ from asr.scoring import score
 from asr.scoring.breakdown import (
     by_familiarity,
     by_field,
+    by_letters,
     by_place,
+    by_seam,
     character_confusions,
     fields_of,
     oracle,
@@ -86,3 +88,25 @@ def test_oracle_is_the_best_of_each_list():
     report = oracle(["a b", "c d"], [["a x", "a b"], ["c", "x d e"]], ids=["u1", "u2"])
     assert report.hypotheses == ("a b", "c")
     assert report.wer == 0.25
+
+
+def test_lengths_of_words():
+    groups = by_letters(score(["a bb ccc dddddddddd a"], ["x bb x a"]))
+    assert [(group.name, group.errors.errors, group.errors.length) for group in groups] == [
+        ("1 letter", 1, 2),
+        ("2 letters", 0, 1),
+        ("3 letters", 1, 1),
+        ("9 and more letters", 1, 1),
+    ]
+
+
+def test_seams():
+    report = score(["a b c d", "e f"], ["a c d x", "g"])
+    times = [[(1, 2), (19, 20), (21, 22), (39, 40)], [(0, 1)]]
+    near, away = by_seam(report, times, [[20.5, 38.0], []])
+    # b, missed between 2 and 19 s, stands at 10.5; c and d are near the first seam, x near the second.
+    assert (near.errors.insertions, near.errors.deletions, near.errors.length) == (1, 0, 2)
+    assert (away.errors.deletions, away.errors.length) == (1, 2)
+    assert near.utterances == 1
+    assert by_seam(report, times, [[], []]) == []
+    assert by_seam(report, [[], []], [[20.5], []]) == []  # the normaliser changed how many words there are

@@ -1,0 +1,253 @@
+"""What `asr evaluate` computes: transcripts of a test set, scored, and what a report tells and shows of them."""
+
+import gzip
+import json
+import os
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import torch
+from lhotse.cut import Cut
+
+from asr.data.loading import read_samples
+from asr.data.manifests import file_of, speaker_of, text_of
+from asr.errors import AudioError, ManifestError
+from asr.scoring import ErrorReport, score
+from asr.scoring.breakdown import Group, by_familiarity, by_seam, oracle
+from asr.scoring.calibration import Calibration, calibration
+from asr.scoring.html import merge
+from asr.scoring.sound import audio_uri, picture, signal_to_noise
+from asr.text import normalise
+from asr.transcribe import Recogniser, Source, Transcript
+from asr.windows import windows
+
+SHOWN = 50  # of the worst utterances, with their audio and picture in the page
+SHOWN_SECONDS = 40.0  # longer ones would make the page heavy
+PLAYED = frozenset((".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm"))  # by browsers
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One test set's result.
+
+    Attributes:
+        cuts, transcripts: those that could be read, in the manifest's order.
+        report: their scores.
+        best: scores of the best of each n-best list; None where no list holds two.
+        seams: for each utterance the seconds at which it was parted into windows.
+        elapsed: seconds of work, reading included.
+    """
+
+    cuts: list[Cut]
+    transcripts: list[Transcript]
+    report: ErrorReport
+    best: ErrorReport | None
+    seams: list[list[float]]
+    elapsed: float
+
+    @property
+    def rtf(self) -> float:
+        """Real-time factor: seconds of work for a second of audio, reading included."""
+        seconds = sum(cut.duration for cut in self.cuts)
+        return self.elapsed / seconds if seconds else 0.0
+
+    def by_seam(self) -> list[Group]:
+        """Count errors near the seams of long audio and away from them; nothing where no audio is long."""
+        times = [[(word.start, word.end) for word in transcript.words] for transcript in self.transcripts]
+        return by_seam(self.report, times, self.seams)
+
+
+def evaluate(
+    recogniser: Recogniser,
+    cuts: Sequence[Cut],
+    normaliser: str,
+    batch_seconds: float,
+    failures: list[str],
+    progress: Callable[[], object] = lambda: None,
+) -> Evaluation:
+    """Transcribe and score a set; what cannot be read, or has no reference, goes to `failures` with its reason."""
+    snr: list[float | None] = [None] * len(cuts)
+    seams: list[list[float]] = [[] for _ in cuts]
+
+    def read(index: int) -> np.ndarray:
+        samples = read_samples(cuts[index], recogniser.sample_rate)
+        snr[index] = signal_to_noise(samples, recogniser.sample_rate)
+        seams[index] = [window.seam for window in windows([samples], recogniser.sample_rate)][1:]
+        return samples
+
+    texts = list(map(text_of, cuts))
+    judged = [index for index, text in enumerate(texts) if text is not None]
+    failures += [
+        f"{cut.id}: has no transcript to compare with"
+        for cut, text in zip(cuts, texts, strict=True)
+        if text is None
+    ]
+    sources = [Source(cuts[i].id, lambda i=i: read(i), cuts[i].duration) for i in judged]
+    transcripts: dict[int, Transcript] = {}
+    began = time.perf_counter()
+    for place, outcome in recogniser.transcribe_sources(sources, batch_seconds):
+        progress()
+        if isinstance(outcome, Transcript):
+            transcripts[judged[place]] = outcome
+        else:
+            failures.append(f"{sources[place].name}: {outcome}")
+    elapsed = time.perf_counter() - began
+
+    done = sorted(transcripts)
+    heard = [transcripts[i] for i in done]
+    n_best = [[one.text, *(other.text for other in one.alternatives)] for one in heard]
+    references = [texts[i] or "" for i in done]
+    fields = manifest_fields([cuts[i] for i in done])
+    options = {
+        "ids": [cuts[i].id for i in done],
+        "fields": fields | {"snr": fields.get("snr", [snr[i] for i in done])},  # as estimated, if not known
+        "normaliser": normaliser,
+    }
+    return Evaluation(
+        cuts=[cuts[i] for i in done],
+        transcripts=heard,
+        report=score(references, [one.text for one in heard], **options),
+        best=oracle(references, n_best, **options) if any(len(texts) > 1 for texts in n_best) else None,
+        seams=[seams[i] for i in done],
+        elapsed=elapsed,
+    )
+
+
+def manifest_fields(cuts: Sequence[Cut]) -> dict[str, list]:
+    """Give by column what a manifest says of its utterances in words or numbers, None where it does not."""
+    rows = []
+    for cut in cuts:
+        spoken = cut.supervisions[0]
+        row: dict[str, Any] = {
+            "speaker": speaker_of(cut),
+            "gender": spoken.gender,
+            "language": spoken.language,
+        }
+        row |= (
+            {"duration": round(cut.duration, 3)}
+            | (getattr(cut, "custom", None) or {})
+            | (spoken.custom or {})
+        )
+        rows.append({name: value for name, value in row.items() if isinstance(value, str | int | float)})
+    names = dict.fromkeys(
+        name for row in rows for name in row if name not in ("id", "reference", "hypothesis")
+    )
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def reliability(evaluations: Mapping[str, Evaluation]) -> Calibration | None:
+    """Judge the words' confidences; None where the normaliser joined or cut words, and where there is no word."""
+    whole = merge({name: evaluation.report for name, evaluation in evaluations.items()})
+    confidences = [
+        [word.confidence for word in transcript.words]
+        for evaluation in evaluations.values()
+        for transcript in evaluation.transcripts
+    ]
+    if list(map(len, confidences)) != [len(text.split()) for text in whole.hypotheses] or not any(
+        confidences
+    ):
+        return None
+    return calibration(whole, confidences)
+
+
+def training_words(manifests: Sequence[str], normaliser: str) -> set[str]:
+    """Give the words of manifests of cuts, normalised. Raises ManifestError."""
+    words: set[str] = set()
+    for path in map(Path, manifests):
+        try:
+            with (
+                gzip.open(path, "rt", encoding="utf-8")
+                if path.suffix == ".gz"
+                else path.open("utf-8") as lines
+            ):
+                for line in lines:
+                    for spoken in json.loads(line)["supervisions"]:
+                        words.update(normalise(spoken.get("text") or "", normaliser).split())
+        except FileNotFoundError:
+            raise ManifestError(f"there is no manifest {path} of training words") from None
+        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+            raise ManifestError(f"{path} is not a manifest of cuts, or is damaged: {error!r}") from error
+    return words
+
+
+def trained_on(training: Mapping[str, Any]) -> list[str]:
+    """Give the manifests that a bundle says it was trained on, if all of them are still there."""
+    named = training.get("train_manifests") or []
+    manifests = [named] if isinstance(named, str) else list(named)
+    return manifests if all(map(os.path.isfile, manifests)) else []
+
+
+def familiarity(reports: Mapping[str, ErrorReport], words: set[str]) -> list[Group]:
+    """Count the missed words that training held, and those that it did not."""
+    return by_familiarity(merge(reports), words) if words else []
+
+
+def sounds_and_pictures(
+    recogniser: Recogniser, evaluations: Mapping[str, Evaluation], page: Path
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Give addresses of audio, and pictures, by utterance's id, for a page at `page`.
+
+    The worst utterances' audio goes into the page, with a picture of each; the others' is linked where browsers
+    can play the file.
+    """
+    audio = {
+        cut.id: address
+        for evaluation in evaluations.values()
+        for cut in evaluation.cuts
+        if (address := _link(cut, page))
+    }
+    pictures = {}
+    for cut, transcript in _worst(evaluations):
+        try:
+            samples = read_samples(cut, recogniser.sample_rate)
+        except AudioError:  # gone since it was read
+            continue
+        audio[cut.id] = audio_uri(samples, recogniser.sample_rate)
+        pictures[cut.id] = _picture(recogniser, samples, transcript)
+    return audio, pictures
+
+
+def _worst(evaluations: Mapping[str, Evaluation]) -> list[tuple[Cut, Transcript]]:
+    ranked = [
+        (-errors, place, cut, transcript)
+        for place, evaluation in enumerate(evaluations.values())
+        for cut, transcript, errors in zip(
+            evaluation.cuts,
+            evaluation.transcripts,
+            evaluation.report.utterance_errors[:, :3].sum(axis=1).tolist(),
+            strict=True,
+        )
+        if errors and cut.duration <= SHOWN_SECONDS
+    ]
+    ranked.sort(key=lambda item: item[:2])
+    return [(cut, transcript) for *_, cut, transcript in ranked[:SHOWN]]
+
+
+def _link(cut: Cut, page: Path) -> str | None:
+    """Address a cut's stretch of its file, relative to the page; None for what browsers do not play."""
+    file = file_of(cut)
+    if file is None or Path(file).suffix.lower() not in PLAYED:
+        return None
+    start, end = cut.start, cut.start + cut.duration  # type: ignore[union-attr]
+    return f"{quote(os.path.relpath(file, page.resolve().parent))}#t={start:.3f},{end:.3f}"
+
+
+@torch.inference_mode()
+def _picture(recogniser: Recogniser, samples: np.ndarray, transcript: Transcript) -> str:
+    bundle = recogniser.bundle
+    lengths = torch.tensor([len(samples)], device=recogniser.device)
+    features, frames = bundle.log_mel(torch.from_numpy(samples)[None].to(recogniser.device), lengths)
+    logits, _ = bundle.model(features, frames)
+    return picture(
+        features[0].float().cpu().numpy(),
+        logits[0].float().softmax(-1).cpu().numpy(),
+        [token.replace(" ", "␣") for token in bundle.tokenizer.tokens],
+        [(word.word, word.start, word.end) for word in transcript.words],
+        len(samples) / recogniser.sample_rate,
+    )
