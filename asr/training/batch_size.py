@@ -15,12 +15,15 @@ from asr.training.config import TrainConfig
 SHARE = (
     0.4  # of the free memory for what a batch keeps; gradients, temporaries and the loader take theirs too
 )
-MOST_SECONDS = 960.0  # of audio in a batch: more makes steps few rather than fast
+MOST_SECONDS = 960.0  # of audio in a batch: more makes steps few rather than fast ...
+FEWEST_BATCHES = 20  # ... as fewer in an epoch do
 PROBE_SECONDS = 8.0
 LETTERS_A_SECOND = 15
 
 
-def with_batch_seconds(config: TrainConfig, bundle: Bundle, resumed: Path | None = None) -> TrainConfig:
+def with_batch_seconds(
+    config: TrainConfig, bundle: Bundle, seconds_per_epoch: float, resumed: Path | None = None
+) -> TrainConfig:
     """Replace data.batch_seconds "auto" by a number; a resumed run keeps the one in its folder's config.yaml.
 
     Raises ConfigError where the memory does not hold the longest utterance.
@@ -34,13 +37,14 @@ def with_batch_seconds(config: TrainConfig, bundle: Bundle, resumed: Path | None
     else:
         free = free_memory(config.run.accelerator)
         per_second = bytes_per_second(bundle)
-        seconds = min(SHARE * free / per_second, MOST_SECONDS)
+        seconds = SHARE * free / per_second
         if seconds < config.data.max_seconds:
             raise ConfigError(
                 f"{free / 1e9:.1f} GB of free memory hold batches of {seconds:.0f} s, data.max_seconds is "
                 f"{config.data.max_seconds:.0f} s: lower it, or make the model smaller"
             )
-        seconds = float(round(seconds))
+        few = max(config.data.max_seconds, min(seconds_per_epoch / FEWEST_BATCHES, MOST_SECONDS))
+        seconds = float(round(min(seconds, few)))
         kept = seconds * per_second / 1e9
         print(f"batches: {seconds:.0f} s of audio, {kept:.1f} GB of {free / 1e9:.1f} GB that are free")
     return replace(config, data=replace(config.data, batch_seconds=seconds))

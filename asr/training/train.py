@@ -56,7 +56,10 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
         _load(paths, key) for paths, key in ((config.data.train, "train"), (config.data.dev, "dev"))
     )
     bundle = new_bundle(config, train_cuts, load_tokenizer(folder / TOKENIZER) if resume else None)
-    config = with_batch_seconds(config, bundle, folder / "config.yaml" if resume else None)
+    train_seconds = (
+        train_cuts.seconds if isinstance(train_cuts, Shards) else sum(cut.duration for cut in train_cuts)
+    )
+    config = with_batch_seconds(config, bundle, train_seconds, folder / "config.yaml" if resume else None)
     data = SpeechData(config, bundle, train_cuts, dev_cuts)
     if not resume:
         _make_folder(folder, config, bundle.tokenizer)

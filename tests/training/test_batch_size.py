@@ -35,22 +35,25 @@ def test_the_number_follows_the_free_memory(monkeypatch, capsys):
     bundle = make_bundle()
     needed = bytes_per_second(bundle)
     monkeypatch.setattr(batch_size, "free_memory", lambda accelerator: int(100 * needed / batch_size.SHARE))
-    assert with_batch_seconds(automatic(), bundle).data.batch_seconds == pytest.approx(100, abs=2)
+    assert with_batch_seconds(automatic(), bundle, 1e6).data.batch_seconds == pytest.approx(100, abs=2)
     assert "batches: " in capsys.readouterr().out
     monkeypatch.setattr(batch_size, "free_memory", lambda accelerator: 10**15)
-    assert with_batch_seconds(automatic(), bundle).data.batch_seconds == batch_size.MOST_SECONDS
+    assert with_batch_seconds(automatic(), bundle, 1e6).data.batch_seconds == batch_size.MOST_SECONDS
+    # Of an hour no fewer than twenty batches, of a minute no batch shorter than the longest utterance may be.
+    assert with_batch_seconds(automatic(), bundle, 3600).data.batch_seconds == 180
+    assert with_batch_seconds(automatic(), bundle, 60).data.batch_seconds == automatic().data.max_seconds
     monkeypatch.setattr(batch_size, "free_memory", lambda accelerator: 10**5)
     with pytest.raises(
         ConfigError, match=r"0.0 GB of free memory hold batches of 0 s, data.max_seconds is 30 s"
     ):
-        with_batch_seconds(automatic(), bundle)
+        with_batch_seconds(automatic(), bundle, 1e6)
 
 
 def test_a_number_stays(tmp_path):
     bundle = make_bundle()
-    assert with_batch_seconds(TrainConfig(), bundle) == TrainConfig()
+    assert with_batch_seconds(TrainConfig(), bundle, 1e6) == TrainConfig()
     (tmp_path / "config.yaml").write_text("data:\n  batch_seconds: 77.0\n")
-    resumed = with_batch_seconds(automatic(), bundle, tmp_path / "config.yaml")
+    resumed = with_batch_seconds(automatic(), bundle, 1e6, tmp_path / "config.yaml")
     assert resumed == replace(automatic(), data=replace(automatic().data, batch_seconds=77.0))
 
 
@@ -72,5 +75,5 @@ def test_training_with_auto_notes_the_number(tmp_path, capsys):
     assert main(prepared) == 0
     more = ("--run.epochs=1", "--data.batch_seconds=auto", "--data.sortagrad=true")
     assert main(train_arguments(tmp_path, tmp_path / "run", *more)) == 0
-    assert "batches: 960 s of audio" in capsys.readouterr().out
-    assert "batch_seconds: 960.0" in (Path(tmp_path) / "run" / "config.yaml").read_text()
+    assert "batches: 30 s of audio" in capsys.readouterr().out
+    assert "batch_seconds: 30.0" in (Path(tmp_path) / "run" / "config.yaml").read_text()
