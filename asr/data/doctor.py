@@ -40,7 +40,10 @@ KINDS = {
 MAY_BE_MEANT = frozenset({"same sentence", "same speaker"})
 
 SILENCE = 1e-3  # of full scale, -60 dB: the loudest sample of what counts as silent
-CLIPPED_SHARE = 1e-3  # of the samples that repeat the two before at the peak; a loud voice has none
+CLIPPED_SHARE = (
+    1e-3  # of the samples, and ten, repeat the two before at the peak; of a loud voice hardly one does
+)
+LEAST_CLIPPED = 10
 LEAST_CLIPPED_PEAK = 0.1
 DURATION_TOLERANCE = 0.1  # seconds
 # Without a model's alphabet, a letter is of the corpus if this share of its transcripts, and two of them, hold it;
@@ -313,8 +316,9 @@ def _examine(cut: Cut, usual_rate: int, decode: bool) -> tuple[tuple[str, str] |
         fault = "silent", f"its loudest sample is {peak:.1g} of full scale"
     elif fault is None and peak > LEAST_CLIPPED_PEAK:
         repeated = (samples[2:] == samples[1:-1]) & (samples[1:-1] == samples[:-2])
-        share = float(np.mean(repeated & (loudness[2:] > 0.999 * peak))) if len(repeated) else 0.0
-        if share > CLIPPED_SHARE:
+        count = int(np.sum(repeated & (loudness[2:] > 0.999 * peak)))
+        share = count / len(samples)
+        if count >= LEAST_CLIPPED and share > CLIPPED_SHARE:
             fault = (
                 "clipped",
                 f"{100 * share:.1f} % of its samples stay at the peak, {peak:.2f} of full scale",

@@ -1,5 +1,6 @@
 """Downloads that go on where they stopped, are checked, and leave no half file under the final name."""
 
+import errno
 import hashlib
 import http.client
 import os
@@ -95,7 +96,7 @@ def fetch(
             if error.code in HOPELESS:
                 raise DownloadError(f"cannot download {url}: {reason}") from error
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
-            if isinstance(error, OSError) and error.errno == 28:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise DownloadError(f"the disk is full: {partial} holds {before} bytes so far") from error
             reason = str(error) or type(error).__name__
         else:

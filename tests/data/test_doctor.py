@@ -197,6 +197,7 @@ def test_training_goes_on_and_says_what_it_left_out(tmp_path, capsys):
     assert main(arguments) == 1
     shown = capsys.readouterr()
     assert "best dev WER" in shown.out
+    assert "check: 1 duplicate, 1 empty, 1 too long" in shown.err
     for name in ("lost", "cut", "crowded", "wordless"):
         assert f"left out {name}: " in shown.err
     assert "4 utterances were left out of training; all others were used" in shown.err

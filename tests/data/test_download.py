@@ -153,6 +153,15 @@ def test_what_is_not_there_is_not_tried_again(server, tmp_path):
         fetch("http://127.0.0.1:9/x", tmp_path / "file", attempts=2, pause=0.01)
 
 
+def test_a_full_disk_is_named_and_what_was_fetched_stays(server, tmp_path):
+    def fill(*progress):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DownloadError, match=r"the disk is full: .*file.partial"):
+        get(server, tmp_path / "file", show=fill)
+    assert (tmp_path / "file.partial").stat().st_size > 0
+
+
 def test_pauses_grow(server, tmp_path, monkeypatch):
     pauses, told = [], []
     monkeypatch.setattr("asr.data.download.time.sleep", pauses.append)
