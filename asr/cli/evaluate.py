@@ -22,9 +22,11 @@ from asr.errors import AsrError
 
 if TYPE_CHECKING:
     from asr.cli.evaluation import Evaluation
+    from asr.scoring import ErrorReport
     from asr.scoring.breakdown import Group
 
-LONG_NAMES = {"RTF": "real-time factor", "ECE %": "expected calibration error of the confidences %"}
+# The figures that only a model's own evaluation has: a table's column, and the name in full.
+FIGURES = {"RTF": "real-time factor", "ECE %": "calibration error", "oracle WER %": "oracle WER"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,24 +85,19 @@ def run(arguments: argparse.Namespace) -> int:
         report_failures(failures, asked_for)
         raise AsrError("no utterance could be read, so there is nothing to score")
     reports = {name: evaluation.report for name, evaluation in evaluations.items()}
+    extra = _extra(evaluations)
     seen = familiarity(reports, vocabulary)
-    if arguments.json != "-":
-        _print(evaluations, seen, str(recogniser.device), arguments)
     if arguments.html:
         from asr.cli.evaluation import sounds_and_pictures
         from asr.scoring.html import render
 
         audio, pictures = sounds_and_pictures(recogniser, evaluations, Path(arguments.html))
-        seams = {name: parts for name, one in evaluations.items() if (parts := one.by_seam())}
+        seams = {f"place in long audio of {name}": one.by_seam() for name, one in evaluations.items()}
         page = render(
             reports,
             f"{Path(arguments.model).resolve().name} on {', '.join(reports)}",
-            extra={
-                name: {LONG_NAMES.get(short, short): value for short, value in _extra(evaluation).items()}
-                for name, evaluation in evaluations.items()
-            },
-            breakdowns=({"familiarity of the word": seen} if seen else {})
-            | {f"place in long audio of {name}": parts for name, parts in seams.items()},
+            extra={name: _in_full(figures) for name, figures in extra.items()},
+            breakdowns={"familiarity of the word": seen} | seams,
             calibration=reliability(evaluations),
             audio=audio,
             pictures=pictures,
@@ -108,8 +105,10 @@ def run(arguments: argparse.Namespace) -> int:
         write(arguments.html, page)
     if arguments.json:
         values = {name: _values(evaluation) for name, evaluation in evaluations.items()}
-        result = next(iter(values.values())) if len(values) == 1 else {"sets": values}
+        result = {"sets": values} if len(sets) > 1 else next(iter(values.values()))
         write(arguments.json, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    if arguments.json != "-":
+        _print(reports, extra, [f"computed on {recogniser.device}", *_missed(seen)], arguments)
     return report_failures(failures, asked_for)
 
 
@@ -122,42 +121,53 @@ def _names(manifests: list[str]) -> dict[str, str]:
 
 
 def _print(
-    evaluations: "dict[str, Evaluation]", seen: "list[Group]", device: str, arguments: argparse.Namespace
+    reports: "dict[str, ErrorReport]",
+    extra: dict[str, dict[str, str]],
+    notes: list[str],
+    arguments: argparse.Namespace,
 ) -> None:
-    """Show one set in detail, several as a table with the details of each; a table to be read on stands alone."""
+    """Show one set in detail, several as a table with the details of each; other tables stand alone."""
     from asr.scoring.table import footnote, row, table
 
-    notes = [f"computed on {device}"]
-    if seen:
-        missed = (f"{100 * group.errors.rate:.2f} % of {group.errors.length} {group.name}" for group in seen)
-        notes.append(f"words missed: {', '.join(missed)}")
-    one = next(iter(evaluations.values()))
-    if len(evaluations) == 1 and arguments.table == "text":
-        report = one.report
-        figures = ", ".join(f"{LONG_NAMES.get(name, name)} {value}" for name, value in _extra(one).items())
-        print(f"WER {100 * report.wer:.2f} %, CER {100 * report.cer:.2f} %\n\n{report.table()}\n\n{figures}")
+    several = len(arguments.manifest) > 1
+    name, report = next(iter(reports.items()))
+    if several or arguments.table != "text":
+        print(table([row(name, report, extra[name]) for name, report in reports.items()], arguments.table))
+        notes.insert(0, footnote(report))
     else:
-        rows = [row(name, one.report, _extra(one)) for name, one in evaluations.items()]
-        print(table(rows, arguments.table))
-        notes.insert(0, footnote(one.report))
-    print("\n".join(notes), file=sys.stdout if arguments.table == "text" else sys.stderr)
-    for name, evaluation in evaluations.items():
-        for part in details(evaluation.report, arguments):
-            print(f"\n== {name}\n\n{part}" if len(evaluations) > 1 else f"\n{part}")
+        print(f"WER {100 * report.wer:.2f} %, CER {100 * report.cer:.2f} %\n\n{report.table()}\n")
+        notes.insert(0, ", ".join(f"{name} {value}" for name, value in _in_full(extra[name]).items()))
+    print("\n".join(notes), file=sys.stdout if arguments.table == "text" else sys.stderr, flush=True)
+    for name, report in reports.items():
+        for part in details(report, arguments):
+            print(f"\n== {name}\n\n{part}" if several else f"\n{part}")
     sys.stdout.flush()
 
 
-def _extra(evaluation: "Evaluation") -> dict[str, str]:
-    """Give the figures that only a model's own evaluation has."""
+def _extra(evaluations: "dict[str, Evaluation]") -> dict[str, dict[str, str]]:
+    """Give each set's FIGURES; the oracle's only where a decoder gave several hypotheses."""
     from asr.cli.evaluation import reliability
 
-    judged = reliability({"": evaluation})
-    best = evaluation.best
+    with_oracle = any(one.best for one in evaluations.values())
+    extra = {}
+    for name, one in evaluations.items():
+        judged = reliability({name: one})
+        extra[name] = {"RTF": f"{one.rtf:.4f}", "ECE %": f"{100 * judged.error:.2f}" if judged else "-"}
+        if with_oracle:
+            extra[name]["oracle WER %"] = f"{100 * one.best.wer:.2f}" if one.best else "-"
+    return extra
+
+
+def _in_full(figures: dict[str, str]) -> dict[str, str]:
     return {
-        "RTF": f"{evaluation.rtf:.4f}",
-        "ECE %": "-" if judged is None else f"{100 * judged.error:.2f}",
-        **({"oracle WER %": f"{100 * best.wer:.2f}"} if best else {}),
+        FIGURES[name]: value + " %" * (name[-1] == "%" and value != "-") for name, value in figures.items()
     }
+
+
+def _missed(seen: "list[Group]") -> list[str]:
+    """Say how many of the words that training held were missed, and of those that it did not."""
+    parts = (f"{100 * group.errors.rate:.2f} % of {group.errors.length} {group.name}" for group in seen)
+    return [f"words missed: {', '.join(parts)}"] if seen else []
 
 
 def _values(evaluation: "Evaluation") -> dict[str, Any]:

@@ -164,7 +164,7 @@ def training_words(manifests: Sequence[str], normaliser: str) -> set[str]:
             with (
                 gzip.open(path, "rt", encoding="utf-8")
                 if path.suffix == ".gz"
-                else path.open("utf-8") as lines
+                else path.open(encoding="utf-8") as lines
             ):
                 for line in lines:
                     for spoken in json.loads(line)["supervisions"]:

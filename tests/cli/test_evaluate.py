@@ -1,0 +1,210 @@
+"""What `asr evaluate` tells of a test set beside its word error rate, and what it does with bad ones."""
+
+import csv
+import gzip
+import json
+import re
+
+import pytest
+
+from asr.cli import main
+from asr.scoring import ErrorReport
+
+
+@pytest.fixture(scope="module")
+def dev(corpus):
+    return corpus / "cuts" / "cuts_dev.jsonl.gz"
+
+
+def cuts_of(manifest):
+    return [json.loads(line) for line in gzip.decompress(manifest.read_bytes()).decode().splitlines()]
+
+
+def write(path, cuts):
+    path.write_text("".join(json.dumps(cut) + "\n" for cut in cuts))
+    return path
+
+
+def evaluate(bundle, *arguments):
+    return main(["evaluate", "--model", str(bundle), *map(str, arguments)])
+
+
+def data_of(page):
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text())
+    return json.loads(found[1])
+
+
+def test_fields_of_the_manifest_and_unseen_words(bundle, dev, tmp_path, capsys):
+    train = dev.with_name("cuts_train.jsonl.gz")
+    cuts = cuts_of(dev)
+    for number, cut in enumerate(cuts):
+        cut["supervisions"][0] |= {"gender": "FM"[number % 2], "custom": {"age": 20 + number, "tags": ["x"]}}
+    cuts[0]["supervisions"][0]["text"] += " cabbage"
+    manifest = write(tmp_path / "cuts.jsonl", cuts)
+    result = tmp_path / "result.json"
+    assert evaluate(bundle, "--manifest", manifest, "--json", result, "--by", "gender", "age") == 0
+    printed = capsys.readouterr().out
+    said = [word for cut in cuts for word in cut["supervisions"][0]["text"].split()]
+    known = {word for cut in cuts_of(train) for word in cut["supervisions"][0]["text"].split()}
+    unseen = sum(word not in known for word in said)
+    assert re.search(rf"% of {len(said) - unseen} seen in training, \S+ % of {unseen} never seen", printed)
+    assert re.search(r"^F +\d+ +\d+", printed, re.MULTILINE)
+    report = ErrorReport.from_json(result.read_text())
+    assert {"speaker", "gender", "age", "duration", "snr"} <= set(report.fields)
+    assert "tags" not in report.fields
+    assert all(
+        20 < ratio < 60 for ratio in report.fields["snr"]
+    )  # tones of 0.1 over noise of 0.003: some 30 dB
+    assert report.normaliser_version.startswith("asr ")
+
+
+def test_page_plays_and_pictures_the_worst(bundle, dev, tmp_path):
+    page, result = tmp_path / "report.html", tmp_path / "result.json"
+    cuts = cuts_of(dev)
+    cuts[0]["supervisions"][0]["text"] = "cab cab cab cab"
+    manifest = write(tmp_path / "cuts.jsonl", cuts)
+    assert evaluate(bundle, "--manifest", manifest, "--html", page, "--json", result) == 0
+    data = data_of(page)
+    report = ErrorReport.from_json(result.read_text())
+    wrong = {name for name, row in zip(report.ids, report.utterance_errors, strict=True) if row[:3].any()}
+    assert set(data["pictures"]) == wrong
+    assert cuts[0]["id"] in wrong
+    for name in report.ids:
+        packed, linked = (
+            data["audio"][name].startswith("data:audio/ogg"),
+            "audio/utterance" in data["audio"][name],
+        )
+        assert packed == (name in wrong)
+        assert linked != packed
+        if linked:
+            path, _ = data["audio"][name].split("#t=")
+            assert (page.parent / path).is_file()
+    assert '<svg class="picture"' in data["pictures"][cuts[0]["id"]]
+    assert "by familiarity of the word" in page.read_text()
+    assert "calibration error" in page.read_text()
+
+
+def test_long_audio_is_broken_down_by_seams(bundle, dev, tmp_path):
+    import numpy as np
+    import soundfile
+    from speech import RATE, say
+
+    text = " ".join(["abc cab ba a"] * 12)
+    samples = say(text, np.random.default_rng(0))
+    assert len(samples) > 30 * RATE
+    soundfile.write(tmp_path / "long.wav", samples, RATE)
+    cut = cuts_of(dev)[0]
+    cut["recording"] |= {"num_samples": len(samples), "duration": len(samples) / RATE}
+    cut["recording"]["sources"][0]["source"] = str(tmp_path / "long.wav")
+    for part in (cut, cut["supervisions"][0]):
+        part["duration"] = len(samples) / RATE
+    cut["supervisions"][0]["text"] = text
+    page = tmp_path / "report.html"
+    assert evaluate(bundle, "--manifest", write(tmp_path / "cuts.jsonl", [cut]), "--html", page) == 0
+    assert "within 2 s of a seam" in page.read_text()
+
+
+def test_oracle_of_the_n_best(bundle, dev, tmp_path, capsys):
+    pytest.importorskip("flashlight.lib.text.decoder")
+    result = tmp_path / "result.json"
+    assert evaluate(bundle, "--manifest", dev, "--nbest", "5", "--json", result) == 0
+    values = json.loads(result.read_text())
+    assert 0 <= values["oracle_wer"] <= values["wer"]
+    assert f"oracle WER {100 * values['oracle_wer']:.2f} %" in capsys.readouterr().out
+    assert evaluate(bundle, "--manifest", dev, "--json", result) == 0
+    assert json.loads(result.read_text())["oracle_wer"] is None
+    assert "oracle" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["csv", "markdown", "latex"])
+def test_tables_stand_alone(bundle, dev, form, capsys):
+    assert evaluate(bundle, "--manifest", dev, "--table", form) == 0
+    output = capsys.readouterr()
+    assert "normaliser basic" in output.err
+    lines = output.out.splitlines()
+    if form == "csv":
+        (row,) = csv.DictReader(lines)
+        assert row["set"] == "dev"
+        assert {"WER %", "WER 95 %", "CER %", "SER %", "RTF", "ECE %", "sub", "del", "ins"} <= row.keys()
+    else:
+        assert len(lines) == {"markdown": 3, "latex": 7}[form]
+
+
+def test_another_normaliser(bundle, dev, capsys):
+    pytest.importorskip("whisper_normalizer")
+    assert evaluate(bundle, "--manifest", dev, "--normaliser", "english") == 0
+    assert "normaliser english (whisper-normalizer" in capsys.readouterr().out
+
+
+def test_one_bad_utterance_of_each_kind(bundle, dev, tmp_path, capsys):
+    cuts = cuts_of(dev)[:7]
+    (tmp_path / "corrupt.wav").write_bytes(b"RIFF" + bytes(3000))
+    cuts[0]["recording"]["sources"][0]["source"] = str(tmp_path / "corrupt.wav")
+    cuts[1]["recording"]["sources"][0]["source"] = str(tmp_path / "lost.wav")
+    del cuts[2]["supervisions"][0]["text"]
+    cuts[3]["supervisions"] = []
+    del cuts[4]["supervisions"][0]["speaker"]
+    cuts[5]["supervisions"][0]["text"] = ""
+    result = tmp_path / "result.json"
+    status = evaluate(
+        bundle,
+        "--manifest",
+        write(tmp_path / "cuts.jsonl", cuts),
+        "--json",
+        result,
+        "--html",
+        tmp_path / "r.html",
+    )
+    assert status == 1
+    errors = capsys.readouterr().err
+    for number, reason in enumerate(("corrupt.wav is no audio", "no file", "no transcript", "no transcript")):
+        assert re.search(f"^{cuts[number]['id']}: .*{reason}", errors, re.MULTILINE)
+    assert errors.splitlines()[-1] == "4 of 7 could not be done; the others are done"
+    report = ErrorReport.from_json(result.read_text())
+    assert report.ids == tuple(cut["id"] for cut in cuts[4:])
+    assert report.fields["speaker"][0] is None
+    assert report.resampled == "utterances"
+
+
+def test_a_set_without_any_readable_utterance_is_left_out(bundle, dev, tmp_path, capsys):
+    lost = cuts_of(dev)[:2]
+    lost[0]["recording"]["sources"][0]["source"] = str(tmp_path / "lost.wav")
+    (tmp_path / "corrupt.wav").write_bytes(b"no sound")
+    lost[1]["recording"]["sources"][0]["source"] = str(tmp_path / "corrupt.wav")
+    result = tmp_path / "result.json"
+    gone = write(tmp_path / "cuts_gone.jsonl", lost)
+    assert evaluate(bundle, "--manifest", dev, gone, "--json", result) == 1
+    output = capsys.readouterr()
+    assert list(json.loads(result.read_text())["sets"]) == ["dev"]
+    assert "gone" not in re.sub(r"\S*tmp\S*", "", output.out)
+    assert "2 of " in output.err
+    assert evaluate(bundle, "--manifest", gone) == 1
+    assert "no utterance could be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--manifest", "{empty}"], "is empty"),
+        (["--manifest", "{lost}"], "there is no manifest"),
+        (["--manifest", "{dev}", "--html", "{lost}/r.html"], "there is no folder"),
+        (["--manifest", "{dev}", "--normaliser", "basics"], "there are basic, english, none"),
+        (
+            ["--manifest", "{dev}", "--training-manifest", "{lost}"],
+            "there is no manifest .* of training words",
+        ),
+        (
+            ["--manifest", "{dev}", "--training-manifest", "{noise}"],
+            "is not a manifest of cuts, or is damaged",
+        ),
+        (["--manifest", "{dev}", "--by", "hair"], "there is no field 'hair'"),
+    ],
+)
+def test_errors_are_one_clear_message(bundle, dev, tmp_path, arguments, message, capsys):
+    files = {"dev": dev, **{name: tmp_path / f"{name}.jsonl" for name in ("empty", "lost", "noise")}}
+    files["empty"].touch()
+    files["noise"].write_text("not json\n")
+    assert evaluate(bundle, *(argument.format(**files) for argument in arguments)) == 1
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert len(error.splitlines()) == 1
