@@ -94,7 +94,7 @@ def _draw(pictures: dict[str, np.ndarray], path: Path) -> None:
     for axis, (name, features) in zip(axes.flat, pictures.items(), strict=False):
         seconds = len(features) / 100
         # One scale for all, nats of power, so that loudness shows; SpecAugment's features are normalised.
-        scale = (-3, 3) if name == "SpecAugment" else (-16, 4)
+        scale = (-3, 3) if name == "SpecAugment" else (-20, 4)
         axis.imshow(
             features.T,
             origin="lower",

@@ -12,7 +12,7 @@ manifests are told, but many corpora share them by design.
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     splits = {name: load_cuts(path) for name, path in _names(arguments.manifests).items()}
     report = check(
         splits,
-        _target(arguments),
+        _target(arguments, next(iter(splits.values()))),
         decode=not arguments.headers_only,
         jobs=arguments.jobs,
         progress=lambda cuts: _progress(cuts, sum(map(len, splits.values()))),
@@ -94,7 +94,10 @@ def _names(manifests: list[str]) -> dict[str, str]:
     return dict(zip(short if len(set(short)) == len(short) else manifests, manifests, strict=True))
 
 
-def _target(arguments: argparse.Namespace) -> "Target":
+def _target(arguments: argparse.Namespace, trained_on: Sequence) -> "Target":
+    """Give what the model asks; pieces of words are learned from the first manifest, as training would."""
+    from asr.data.manifests import text_of
+    from asr.text import BpeTokenizer, normalise
     from asr.training.checks import target_of
 
     if arguments.model:
@@ -106,8 +109,12 @@ def _target(arguments: argparse.Namespace) -> "Target":
     from asr.training.config import read_config
 
     config = read_config(["--config", arguments.config] if arguments.config else [])
+    text, tokenizer = config.text, None
+    if text.tokenizer == "bpe":
+        texts = (normalise(text_of(cut) or "", text.normaliser) for cut in trained_on)
+        tokenizer = BpeTokenizer.train(texts, text.vocab_size)
     speeds = config.data.speed_perturb
-    return target_of(config.features, config.model.front_end, config.text.normaliser, None, speeds)
+    return target_of(config.features, config.model.front_end, text.normaliser, tokenizer, speeds)
 
 
 def _fix(splits: dict, faulty: set[tuple[str, int]], manifests: list[str], out: Path) -> None:

@@ -185,6 +185,18 @@ def test_mistakes_at_the_command(planted, tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_pieces_of_words_need_fewer_frames_than_letters(write_audio, tmp_path, capsys):
+    audio = [write_audio(tmp_path / f"{index}.wav", 0.6) for index in range(9)]
+    text = "many words in a short time"
+    write_cuts(build_cuts([Utterance(path.stem, path, text) for path in audio])[0], tmp_path, "train")
+    config = tmp_path / "bpe.yaml"
+    config.write_text("text: {tokenizer: bpe, vocab_size: 26}\n")
+    arguments = ["check", str(tmp_path / "cuts_train.jsonl.gz"), "--headers-only"]
+    assert main(arguments) == 1
+    assert "9 too long" in capsys.readouterr().out
+    assert main([*arguments, "--config", str(config)]) == 0
+
+
 def test_training_goes_on_and_says_what_it_left_out(tmp_path, capsys):
     (tmp_path / "cuts").mkdir()
     corpus = Corpus(tmp_path / "cuts", 60)
