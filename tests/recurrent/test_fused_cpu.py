@@ -240,3 +240,21 @@ def test_fused_refuses_by_name():
     (gradient,) = torch.autograd.grad(layer(x, torch.tensor([5, 3]))[0].sum(), x, create_graph=True)
     with pytest.raises(BackendError, match="differentiate twice"):
         gradient.sum().backward()
+
+
+def test_zoneout_masks_hold_ones_at_their_rate():
+    layer = RecurrentLayer("lstm", 3, 50, zoneout_hidden=0.1, zoneout_cell=0.7)
+    torch.manual_seed(0)
+    noise = layer.draw_noise(torch.zeros(7, 301, 3))
+    for mask, rate in ((noise.zoneout_hidden, 0.1), (noise.zoneout_cell, 0.7)):
+        assert set(mask.unique().tolist()) == {0.0, 1.0}
+        assert mask.shape == (7, 301, 50)
+        assert abs(mask.mean().item() - rate) < 4 * (rate * (1 - rate) / mask.numel()) ** 0.5
+        for axis in (0, 1, 2):  # nothing repeats along an axis: neighbours agree as often as chance has it
+            agree = (
+                mask.narrow(axis, 1, mask.shape[axis] - 1) == mask.narrow(axis, 0, mask.shape[axis] - 1)
+            ).float()
+            assert abs(agree.mean().item() - (rate**2 + (1 - rate) ** 2)) < 0.01
+    for rate in (0.0, 1.0):
+        ones = RecurrentLayer("lstm", 3, 5, zoneout_cell=rate).draw_noise(torch.zeros(2, 4, 3)).zoneout_cell
+        assert torch.as_tensor(ones).eq(rate).all()
