@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from asr.errors import AudioError, ManifestError
 from asr.scoring import ErrorReport, score
 from asr.scoring.breakdown import Group, by_familiarity, by_seam, oracle
 from asr.scoring.calibration import Calibration, calibration
-from asr.scoring.html import merge
+from asr.scoring.html import PLAYED, address, merge
 from asr.scoring.sound import audio_uri, picture, signal_to_noise
 from asr.text import normalise
 from asr.transcribe import Recogniser, Source, Transcript
@@ -29,7 +28,6 @@ from asr.windows import windows
 
 SHOWN = 50  # of the worst utterances, with their audio and picture in the page
 SHOWN_SECONDS = 40.0  # longer ones would make the page heavy
-PLAYED = frozenset((".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm"))  # by browsers
 
 
 @dataclass(frozen=True)
@@ -235,7 +233,7 @@ def _link(cut: Cut, page: Path) -> str | None:
     if file is None or Path(file).suffix.lower() not in PLAYED:
         return None
     start, end = cut.start, cut.start + cut.duration  # type: ignore[union-attr]
-    return f"{quote(os.path.relpath(file, page.resolve().parent))}#t={start:.3f},{end:.3f}"
+    return f"{address(file, page)}#t={start:.3f},{end:.3f}"
 
 
 @torch.inference_mode()

@@ -30,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "hypotheses", nargs="+", metavar="HYPOTHESIS", help="what a system heard; several are ranked"
     )
     add_reading_arguments(parser)
+    parser.add_argument(
+        "--audio",
+        metavar="FOLDER",
+        help="with files named after the utterances, to play in the page (default: the reference's, if it is a folder)",
+    )
     add_detail_arguments(parser)
 
 
@@ -111,7 +116,8 @@ def run(arguments: argparse.Namespace) -> int:
         title = (
             f"{' and '.join(Path(name).name for name in reports)} against {Path(arguments.reference).name}"
         )
-        write(arguments.html, render(reports, title, part="system"))
+        audio = _sounds(arguments, next(iter(reports.values())).ids)
+        write(arguments.html, render(reports, title, audio=audio, part="system"))
     if arguments.json:
         import json
 
@@ -172,6 +178,22 @@ def load_report(arguments: argparse.Namespace, hypothesis: str) -> "ErrorReport"
     if notice := writing_notice(report):
         print(f"asr: {hypothesis}: {notice}", file=sys.stderr)
     return report
+
+
+def _sounds(arguments: argparse.Namespace, ids: Sequence[str]) -> dict[str, str]:
+    """Address the utterances' audio, relative to the page; browsers say so where they cannot play a file."""
+    from asr.scoring.html import PLAYED, address
+
+    folder = Path(arguments.audio or arguments.reference)
+    if not folder.is_dir():
+        if arguments.audio:
+            raise TextError(f"--audio {folder} is not a folder")
+        return {}
+    files = {}
+    for path in folder.rglob("*"):
+        if path.suffix.lower() in PLAYED:  # an id is a stem, or, where two files share one, the path to it
+            files[path.stem] = files[path.relative_to(folder).with_suffix("").as_posix()] = path
+    return {name: address(files[name], arguments.html) for name in ids if name in files}
 
 
 def check_writable(path: str | None) -> None:

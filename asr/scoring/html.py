@@ -1,15 +1,19 @@
 """A report to look at: one HTML file that needs nothing else, with every utterance aligned."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from importlib.resources import files
+from pathlib import Path
+from urllib.parse import quote
 
 from asr import __version__
 from asr.scoring.align import align_kinds
 from asr.scoring.breakdown import (
+    TITLES,
     Confusions,
     Group,
     by_field,
@@ -23,9 +27,9 @@ from asr.scoring.calibration import Calibration
 from asr.scoring.report import ErrorReport, score
 from asr.scoring.table import footnote, interval, percent
 
+PLAYED = frozenset((".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm"))  # by browsers
 SHOWN = 10  # rows of a breakdown or list; further ones of a breakdown can be unfolded
 FIELDS = 4  # columns of the list of utterances
-TITLES = {"words": "length in words", "duration": "length in seconds", "snr": "signal-to-noise ratio in dB"}
 HIGHLIGHTS = 4  # sentences on where the errors are
 STRIKING = 0.15  # by which a group's share of the errors exceeds its share of the words
 FEWEST_WORDS = 0.02  # share of the words that a group needs to set the scale of its plot
@@ -86,6 +90,11 @@ def render(
     head, *pieces = page.split("{{")
     filled = (values[name] + rest for name, rest in (piece.split("}}", 1) for piece in pieces))
     return head + "".join(filled)
+
+
+def address(file: str | Path, page: str | Path) -> str:
+    """Give the address of a file relative to the page."""
+    return quote(os.path.relpath(file, Path(page).resolve().parent))
 
 
 def merge(reports: Mapping[str, ErrorReport], part: str = "set") -> ErrorReport:

@@ -103,9 +103,11 @@ def summary(report: "ErrorReport") -> str:
 
 def groups(name: str, parts: Sequence["Group"], form: str = "text") -> str:
     """Lay out a breakdown by `name`: a row for each part of the test set."""
+    from asr.scoring.breakdown import TITLES
+
     rows = [
         {
-            name: part.name,
+            TITLES.get(name, name): part.name,
             "utterances": str(part.utterances),
             "words": str(part.errors.length),
             "WER %": percent(part.errors.rate),

@@ -50,6 +50,23 @@ def test_score_json_and_html(files, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["words"] == values["words"]
 
 
+def test_score_links_audio_named_after_the_utterances(files, tmp_path, capsys):
+    folder = tmp_path / "sound"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "s0-0000.flac").touch()
+    (folder / "s1-0001.doc").touch()
+    page = tmp_path / "r.html"
+    assert main(["score", files["ref"], files["a"], "--audio", str(folder), "--html", str(page)]) == 0
+    assert '"audio": {"s0-0000": "sound/deep/s0-0000.flac"}' in page.read_text()
+    assert main(["score", files["ref"], files["a"], "--audio", files["a"], "--html", str(page)]) == 1
+    assert "is not a folder" in capsys.readouterr().err
+
+
+def test_score_by_length_in_words(files, capsys):
+    assert main(["score", files["ref"], files["a"], "--by", "words", "--table", "csv"]) == 0
+    assert "\n\nlength in words,utterances,words,WER %," in capsys.readouterr().out
+
+
 def test_score_ranks_systems(files, capsys):
     assert main(["score", files["ref"], files["a"], files["b"], "--table", "csv", "--bootstrap", "0"]) == 0
     heads, first, second = capsys.readouterr().out.splitlines()

@@ -7,8 +7,9 @@ from html.parser import HTMLParser
 import pytest
 
 from asr.scoring import score
+from asr.scoring.breakdown import word_confusions
 from asr.scoring.calibration import expected_calibration_error
-from asr.scoring.html import merge, render
+from asr.scoring.html import address, merge, render
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 VOID = {"meta", "input", "path", "rect", "br"}
@@ -102,23 +103,45 @@ def test_sounds_and_pictures_are_handed_on(report):
     assert data["pictures"] == {name: "data:image/png;base64,AA"}
 
 
+def test_what_strikes_is_said_in_words():
+    references = ["go there now then"] * 30 + ["p"] * 10
+    hypotheses = ["go there now then"] * 30 + ["d"] * 10
+    page = render(score(references, hypotheses, fields={"room": ["hall"] * 30 + ["<attic>"] * 10}))
+    assert "Heard most often: “d” for “p” (10 times)." in page
+    assert "Room <b>&lt;attic&gt;</b>: 100% of the errors in 8% of the words." in page
+    assert "Length of the word <b>1 letter</b>: 100% of the errors" in page
+
+
+def test_addresses_are_relative_to_the_page(tmp_path):
+    assert address(tmp_path / "a b" / "ü.wav", tmp_path / "pages" / "r.html") == "../a%20b/%C3%BC.wav"
+
+
 def test_nothing_to_show():
     assert "0 substituted" in render(score([], []))
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_a_browser_draws_the_worst_utterances_first(report, tmp_path):
+def browse(page, tmp_path, script=""):
+    """Draw a page in Chromium, let a script act on it, and give what the page is then."""
     path = tmp_path / "report.html"
-    path.write_text(render(report), "utf-8")
+    path.write_text(page.replace("</body>", f"<script>{script}</script></body>"), "utf-8")
     flags = [
         "--headless",
         "--no-sandbox",
         "--disable-gpu",
         "--disable-background-networking",
         "--no-first-run",
+        f"--user-data-dir={tmp_path / 'profile'}",
     ]
-    command = [str(CHROMIUM), *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri()]
-    drawn = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    command = [str(CHROMIUM), *flags, "--virtual-time-budget=3000", "--dump-dom", path.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+
+@browser
+def test_a_browser_draws_the_worst_utterances_first(report, tmp_path):
+    drawn = browse(render(report), tmp_path)
     wrong = report.sentence_errors
     assert f">1–50 of {wrong}<" in drawn
     table = drawn[drawn.index('<table id="utterances"') :]
@@ -128,3 +151,48 @@ def test_a_browser_draws_the_worst_utterances_first(report, tmp_path):
     assert errors == sorted(errors, reverse=True)
     assert '<ins title="invented">' in table
     assert 'aria-sort="descending"' in table
+
+
+@browser
+def test_a_browser_finds_filters_turns_pages_and_opens_pictures(report, tmp_path):
+    worst = report.ids[int(report.utterance_errors[:, :3].sum(axis=1).argmax())]
+    media = {
+        "audio": {worst: "gone.ogg"},
+        "pictures": {worst: '<svg class="picture" data-rate="9"><line class="cursor"/></svg>'},
+    }
+    steps = """
+        const told = {};
+        const named = (text) => [...document.querySelectorAll("button")].find((button) => button.textContent === text);
+        document.querySelector("#utterances details").open = true;
+        named("Next").click(); told.next = $("where").textContent;
+        document.querySelector("[data-pattern]").click();
+        told.pattern = $("where").textContent; told.pressed = document.querySelectorAll("[aria-pressed=true]").length;
+        $("clear").click();
+        named("utterance").click();
+        told.sorted = [...document.querySelectorAll("#utterances tbody th")].map((cell) => cell.textContent);
+        $("kind").value = ""; $("find").value = "RUBOUT"; update(); told.found = $("where").textContent;
+        $("find").value = "no such thing"; update(); told.none = $("where").textContent;
+        named("Dark").click(); told.theme = document.documentElement.dataset.theme;
+        $("find").value = ""; state.sort = "errors"; state.down = true; update();
+        document.querySelector("#utterances details").open = true;
+        setTimeout(() => {
+            told.picture = document.querySelectorAll("#utterances svg.picture").length;
+            told.audio = document.querySelector("#utterances .quiet").textContent;
+            document.title = JSON.stringify(told);
+        }, 500);
+        document.querySelector("#utterances audio").load();
+    """
+    told = json.loads(re.search("<title>(.*?)</title>", browse(render(report, **media), tmp_path, steps))[1])
+    assert told["next"].startswith("51–")
+    substitutions = word_confusions(report).substitutions
+    said, heard = min(substitutions, key=lambda pair: (-substitutions[pair], " → ".join(pair)))
+    with_it = {index for index, kind, *words in report.edits() if kind == "S" and words == [said, heard]}
+    assert told["pattern"].endswith(f"of {len(with_it)}")
+    assert told["pressed"] == 1
+    assert told["sorted"] == sorted(told["sorted"])
+    found = sum("rubout" in f"{a} {b}" for a, b in zip(report.references, report.hypotheses, strict=True))
+    assert told["found"].endswith(f"of {found}")
+    assert told["none"] == "none"
+    assert told["theme"] == "dark"
+    assert told["picture"] == 1
+    assert told["audio"] == "The audio is not at hand."

@@ -14,7 +14,7 @@ from asr.scoring.notices import writing_notice
         (
             "Mr. Smith has twenty one dogs",
             "mr smith has 21 dogs",
-            "case, punctuation, Unicode's forms, numbers in digits or words",
+            "numbers in digits or words, case, punctuation",
         ),
     ],
 )
