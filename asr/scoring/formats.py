@@ -28,6 +28,7 @@ TEXT_KEYS = {
 }
 ID_KEYS = ("id", "utt_id", "utterance_id", "utt", "key")
 PATH_KEYS = ("audio_filepath", "audio_file", "audio", "path", "file")  # an utterance named after its audio
+KALDI_FIELDS = {"dur": "duration"}  # what Kaldi abbreviates
 Parsed = TypeVar("Parsed")
 IGNORED = "ignore_time_segment_in_scoring"  # NIST's mark of a stretch that nobody is to be judged on
 
@@ -284,16 +285,31 @@ def _chapter_lines(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
 
 
 def _kaldi_fields(folder: Path, texts: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Read a Kaldi folder's utt2spk and spk2gender, where they are."""
-    if not (folder / "utt2spk").is_file():
+    """Read what a Kaldi folder tells of utterances and speakers: utt2spk, utt2dur, spk2gender, spk2age, ..."""
+    known = {path.name[4:]: _read_map(path) for path in sorted(folder.glob("utt2*")) if path.is_file()}
+    speakers = known.pop("spk", {})
+    known = {KALDI_FIELDS.get(name, name): values for name, values in known.items()}
+    of_speakers = {path.name[4:]: _read_map(path) for path in sorted(folder.glob("spk2*")) if path.is_file()}
+    of_speakers.pop("utt", None)
+    if not (speakers or known):
         return {}
-    speakers = _read_map(folder / "utt2spk")
-    genders = _read_map(folder / "spk2gender") if (folder / "spk2gender").is_file() else {}
-    fields = {name: {"speaker": speakers[name]} for name in texts if name in speakers}
-    return {
-        name: known | ({"gender": genders[known["speaker"]]} if known["speaker"] in genders else {})
-        for name, known in fields.items()
-    }
+    fields = {}
+    for name in texts:
+        speaker = speakers.get(name)
+        row = {"speaker": speaker} | {field: values.get(name) for field, values in known.items()}
+        row |= {field: values.get(str(speaker)) for field, values in of_speakers.items()}
+        fields[name] = {
+            field: value if field == "speaker" else _value(value)
+            for field, value in row.items()
+            if value is not None
+        }
+    return fields
+
+
+def _value(text: str) -> str | int | float:
+    if text.isdecimal():
+        return int(text)
+    return float(text) if _is_number(text) else text
 
 
 def _read_map(path: Path) -> dict[str, str]:

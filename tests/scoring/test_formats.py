@@ -89,6 +89,13 @@ def test_kaldis_folder_tells_speakers(tmp_path):
     (tmp_path / "spk2gender").write_text("ann f\nbob m\n")
     found = read_transcripts(tmp_path)
     assert found.fields == {"u1": {"speaker": "ann", "gender": "f"}, "u2": {"speaker": "bob", "gender": "m"}}
+    (tmp_path / "spk2age").write_text("ann 31\n")
+    (tmp_path / "utt2dur").write_text("u1 1.25\nu2 2\n")
+    (tmp_path / "spk2utt").write_text("ann u1\nbob u2\n")
+    assert read_transcripts(tmp_path).fields == {
+        "u1": {"speaker": "ann", "gender": "f", "age": 31, "duration": 1.25},
+        "u2": {"speaker": "bob", "gender": "m", "duration": 2},
+    }
 
 
 def test_librispeechs_folder(shared_data):
