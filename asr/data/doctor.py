@@ -25,7 +25,7 @@ KINDS = {
     "truncated": "audio that ends before its header says",
     "silent": "audio without a sound",
     "clipped": "audio cut off at its peaks",
-    "rate": "sample rates other than the manifest's, or below those of most files",
+    "rate": "sample rates other than the manifest's, or below the model's and those of most files",
     "duration": "durations that differ from the file's",
     "duplicate": "ids that were there before",
     "empty": "transcripts without a letter",
@@ -82,11 +82,13 @@ class Target:
         normaliser: that transcripts pass first.
         tokenizer: with its alphabet; None takes each character for a token and the corpus's common ones for known.
         frames: seconds of audio -> frames of logits; None skips the check of lengths.
+        sample_rate: of its features, in Hz.
     """
 
     normaliser: str = "basic"
     tokenizer: Tokenizer | None = None
     frames: Callable[[float], int] | None = None
+    sample_rate: int = 16000
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,8 @@ def check(
         decode: listen to the audio; else only its header is read, which tells no silent, clipped or same audio.
         jobs: threads; progress wraps the loop over utterances.
     """
-    findings = [*check_audio(splits, decode, jobs, progress), *check_texts(splits, target)]
+    target = target or Target()
+    findings = [*check_audio(splits, target, decode, jobs, progress), *check_texts(splits, target)]
     order = {kind: place for place, kind in enumerate(KINDS)}
     names = {name: place for place, name in enumerate(splits)}
     findings.sort(key=lambda item: (order[item.kind], names[item.split], item.index))
@@ -276,6 +279,7 @@ def _shared(
 
 def check_audio(
     splits: Mapping[str, Sequence[Cut]],
+    target: Target,
     decode: bool = True,
     jobs: int = 8,
     progress: Callable[[Iterable], Iterable] = iter,
@@ -283,9 +287,10 @@ def check_audio(
     """Look for what is wrong with the audio. Arguments as in `check`."""
     cuts = [cut for those in splits.values() for cut in those]
     usual = Counter(cut.sampling_rate for cut in cuts).most_common(1)[0][0] if cuts else 0
+    needed = min(usual, target.sample_rate)  # a corpus all of 8 kHz is no fault of its files
     # Threads suffice: libsndfile and numpy work without the GIL.
     with ThreadPoolExecutor(jobs) as pool:
-        examined = iter(list(progress(pool.map(lambda cut: _examine(cut, usual, decode), cuts))))
+        examined = iter(list(progress(pool.map(lambda cut: _examine(cut, needed, decode), cuts))))
     findings = []
     digests: dict[str, list[tuple[Any, str]]] = {}
     for name, those in splits.items():
@@ -298,7 +303,7 @@ def check_audio(
     return findings + _shared("same audio", splits, digests)
 
 
-def _examine(cut: Cut, usual_rate: int, decode: bool) -> tuple[tuple[str, str] | None, bytes | None]:
+def _examine(cut: Cut, needed_rate: int, decode: bool) -> tuple[tuple[str, str] | None, bytes | None]:
     """Find the first fault in a cut's audio, and its fingerprint where it can be decoded."""
     samples = None
     if decode:
@@ -306,7 +311,7 @@ def _examine(cut: Cut, usual_rate: int, decode: bool) -> tuple[tuple[str, str] |
             samples = read_samples(cut, cut.sampling_rate)
         except AudioError as error:
             return ("truncated" if "truncated" in str(error) else "unreadable", str(error)), None
-    fault = _fault_of_header(cut, usual_rate)
+    fault = _fault_of_header(cut, needed_rate)
     if samples is None:
         return fault, None
     digest = hashlib.blake2b((32767 * samples).astype(np.int16).tobytes(), digest_size=16).digest()
@@ -326,7 +331,7 @@ def _examine(cut: Cut, usual_rate: int, decode: bool) -> tuple[tuple[str, str] |
     return fault, digest if peak >= SILENCE else None  # one silence is like another
 
 
-def _fault_of_header(cut: Cut, usual_rate: int) -> tuple[str, str] | None:
+def _fault_of_header(cut: Cut, needed_rate: int) -> tuple[str, str] | None:
     file = file_of(cut)
     if file is None:
         return None
@@ -338,8 +343,11 @@ def _fault_of_header(cut: Cut, usual_rate: int) -> tuple[str, str] | None:
         return None if _takes_ffmpeg(file) else ("unreadable", f"{file}: {error}")
     if header.samplerate != recording.sampling_rate:
         return "rate", f"{header.samplerate} Hz, the manifest says {recording.sampling_rate} Hz"
-    if header.samplerate < usual_rate:
-        return "rate", f"{header.samplerate} Hz, most have {usual_rate} Hz: what lies above is missing"
+    if header.samplerate < needed_rate:
+        return (
+            "rate",
+            f"{header.samplerate} Hz, others have {needed_rate} Hz or more: what lies above is missing",
+        )
     seconds = header.frames / header.samplerate
     if abs(seconds - recording.duration) > DURATION_TOLERANCE:
         return "duration", f"{seconds:.2f} s, the manifest says {recording.duration:.2f} s"

@@ -41,7 +41,7 @@ def target_of(
             frame_count(round(seconds / fastest * features.sample_rate), features.hop_length)
         )
 
-    return Target(normaliser, tokenizer, frames)
+    return Target(normaliser, tokenizer, frames, features.sample_rate)
 
 
 def quick_check(splits: Mapping[str, Sequence["Cut"]], target: Target) -> list[Finding]:

@@ -127,7 +127,7 @@ def test_every_planted_fault_is_named_and_only_those(planted, tmp_path, capsys):
         assert f"       1 {kind}: {KINDS[kind]}" in shown
         assert f" {name}: " in shown
     details = {item["id"]: item["detail"] for item in report["findings"]}
-    assert "8000 Hz, most have 16000 Hz" in details["low"]
+    assert "8000 Hz, others have 16000 Hz or more" in details["low"]
     assert "1.40 s, the manifest says 0.70 s" in details["longer"]
     assert "'ł'" in details["foreign"]
     assert details["twice"] == "its audio is that of test again"
@@ -220,6 +220,13 @@ def test_real_corpora_are_well(shared_data, tmp_path):
         main(["prepare", "an4", "--corpus-dir", str(shared_data / "an4"), "--output-dir", str(tmp_path)]) == 0
     )
     assert main(["check", str(tmp_path / "cuts_train.jsonl.gz"), str(tmp_path / "cuts_dev.jsonl.gz")]) == 0
+
+
+def test_rates_above_the_models_are_well(write_audio, tmp_path):
+    rates = [48000] * 5 + [32000, 11025]
+    paths = [write_audio(tmp_path / f"{i}.wav", 0.5, rate) for i, rate in enumerate(rates)]
+    cuts = build_cuts([Utterance(path.stem, path, "abc") for path in paths])[0]
+    assert [(item.kind, item.id) for item in check({"train": cuts}).findings] == [("rate", "6")]
 
 
 def test_a_models_alphabet_decides(write_audio, tmp_path):
