@@ -34,7 +34,7 @@ KINDS = {
     "pace": "far more or fewer letters a second than others",
     "same audio": "audio that is in a later manifest too",
     "same sentence": "transcripts that are in a later manifest too",
-    "same speaker": "speakers who are in a later manifest too",
+    "same speaker": "utterances of speakers who are in a later manifest too",
 }
 # By design of many corpora: read out, but not removed by a repair unless asked for.
 MAY_BE_MEANT = frozenset({"same sentence", "same speaker"})
@@ -187,11 +187,7 @@ def check_texts(splits: Mapping[str, Sequence[Cut]], target: Target | None = Non
         name: [(speaker_of(cut), f"speaker {speaker_of(cut)}") for cut in cuts]
         for name, cuts in splits.items()
     }
-    return (
-        findings
-        + _shared("same sentence", splits, sentences)
-        + _shared("same speaker", splits, speakers, once=True)
-    )
+    return findings + _shared("same sentence", splits, sentences) + _shared("same speaker", splits, speakers)
 
 
 def _fault_of_text(
@@ -253,9 +249,8 @@ def _shared(
     kind: str,
     splits: Mapping[str, Sequence[Cut]],
     keys: Mapping[str, Sequence[tuple[Any, str]]],
-    once: bool = False,
 ) -> list[Finding]:
-    """Find utterances whose key is in a later split as well; with `once`, only the first of each key."""
+    """Find utterances whose key, shown as the text beside it, is in a later split as well."""
     findings = []
     names = list(splits)
     for place, name in enumerate(names):
@@ -264,13 +259,9 @@ def _shared(
             later.update(
                 (key, f"{other} {cut.id}") for cut, (key, _) in zip(splits[other], keys[other], strict=True)
             )
-        said: set[Any] = set()
         for index, (cut, (key, shown)) in enumerate(zip(splits[name], keys[name], strict=True)):
-            if key and key in later and not (once and key in said):
-                findings.append(
-                    Finding(kind, name, index, cut.id, f"{shown} is that of {later[key]}".lstrip())
-                )
-                said.add(key)
+            if key and key in later:
+                findings.append(Finding(kind, name, index, cut.id, f"{shown} is that of {later[key]}"))
     return findings
 
 

@@ -164,6 +164,8 @@ def test_fix_leaves_the_good(planted, tmp_path, capsys):
     again = [str(tmp_path / "good" / f"cuts_{name}.jsonl.gz") for name in ("train", "test")]
     assert main(["check", *again]) == 0
     assert main(["check", *again, "--fix", str(tmp_path / "best"), "--remove-shared"]) == 0
+    best = {cut.id for cut in load_cuts(tmp_path / "best" / "cuts_train.jsonl.gz")}
+    assert left["train"] - best == {"said", "stranger"}
     assert main(["check", *again, "--ignore", "same sentence", "same speaker"]) == 0
     assert "nothing wrong was found" in capsys.readouterr().out
     one = ["check", again[0], "--fix", str(tmp_path / "one.jsonl.gz")]
@@ -220,6 +222,18 @@ def test_real_corpora_are_well(shared_data, tmp_path):
         main(["prepare", "an4", "--corpus-dir", str(shared_data / "an4"), "--output-dir", str(tmp_path)]) == 0
     )
     assert main(["check", str(tmp_path / "cuts_train.jsonl.gz"), str(tmp_path / "cuts_dev.jsonl.gz")]) == 0
+
+
+def test_every_utterance_of_a_shared_speaker_is_told(write_audio, tmp_path):
+    paths = [write_audio(tmp_path / f"{i}.wav", 0.5 + i / 10) for i in range(4)]
+    cuts = build_cuts([Utterance(path.stem, path, "ab" * (1 + int(path.stem)), "anna") for path in paths])[0]
+    report = check({"train": cuts[:2], "dev": cuts[2:3], "test": cuts[3:]})
+    assert [(item.kind, item.split, item.id) for item in report.findings] == [
+        ("same speaker", "train", "0"),
+        ("same speaker", "train", "1"),
+        ("same speaker", "dev", "2"),
+    ]
+    assert report.findings[2].detail == "speaker anna is that of test 3"
 
 
 def test_rates_above_the_models_are_well(write_audio, tmp_path):
