@@ -34,8 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare and print."""
     from asr.scoring.significance import compare
 
-    reports = (load_report(arguments, arguments.a), load_report(arguments, arguments.b))
-    comparison = compare(*reports, bootstrap=arguments.bootstrap)
+    a, b = (load_report(arguments, name)[0] for name in (arguments.a, arguments.b))
+    comparison = compare(a, b, bootstrap=arguments.bootstrap)
     if arguments.json:
         import json
 

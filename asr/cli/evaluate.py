@@ -48,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_detail_arguments(parser, confusions=5, worst=5)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    parser.add_argument(
+        "--compute-type",
+        choices=("float32", "bfloat16", "int8"),
+        default="float32",
+        help="of the recurrent weights on a CPU, of the model on a GPU (not int8); smaller is faster for single files",
+    )
     parser.add_argument("--threads", type=int, default=0, help="of the CPU (default: torch's choice)")
     parser.add_argument(
         "--batch-seconds", type=float, default=240.0, help="seconds of audio computed together (default: 240)"

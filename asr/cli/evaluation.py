@@ -19,7 +19,7 @@ from asr.data.manifests import file_of, speaker_of, text_of
 from asr.errors import AudioError, ManifestError
 from asr.scoring import ErrorReport, score
 from asr.scoring.breakdown import Group, by_familiarity, by_seam, oracle
-from asr.scoring.calibration import Calibration, calibration
+from asr.scoring.calibration import Calibration, calibration_if_known
 from asr.scoring.html import PLAYED, address, merge
 from asr.scoring.sound import audio_uri, picture, signal_to_noise
 from asr.text import normalise
@@ -147,11 +147,7 @@ def reliability(evaluations: Mapping[str, Evaluation]) -> Calibration | None:
         for evaluation in evaluations.values()
         for transcript in evaluation.transcripts
     ]
-    if list(map(len, confidences)) != [len(text.split()) for text in whole.hypotheses] or not any(
-        confidences
-    ):
-        return None
-    return calibration(whole, confidences)
+    return calibration_if_known(whole, confidences)
 
 
 def training_words(manifests: Sequence[str], normaliser: str) -> set[str]:

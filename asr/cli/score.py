@@ -18,6 +18,7 @@ from asr.errors import TextError
 
 if TYPE_CHECKING:
     from asr.scoring import ErrorReport
+    from asr.scoring.calibration import Calibration
 
 FORMATS = ("auto", "trn", "stm", "ctm", "kaldi", "json", "lines", "folder")
 SPEAKER_IN_ID = "id"
@@ -105,11 +106,19 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Score and print."""
-    from asr.scoring.table import row, table
+    from asr.scoring.table import percent, row, table
 
     for path in (arguments.html, arguments.json):
         check_writable(path)
-    reports = {name: load_report(arguments, name) for name in arguments.hypotheses}
+    reports: dict[str, ErrorReport] = {}
+    judged: dict[str, Calibration] = {}
+    for name in arguments.hypotheses:
+        reports[name], calibration = load_report(arguments, name)
+        if calibration:
+            judged[name] = calibration
+    extra = {
+        name: {"ECE %": percent(judged[name].error) if name in judged else "-"} for name in reports if judged
+    }
     if arguments.html:
         from asr.scoring.html import render
 
@@ -117,11 +126,18 @@ def run(arguments: argparse.Namespace) -> int:
             f"{' and '.join(Path(name).name for name in reports)} against {Path(arguments.reference).name}"
         )
         audio = _sounds(arguments, next(iter(reports.values())).ids)
-        write(arguments.html, render(reports, title, audio=audio, part="system"))
+        one = judged.get(arguments.hypotheses[0]) if len(reports) == 1 else None
+        write(
+            arguments.html, render(reports, title, extra=extra, calibration=one, audio=audio, part="system")
+        )
     if arguments.json:
         import json
 
-        values = {name: report.to_dict() for name, report in reports.items()}
+        values = {
+            name: {"expected_calibration_error": judged[name].error if name in judged else None}
+            | report.to_dict()
+            for name, report in reports.items()
+        }
         one = next(iter(values.values()))
         write(
             arguments.json,
@@ -131,9 +147,13 @@ def run(arguments: argparse.Namespace) -> int:
             return 0
     if len(reports) == 1 and arguments.table == "text":
         print(next(iter(reports.values())).table())
+        for calibration in judged.values():
+            print(f"expected calibration error of the confidences {percent(calibration.error)} %")
     else:
         ranked = sorted(reports.items(), key=lambda item: item[1].wer)
-        print(table([row(name, report, part="system") for name, report in ranked], arguments.table))
+        print(
+            table([row(name, report, extra.get(name), "system") for name, report in ranked], arguments.table)
+        )
     for name, report in reports.items():
         parts = details(report, arguments)
         if parts and len(reports) > 1:
@@ -142,9 +162,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def load_report(arguments: argparse.Namespace, hypothesis: str) -> "ErrorReport":
-    """Read, match and score one system's transcripts; warn where they differ mostly by how they are written."""
+def load_report(arguments: argparse.Namespace, hypothesis: str) -> "tuple[ErrorReport, Calibration | None]":
+    """Read, match and score one system's transcripts, and its confidences where its file holds them.
+
+    Warns where references and hypotheses differ mostly by how they are written.
+    """
     from asr.scoring import score
+    from asr.scoring.calibration import calibration_if_known
     from asr.scoring.formats import read_transcripts
     from asr.scoring.notices import writing_notice
     from asr.scoring.pairing import pair
@@ -177,7 +201,7 @@ def load_report(arguments: argparse.Namespace, hypothesis: str) -> "ErrorReport"
                     print(f"{name} {side}\n  before  {raw}\n  after   {clean}")
     if notice := writing_notice(report):
         print(f"asr: {hypothesis}: {notice}", file=sys.stderr)
-    return report
+    return report, calibration_if_known(report, pairs.confidences)
 
 
 def _sounds(arguments: argparse.Namespace, ids: Sequence[str]) -> dict[str, str]:

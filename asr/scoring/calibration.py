@@ -60,6 +60,16 @@ def calibration(report: ErrorReport, confidences: Sequence[Sequence[float]]) -> 
     )
 
 
+def calibration_if_known(
+    report: ErrorReport, confidences: Sequence[Sequence[float]] | None
+) -> Calibration | None:
+    """Judge confidences where there is one for each word; None otherwise, as where normalising joined words."""
+    counts = [len(text.split()) for text in report.hypotheses]
+    if confidences is None or not sum(counts) or list(map(len, confidences)) != counts:
+        return None
+    return calibration(report, confidences)
+
+
 def correct_words(report: ErrorReport, index: int) -> list[bool]:
     """Tell for each word of a hypothesis whether it is aligned with the same word of the reference."""
     return [column.kind == EQUAL for column in report.alignment(index) if column.kind != DELETION]

@@ -42,13 +42,15 @@ class Timed(NamedTuple):
     end: float
     text: str
     speaker: str = ""
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
 class Transcripts:
     """What a file holds: `texts` by utterance, and by utterance what else it says (`fields`: speaker, ...).
 
-    STM and CTM files hold `timed` stretches of recordings instead, in the order of time.
+    `confidences` are those of an utterance's words, in [0, 1], where the file gives each of them one. STM and
+    CTM files hold `timed` stretches of recordings instead, in the order of time.
     """
 
     source: str
@@ -56,6 +58,7 @@ class Transcripts:
     texts: dict[str, str] = field(default_factory=dict)
     fields: dict[str, dict[str, Any]] = field(default_factory=dict)
     timed: tuple[Timed, ...] = ()
+    confidences: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def read_transcripts(path: str | Path, side: str = "hypothesis", form: str = "auto") -> Transcripts:
@@ -76,8 +79,8 @@ def read_transcripts(path: str | Path, side: str = "hypothesis", form: str = "au
         raise TextError(f"{path}: is empty; expected transcripts")
     form = recognise(path, content) if form == "auto" else form
     if form == "json":
-        texts, fields = _read_json(path, content, side)
-        return Transcripts(str(path), form, texts, fields)
+        texts, fields, confidences = _read_json(path, content, side)
+        return Transcripts(str(path), form, texts, fields, confidences=confidences)
     lines = [(number, line.strip()) for number, line in enumerate(content.splitlines(), 1)]
     if form in ("stm", "ctm"):
         parse = _parse_stm if form == "stm" else _parse_ctm
@@ -182,7 +185,9 @@ def _parse_ctm(line: str) -> Timed | None:
         raise ValueError("expected `file channel start duration word [confidence]`, times in seconds")
     if words[4].upper().startswith("<ALT"):
         raise ValueError("alternatives (<ALT_BEGIN>) are not supported; keep one of them")
-    return Timed(words[0], words[1], float(words[2]), float(words[2]) + float(words[3]), words[4])
+    sure = float(words[5]) if len(words) > 5 and _is_number(words[5]) and 0 <= float(words[5]) <= 1 else None
+    start, end = float(words[2]), float(words[2]) + float(words[3])
+    return Timed(words[0], words[1], start, end, words[4], confidence=sure)
 
 
 def _plain(text: str) -> str:
@@ -195,7 +200,10 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", text) is not None
 
 
-def _read_json(path: Path, content: str, side: str) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+def _read_json(
+    path: Path, content: str, side: str
+) -> tuple[dict[str, str], dict[str, dict[str, Any]], dict[str, tuple[float, ...]]]:
+    """Give texts, fields and confidences by utterance."""
     try:
         whole = json.loads(content)
     except json.JSONDecodeError:
@@ -223,7 +231,19 @@ def _read_json(path: Path, content: str, side: str) -> tuple[dict[str, str], dic
         }
         for row in rows
     ]
-    return texts, dict(zip(names, fields, strict=True))
+    confidences = {name: sure for name, row in zip(names, rows, strict=True) if (sure := _confidences(row))}
+    return texts, dict(zip(names, fields, strict=True)), confidences
+
+
+def _confidences(row: dict[str, Any]) -> tuple[float, ...]:
+    """Give the words' confidences as `asr transcribe` and whisper write them; none unless every word has one."""
+    segments = [part for part in row.get("segments") or () if isinstance(part, dict)]
+    words = row.get("words") or [word for segment in segments for word in segment.get("words") or ()]
+    if not isinstance(words, list):
+        return ()
+    found = [word.get("confidence", word.get("probability")) for word in words if isinstance(word, dict)]
+    known = [sure for sure in found if isinstance(sure, int | float) and 0 <= sure <= 1]
+    return tuple(known) if len(known) == len(words) else ()
 
 
 def _json_line(path: Path, number: int, line: str) -> Any:
@@ -268,15 +288,16 @@ def _read_folder(folder: Path, side: str) -> Transcripts:
     if not paths:
         raise TextError(f"{folder}: no .txt or .json files in this folder")
     names = _stems([path.relative_to(folder).as_posix() for path in paths])
-    texts = {}
+    texts, confidences = {}, {}
     for name, path in zip(names, paths, strict=True):
-        found, _ = _read_json(path, _read_text(path), side)
+        found, _, sure = _read_json(path, _read_text(path), side)
         if len(found) != 1:
             raise TextError(
                 f"{path}: expected one transcript in each .json file of a folder, found {len(found)}"
             )
         texts[name] = next(iter(found.values()))
-    return Transcripts(str(folder), "folder of .json", texts)
+        confidences[name] = next(iter(sure.values()), ())
+    return Transcripts(str(folder), "folder of .json", texts, confidences=confidences)
 
 
 def _chapter_lines(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
@@ -22,6 +22,7 @@ class Pairs:
     references: tuple[str, ...]
     hypotheses: tuple[str, ...]
     fields: dict[str, tuple]
+    confidences: tuple[tuple[float, ...], ...] | None = None  # of the hypotheses' words, where each has one
 
 
 def pair(reference: Transcripts, hypothesis: Transcripts, mismatched: str = "error") -> Pairs:
@@ -50,11 +51,13 @@ def _match(reference: Transcripts, hypothesis: Transcripts, mismatched: str) -> 
         raise TextError(f"{reference.source} and {hypothesis.source} have no id in common")
     fields = [reference.fields.get(name, {}) for name in names]
     columns = {column: None for known in fields for column in known}
+    confidences = tuple(hypothesis.confidences.get(name, ()) for name in names)
     return Pairs(
         ids=tuple(names),
         references=tuple(reference.texts[name] for name in names),
         hypotheses=tuple(hypothesis.texts.get(name, "") for name in names),
         fields={column: tuple(known.get(column) for known in fields) for column in columns},
+        confidences=confidences if any(confidences) else None,
     )
 
 
@@ -83,7 +86,7 @@ def _by_segment(reference: Transcripts, hypothesis: Transcripts) -> tuple[Transc
     """Put each word into the first segment that ends after the word's middle, later ones into the last."""
     segments, words = _by_channel(reference.timed), _by_channel(hypothesis.timed)
     reference = _with_texts(reference, _segment_name)
-    heard: dict[str, list[str]] = {}
+    heard: dict[str, list[Timed]] = {}
     for (file, channel), spoken in words.items():
         if (file, channel) not in segments:
             heard[f"{file} channel {channel}"] = []
@@ -94,8 +97,15 @@ def _by_segment(reference: Transcripts, hypothesis: Transcripts) -> tuple[Transc
         for word in spoken:
             name = names[min(bisect_right(ends, (word.start + word.end) / 2), len(ends) - 1)]
             if name in heard:
-                heard[name].append(word.text)
-    return reference, replace(hypothesis, texts={name: " ".join(texts) for name, texts in heard.items()})
+                heard[name].append(word)
+    texts = {name: " ".join(word.text for word in spoken) for name, spoken in heard.items()}
+    return reference, replace(hypothesis, texts=texts, confidences=_confidences(heard))
+
+
+def _confidences(heard: Mapping[str, Sequence[Timed]]) -> dict[str, tuple[float, ...]]:
+    """Give the confidences of utterances' words, without those where a word has none."""
+    known = {name: [word.confidence for word in words] for name, words in heard.items()}
+    return {name: tuple(sure) for name, sure in known.items() if None not in sure}  # type: ignore[misc]
 
 
 def _by_channel(timed: Iterable[Timed]) -> Mapping[tuple[str, str], list[Timed]]:
@@ -123,14 +133,16 @@ def _with_texts(side: Transcripts, name: Callable[[Timed], str]) -> Transcripts:
     """Give the timed stretches as texts under their names, without those nobody is to be judged on."""
     texts: dict[str, str] = {}
     fields: dict[str, dict[str, Any]] = {}
+    heard: dict[str, list[Timed]] = defaultdict(list)
     for item in side.timed:
         if IGNORED in item.text.lower():
             continue
         key = name(item)
         texts[key] = f"{texts[key]} {item.text}".strip() if key in texts else item.text
+        heard[key].append(item)
         speaker = {"speaker": item.speaker} if item.speaker else {}
         fields[key] = speaker if fields.setdefault(key, speaker) == speaker else {}
-    return replace(side, texts=texts, fields=fields)
+    return replace(side, texts=texts, fields=fields, confidences=_confidences(heard))
 
 
 def _segment_name(segment: Timed) -> str:

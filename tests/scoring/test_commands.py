@@ -67,6 +67,32 @@ def test_score_by_length_in_words(files, capsys):
     assert "\n\nlength in words,utterances,words,WER %," in capsys.readouterr().out
 
 
+def test_score_judges_the_confidences_that_files_hold(tmp_path, capsys):
+    (tmp_path / "ref.trn").write_text("a b (u1)\nc (u2)\n")
+    (tmp_path / "hyp.ctm").write_text("u1 1 0.0 0.5 a 1.0\nu1 1 0.5 0.5 x 0.5\nu2 1 0.0 0.5 c 0.8\n")
+    words = [{"word": "a", "probability": 1.0}, {"word": "x", "probability": 0.5}]
+    folder = tmp_path / "whisper"
+    folder.mkdir()
+    (folder / "u1.json").write_text(
+        json.dumps({"text": "a x", "segments": [{"text": "a x", "words": words}]})
+    )
+    (folder / "u2.json").write_text(json.dumps({"text": "c", "words": [{"word": "c", "confidence": 0.8}]}))
+    reference, page = str(tmp_path / "ref.trn"), tmp_path / "r.html"
+    for hypothesis in ("hyp.ctm", "whisper"):
+        assert main(["score", reference, str(tmp_path / hypothesis), "--json", str(tmp_path / "r.json")]) == 0
+        # Bins of [0.5], [0.8] and [1.0]: gaps of 0.5, 0.2 and 0.
+        assert "calibration error of the confidences 23.33 %" in capsys.readouterr().out
+        assert json.loads((tmp_path / "r.json").read_text())["expected_calibration_error"] == pytest.approx(
+            0.7 / 3
+        )
+    (tmp_path / "poor.ctm").write_text("u1 1 0.0 0.5 a\nu1 1 0.5 0.5 b\nu2 1 0.0 0.5 c\n")
+    both = [str(tmp_path / name) for name in ("hyp.ctm", "poor.ctm")]
+    assert main(["score", reference, *both, "--table", "csv", "--html", str(page)]) == 0
+    heads, *rows = capsys.readouterr().out.splitlines()
+    assert heads.endswith(",ECE %")
+    assert [row.split(",")[-1] for row in rows] == ["-", "23.33"]
+
+
 def test_score_ranks_systems(files, capsys):
     assert main(["score", files["ref"], files["a"], files["b"], "--table", "csv", "--bootstrap", "0"]) == 0
     heads, first, second = capsys.readouterr().out.splitlines()
