@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from asr.errors import ConfigError
 from asr.recurrent import RecurrentLayer
@@ -195,6 +196,8 @@ class AcousticModel(nn.Module):
     def __init__(self, config: ModelConfig, n_mels: int, vocab_size: int):
         super().__init__()
         self.config = config
+        # Compute each recurrent layer again in the backward pass rather than keep its activations (Chen et al. 2016).
+        self.checkpoint_activations = False
         self.front_end = ConvFrontEnd(config.front_end, n_mels)
         self.norms = nn.ModuleList()
         self.recurrent = nn.ModuleList()
@@ -237,5 +240,14 @@ class AcousticModel(nn.Module):
         """
         x, lengths = self.front_end(features, lengths)
         for norm, layer in zip(self.norms, self.recurrent, strict=False):
-            x, _ = layer(self.dropout(norm(x)), lengths)
-        return self.output(self.dropout(self.norms[-1](x))), lengths
+            x = self._recur(layer, self.dropout(norm(x)), lengths)
+        return self.score(x), lengths
+
+    def score(self, hidden: Tensor) -> Tensor:
+        """Give the logits (batch, frame, token) of a recurrent layer's output (batch, frame, feature)."""
+        return self.output(self.dropout(self.norms[-1](hidden)))
+
+    def _recur(self, layer: nn.Module, x: Tensor, lengths: Tensor) -> Tensor:
+        if self.checkpoint_activations and torch.is_grad_enabled():
+            return checkpoint(layer, x, lengths, use_reentrant=False)[0]  # type: ignore[index]
+        return layer(x, lengths)[0]

@@ -100,7 +100,8 @@ class BatchSampler(Sampler):
     every epoch. Yields (epoch, [(cut, speed), ...]).
 
     In distributed training each process gets every world_size-th batch: as many as the others, of similar
-    lengths, and none twice.
+    lengths, and none twice. `accumulate` batches of each process make a step; two processes take the same steps as
+    one that accumulates twice as many batches.
     """
 
     def __init__(
@@ -113,8 +114,10 @@ class BatchSampler(Sampler):
         shuffle: bool,
         seed: int,
         sortagrad: bool = False,
+        accumulate: int = 1,
     ):
         self.sortagrad = sortagrad
+        self.accumulate = accumulate
         self.cuts = sorted(cuts, key=lambda cut: (-cut.duration, cut.id))
         self.speeds = tuple(speeds) or (1.0,)
         self.shuffle, self.seed, self.epoch = shuffle, seed, 0
@@ -138,7 +141,9 @@ class BatchSampler(Sampler):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.sizes) // processes()[1])
+        world_size = processes()[1]
+        group = world_size * self.accumulate
+        return min(-(-len(self.sizes) // group) * group, len(self.cuts)) // world_size
 
     def epoch_batches(self) -> tuple[list[list[tuple[Cut, float]]], random.Random]:
         """Cut the epoch's batches, of decreasing length; also gives the source of what else is drawn for it."""
@@ -155,12 +160,16 @@ class BatchSampler(Sampler):
     def __iter__(self) -> Iterator[tuple[int, list[tuple[Cut, float]]]]:
         batches, chance = self.epoch_batches()
         rank, world_size = processes()
-        while len(batches) % world_size:  # halve the largest until the processes get equally many
-            _halve_largest(batches, world_size)
-        rounds = [batches[start : start + world_size] for start in range(0, len(batches), world_size)]
-        self.put_in_order(rounds, chance)
-        for batch in rounds:
-            yield self.epoch, batch[rank]
+        group = world_size * self.accumulate
+        while len(batches) % group and len(batches) < len(self.cuts):
+            _halve_largest(batches)
+        if len(batches) % world_size:
+            raise ManifestError(f"{len(self.cuts)} utterances cannot be shared by {world_size} processes")
+        steps = [batches[start : start + group] for start in range(0, len(batches), group)]
+        self.put_in_order(steps, chance)
+        for step in steps:
+            for batch in step[rank::world_size]:
+                yield self.epoch, batch
 
     def put_in_order(self, batches: list, chance: random.Random) -> None:
         """Shuffle batches of decreasing length, or turn them round in the first epoch of SortaGrad."""
@@ -170,11 +179,9 @@ class BatchSampler(Sampler):
             chance.shuffle(batches)
 
 
-def _halve_largest(batches: list, world_size: int) -> None:
+def _halve_largest(batches: list) -> None:
     largest = max(range(len(batches)), key=lambda index: len(batches[index]))
     batch = batches[largest]
-    if len(batch) < 2:
-        raise ManifestError(f"fewer utterances than the {world_size} processes that train on them")
     batches[largest : largest + 1] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
 
 
@@ -292,6 +299,19 @@ def read_samples(cut: Cut, sample_rate: int) -> np.ndarray:
     return samples.mean(0)
 
 
+class _FromBatch(Sampler):
+    """What another sampler gives, from a batch on: a resumed epoch goes on without making those before it."""
+
+    def __init__(self, batches: BatchSampler):
+        self.batches, self.first = batches, 0
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator:
+        return islice(self.batches, self.first, None)
+
+
 class Loader(DataLoader):
     """Iterates over the batches of an epoch; `make_loader` builds it.
 
@@ -309,27 +329,24 @@ class Loader(DataLoader):
         seconds: float,
         **options,
     ):
-        super().__init__(sampler=sampler, batch_size=None, **options)
+        self.place = _FromBatch(sampler)
+        super().__init__(sampler=self.place, batch_size=None, **options)
         self.batches = sampler
         self.left_out = left_out
         self.utterances = utterances
         self.seconds = seconds
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order and the augmentation of the next iteration (Lightning does it itself)."""
+    def set_epoch(self, epoch: int, first: int = 0) -> None:
+        """Choose the order and the augmentation of the next iteration, and the batch that it begins with."""
         self.batches.set_epoch(epoch)
+        self.place.first = first
 
     def __iter__(self) -> Iterator[Batch]:
-        previous = None
+        """Give the batches; a training batch of which nothing could be read is given too, for it has its place."""
         for batch in super().__iter__():
             self.left_out.update(batch.left_out)
-            if batch.ids:
+            if batch.ids or self.batches.shuffle:
                 yield batch
-                previous = batch
-            elif previous is not None and self.batches.shuffle:
-                # Nothing of this batch could be read. Training counts on the announced number of batches, so
-                # that it notices the epoch's end: give another in its place.
-                yield previous
 
 
 def make_loader(
@@ -349,6 +366,7 @@ def make_loader(
     sortagrad: bool = False,
     seed: int = 0,
     workers: int = 0,
+    accumulate: int = 1,
 ) -> Loader:
     """Make the iterable over batches of cuts, each cut once an epoch.
 
@@ -365,6 +383,7 @@ def make_loader(
         sortagrad: in epoch 0 the batches come from the shortest to the longest (Amodei et al. 2016); of shards, those
             of each shard.
         workers: processes that make batches; 0 makes them in this one.
+        accumulate: consecutive batches that training makes one step of; they are of similar lengths.
 
     Cuts that cannot be used (unreadable audio, no transcript, letters that the tokenizer lacks) are
     left out and named in the loader's `left_out`. Raises ManifestError if the limits leave nothing.
@@ -378,6 +397,7 @@ def make_loader(
         "shuffle": shuffle,
         "seed": seed,
         "sortagrad": sortagrad,
+        "accumulate": accumulate,
     }
     if isinstance(cuts, Shards):
         sampler = ShardSampler(cuts, min_seconds=min_seconds, max_seconds=max_seconds, **limits)

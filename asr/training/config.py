@@ -67,7 +67,10 @@ class OptimizerConfig:
         final_share: share of the learning rate at the end.
         gradient_clip: bound on the gradient's norm, the guard against exploding gradients; 0 for none.
         accumulate_batches: batches whose gradients make one step.
+        layer_decay: factor on the learning rate for each layer further from the output; below 1 when fine-tuning.
         ema: decay of the exponential moving average of the weights that is evaluated and saved; 0 for none.
+        average_checkpoints: at the end, average the weights of this many best epochs, and keep that model if its dev
+            WER is lower; 0 for none.
     """
 
     learning_rate: float = 1e-3
@@ -78,7 +81,25 @@ class OptimizerConfig:
     final_share: float = 0.01
     gradient_clip: float = 1.0
     accumulate_batches: int = 1
+    layer_decay: float = 1.0
     ema: float = 0.0
+    average_checkpoints: int = 0
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is added to the CTC loss.
+
+    Attributes:
+        intermediate_layers: recurrent layers, counted from 1, that are to recognise as well (Lee & Watanabe 2021); the
+            output layer is shared, and the model transcribes as without them.
+        intermediate_weight: share of the mean of their losses in the whole.
+        label_smoothing: share of the divergence from equally likely tokens, against overconfidence (Kim et al. 2018).
+    """
+
+    intermediate_layers: tuple[int, ...] = ()
+    intermediate_weight: float = 0.3
+    label_smoothing: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,6 +118,9 @@ class RunConfig:
         threads: of the CPU; 0 leaves torch's choice.
         log_every: steps between the lines of the logs.
         deterministic: refuse operations whose result may differ from run to run.
+        checkpoint_minutes: time between the checkpoints within an epoch; each epoch's end, Ctrl-C and SIGTERM save too.
+        checkpoint_activations: compute the recurrent layers again in the backward pass: less memory, more time.
+        warm_start: bundle to begin from; of the output layer the tokens that both know are kept.
     """
 
     folder: str = "runs/asr"
@@ -110,6 +134,9 @@ class RunConfig:
     threads: int = 0
     log_every: int = 10
     deterministic: bool = False
+    checkpoint_minutes: float = 10.0
+    checkpoint_activations: bool = False
+    warm_start: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,6 +150,7 @@ class TrainConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
 

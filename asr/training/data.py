@@ -1,9 +1,7 @@
-"""The training and dev data of a run as a Lightning data module."""
+"""The training and dev data of a run."""
 
 from collections.abc import Sequence
 from typing import Any
-
-import lightning as L
 
 from asr.bundle import Bundle
 from asr.data import Loader, make_loader
@@ -12,14 +10,12 @@ from asr.features import SpecAugment
 from asr.training.config import TrainConfig
 
 
-class SpeechData(L.LightningDataModule):
+class SpeechData:
     """Loaders over cuts in memory, or over shards."""
 
     def __init__(self, config: TrainConfig, bundle: Bundle, train_cuts: Sequence, dev_cuts: Sequence):
-        super().__init__()
         self.config = config
         self.bundle = bundle
-        self.dev_cuts = dev_cuts
         self.train_loader = self._loader(
             train_cuts,
             augmentation=Augmentation(config.augmentation, config.features.sample_rate),
@@ -29,16 +25,9 @@ class SpeechData(L.LightningDataModule):
             max_seconds=config.data.max_seconds,
             shuffle=True,
             sortagrad=config.data.sortagrad,
+            accumulate=config.optimizer.accumulate_batches,
         )
         self.dev_loader = self._loader(dev_cuts)
-
-    def train_dataloader(self) -> Loader:
-        """Batches of similar length in a new order each epoch, augmented."""
-        return self.train_loader
-
-    def val_dataloader(self) -> Loader:
-        """Dev, as it is."""
-        return self.dev_loader
 
     def _loader(self, cuts: Sequence, **choices: Any) -> Loader:
         config = self.config
@@ -53,10 +42,6 @@ class SpeechData(L.LightningDataModule):
             workers=config.data.workers,
             **choices,
         )
-
-    def left_out(self) -> dict[str, str]:
-        """Say which utterances could not be used so far, and why."""
-        return self.train_loader.left_out | self.dev_loader.left_out
 
     def summary(self) -> dict[str, Any]:
         """Say what is trained on, for the bundle."""

@@ -1,22 +1,22 @@
 """`asr train` from configuration to bundle."""
 
+import json
 import logging
 import os
 import random
 import shutil
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.fabric import Fabric
 from torch import Tensor
 
+from asr import __version__
 from asr.bundle import Bundle
 from asr.data import load_cuts
 from asr.data.loading import read_samples
@@ -26,17 +26,20 @@ from asr.errors import AsrError, AudioError, ConfigError
 from asr.features import LogMel
 from asr.model import AcousticModel
 from asr.text import NORMALISERS, BpeTokenizer, CharacterTokenizer, Tokenizer, load_tokenizer, normalise
+from asr.training.averaging import BestEpochs
 from asr.training.batch_size import with_batch_seconds
-from asr.training.callbacks import BundleWriter, EpochLines, ProgressBar, TimeLimit
+from asr.training.checkpoint import has_checkpoint, read_checkpoint
 from asr.training.checks import quick_report, target_of
 from asr.training.config import TrainConfig, config_text
 from asr.training.data import SpeechData
-from asr.training.module import RecogniserTraining
+from asr.training.loop import StoppedError, Training
+from asr.training.progress import Progress
+from asr.training.warm_start import warm_start
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
 
-LAST = "last.ckpt"
+CHECKPOINTS = "checkpoints"
 TOKENIZER = "tokenizer"  # folder of the run's tokenizer, so that resuming cannot make another
 STATISTICS_UTTERANCES = 1000  # whose features give the global mean and variance: hours of frames
 
@@ -44,77 +47,128 @@ STATISTICS_UTTERANCES = 1000  # whose features give the global mean and variance
 def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) -> int:
     """Train, leaving in `run.folder` the bundle of the best dev WER, checkpoints, logs and the configuration.
 
-    Returns the exit status: 0, or 1 when the run was interrupted or utterances could not be read.
+    Returns the exit status: 0; 1 when utterances could not be used; 130 after Ctrl-C and 143 after SIGTERM.
     """
     _quieten_lightning()
     folder = Path(config.run.folder)
     _check_folder(folder, resume, overwrite)
-    L.seed_everything(config.run.seed, workers=True, verbose=False)
+    state = read_checkpoint(folder / CHECKPOINTS) if resume else None
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
+    fabric = Fabric(
+        accelerator=config.run.accelerator, devices=config.run.devices, num_nodes=config.run.nodes
+    )
+    fabric.launch()
+    torch.use_deterministic_algorithms(config.run.deterministic)
+    torch.manual_seed(config.run.seed)
     train_cuts, dev_cuts = (
         _load(paths, key) for paths, key in ((config.data.train, "train"), (config.data.dev, "dev"))
     )
-    bundle = new_bundle(config, train_cuts, load_tokenizer(folder / TOKENIZER) if resume else None)
+    bundle = new_bundle(config, train_cuts, load_tokenizer(folder / TOKENIZER) if resume else None, state)
     train_seconds = (
         train_cuts.seconds if isinstance(train_cuts, Shards) else sum(cut.duration for cut in train_cuts)
     )
     config = with_batch_seconds(config, bundle, train_seconds, folder / "config.yaml" if resume else None)
     data = SpeechData(config, bundle, train_cuts, dev_cuts)
-    if not resume:
+    if not resume and fabric.is_global_zero:
         _make_folder(folder, config, bundle.tokenizer)
-    module = RecogniserTraining(bundle, config.optimizer, data.train_loader.seconds, config.run.epochs)
-    bundle_writer = BundleWriter(folder / "bundle", data.summary())
-    checkpoints = ModelCheckpoint(
-        folder / "checkpoints",
-        filename="best",
-        monitor="dev_wer",
-        save_last=True,
-        enable_version_counter=False,
-        save_on_exception=False,
-    )
-    trainer = L.Trainer(
-        accelerator=config.run.accelerator,
-        devices=config.run.devices,
-        num_nodes=config.run.nodes,
-        precision=_precision(config),
-        max_epochs=config.run.epochs,
-        gradient_clip_val=config.optimizer.gradient_clip or None,
-        accumulate_grad_batches=config.optimizer.accumulate_batches,
-        deterministic=config.run.deterministic,
-        logger=[
-            TensorBoardLogger(folder, name="", version="logs"),
-            CSVLogger(folder, name="", version="logs"),
-        ],
-        log_every_n_steps=config.run.log_every,
-        callbacks=[
-            ProgressBar() if sys.stderr.isatty() else EpochLines(),
-            bundle_writer,
-            checkpoints,
-            TimeLimit(config.run.max_minutes),
-        ],
-        use_distributed_sampler=False,  # the sampler shards itself
-        enable_progress_bar=sys.stderr.isatty(),
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    parameters = sum(p.numel() for p in module.model.parameters())
-    if trainer.is_global_zero:
+    fabric.barrier()
+    training = Training(fabric, config, bundle, data.train_loader, data.dev_loader, folder / CHECKPOINTS)
+    if state is not None:
+        _go_on(training, state, folder)
+    if fabric.is_global_zero:
+        parameters = sum(p.numel() for p in bundle.model.parameters())
         print(
-            f"{data.summary_text()}\nmodel: {parameters / 1e6:.2f} M parameters, {bundle.tokenizer.vocab_size} tokens"
+            f"{data.summary_text()}\nmodel: {parameters / 1e6:.2f} M parameters, {bundle.tokenizer.vocab_size} tokens",
+            flush=True,
         )
         _warn_of_faults(config, bundle, train_cuts, dev_cuts)
-    began = time.monotonic()
-    interrupted = _fit(trainer, module, data, folder / "checkpoints" / LAST if resume else None)
-    if not trainer.is_global_zero:
+    return _run(training, data, folder)
+
+
+def _run(training: Training, data: SpeechData, folder: Path) -> int:
+    """Run the loop with all that looks on, and say what came of it."""
+    first, config = training.fabric.is_global_zero, training.config
+    best_epochs = BestEpochs(folder / CHECKPOINTS, config.optimizer.average_checkpoints)
+    progress = None
+    if first:
+        steps = -(-len(data.train_loader) // config.optimizer.accumulate_batches)
+        progress = Progress(folder / "logs", config.run.epochs, steps, config.run.log_every, training.step)
+        training.on_step = progress.step
+
+    def epoch_ended(training: Training) -> None:
+        numbers = training.history[-1]
+        if first and progress is not None:
+            progress.epoch(numbers)
+            best_epochs.keep(training)
+        if numbers["dev_wer"] < training.best:
+            training.best = numbers["dev_wer"]
+            if first:
+                _save_bundle(training, data, folder)
+
+    training.on_epoch = epoch_ended
+    try:
+        training.fit()
+    except StoppedError as interruption:
+        if first:
+            print(
+                f"\ninterrupted; the state is saved in {folder / CHECKPOINTS}: the same command with --resume goes on",
+                file=sys.stderr,
+            )
+        return 128 + interruption.signum
+    except RuntimeError as error:
+        if "DataLoader worker" in str(error):
+            raise AsrError(
+                f"a process that makes batches died, as a rule for want of memory; lower data.workers or "
+                f"data.batch_seconds, and go on with --resume ({str(error).splitlines()[0]})"
+            ) from error
+        if training.fabric.world_size > 1:
+            raise AsrError(
+                f"process {training.fabric.global_rank} of {training.fabric.world_size} cannot go on, as a rule "
+                f"because another one died; go on with --resume ({str(error).splitlines()[0]})"
+            ) from error
+        raise
+    finally:
+        if progress is not None:
+            progress.close()
+    if config.optimizer.average_checkpoints:
+        wer = best_epochs.measure_average(training)
+        if wer < training.best:
+            training.best = wer
+            if first:
+                _save_bundle(training, data, folder)
+    if not first:
         return 0
-    if interrupted:
-        return _say_how_to_go_on(trainer, folder)
-    minutes = (time.monotonic() - began) / 60
     print(
-        f"best dev WER {100 * bundle_writer.best:.2f} % after {minutes:.1f} minutes; the model is {folder / 'bundle'}"
+        f"best dev WER {100 * training.best:.2f} % after {training.minutes:.1f} minutes; "
+        f"the model is {folder / 'bundle'}"
     )
-    return _report_left_out(data.left_out() | module.left_out)
+    left_out = training.left_out
+    summary = {"dev_wer": training.best, "minutes": round(training.minutes, 2), "left_out": len(left_out)}
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
+    return _report_left_out(left_out)
+
+
+def _save_bundle(training: Training, data: SpeechData, folder: Path) -> None:
+    summary = {
+        **data.summary(),
+        "dev_wer": round(training.best, 5),
+        "epoch": training.epoch,
+        "steps": training.step,
+        "minutes": round(training.minutes, 2),
+        "asr_version": __version__,
+    }
+    replace(training.bundle, model=training.evaluated_model, training=summary).save(folder / "bundle")
+
+
+def _go_on(training: Training, state: dict[str, Any], folder: Path) -> None:
+    try:
+        training.load(state)
+    except AsrError as error:
+        raise AsrError(
+            f"the checkpoint in {folder / CHECKPOINTS} does not fit this configuration; resume with the one the run "
+            f"began with, {folder / 'config.yaml'} ({error})"
+        ) from error
 
 
 def _warn_of_faults(
@@ -130,8 +184,16 @@ def _warn_of_faults(
         print(report, file=sys.stderr)
 
 
-def new_bundle(config: TrainConfig, cuts: Sequence["Cut"], tokenizer: Tokenizer | None = None) -> Bundle:
-    """Make the untrained bundle: tokenizer from the training text unless given, features, initial weights."""
+def new_bundle(
+    config: TrainConfig,
+    cuts: Sequence["Cut"],
+    tokenizer: Tokenizer | None = None,
+    state: dict[str, Any] | None = None,
+) -> Bundle:
+    """Make the untrained bundle: tokenizer from the training text unless given, features, initial weights.
+
+    `state` is the checkpoint of a run that goes on, whose statistics of the features are kept.
+    """
     if config.text.normaliser not in NORMALISERS:
         raise ConfigError(
             f"text.normaliser is {config.text.normaliser!r}; there are {', '.join(sorted(NORMALISERS))}"
@@ -144,13 +206,18 @@ def new_bundle(config: TrainConfig, cuts: Sequence["Cut"], tokenizer: Tokenizer 
             else CharacterTokenizer.from_texts(texts)
         )
     log_mel = LogMel(config.features)
-    if config.features.normalise == "global":
+    if state is not None and config.features.normalise == "global":
+        log_mel.load_state_dict(state["log_mel"])
+    elif config.features.normalise == "global":
         log_mel.fit_statistics(_some_samples(cuts, config.features.sample_rate, config.run.seed))
     try:
         model = AcousticModel(config.model, config.features.n_mels, tokenizer.vocab_size)
     except ValueError as error:
         raise ConfigError(f"model: {error}") from error
-    return Bundle(model, log_mel, tokenizer, config.text.normaliser)
+    bundle = Bundle(model, log_mel, tokenizer, config.text.normaliser)
+    if config.run.warm_start and state is None:
+        print(warm_start(bundle, Bundle.load(config.run.warm_start)))
+    return bundle
 
 
 def _some_samples(cuts: Sequence["Cut"], sample_rate: int, seed: int) -> Iterator[Tensor]:
@@ -179,10 +246,7 @@ def _load(manifests: str | tuple[str, ...], key: str) -> "Sequence[Cut]":
 
 
 def _check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
-    last = folder / "checkpoints" / LAST
-    if resume and not last.is_file():
-        raise AsrError(f"nothing to resume: there is no {last}; run without --resume to begin")
-    if last.exists() and not resume and not overwrite:
+    if has_checkpoint(folder / CHECKPOINTS) and not resume and not overwrite:
         raise AsrError(
             f"{folder} already holds a run; --resume goes on with it, --overwrite replaces it, "
             "--run.folder names another"
@@ -192,39 +256,13 @@ def _check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
 def _make_folder(folder: Path, config: TrainConfig, tokenizer: Tokenizer) -> None:
     """Begin a run's folder; an earlier run in it goes only now that the new one's data has been found good."""
     try:
-        if (folder / "checkpoints" / LAST).exists():
+        if has_checkpoint(folder / CHECKPOINTS):
             shutil.rmtree(folder)
         (folder / TOKENIZER).mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(config_text(config), "utf-8")
         tokenizer.save(folder / TOKENIZER)
     except OSError as error:
         raise AsrError(f"cannot write to the run folder {folder}: {error.strerror}") from error
-
-
-def _fit(trainer: L.Trainer, module: RecogniserTraining, data: SpeechData, checkpoint: Path | None) -> bool:
-    """Run the loop; True if it was interrupted."""
-    try:
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False)  # a checkpoint of our own making
-    except SystemExit:  # how Lightning ends after Ctrl-C
-        return True
-    except RuntimeError as error:
-        if checkpoint is None or "state_dict" not in str(error):
-            raise
-        raise AsrError(
-            f"{checkpoint} does not fit this configuration; resume with the one the run began with, "
-            f"{checkpoint.parents[1] / 'config.yaml'}"
-        ) from error
-    return trainer.interrupted
-
-
-def _say_how_to_go_on(trainer: L.Trainer, folder: Path) -> int:
-    last = folder / "checkpoints" / LAST
-    trainer.save_checkpoint(last)
-    print(
-        f"\ninterrupted; the state is saved in {last}: the same command with --resume goes on",
-        file=sys.stderr,
-    )
-    return 130
 
 
 def _report_left_out(left_out: dict[str, str]) -> int:
@@ -235,14 +273,6 @@ def _report_left_out(left_out: dict[str, str]) -> int:
     if left_out:
         print(f"{len(left_out)} utterances were left out of training; all others were used", file=sys.stderr)
     return 1 if left_out else 0
-
-
-def _precision(config: TrainConfig) -> Any:
-    chosen = config.run.precision
-    if chosen == "auto":
-        on_gpu = config.run.accelerator != "cpu" and torch.cuda.is_available()
-        chosen = "bfloat16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"
-    return {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}[chosen]
 
 
 def _quieten_lightning() -> None:

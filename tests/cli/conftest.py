@@ -28,7 +28,7 @@ def corpus(tmp_path_factory):
 def run_folder(corpus, tmp_path_factory):
     """What `asr train` left behind."""
     folder = tmp_path_factory.mktemp("runs") / "tones"
-    assert main(train_arguments(corpus, folder, "--run.epochs=40")) == 0
+    assert main(train_arguments(corpus, folder, "--run.epochs=60")) == 0
     return folder
 
 

@@ -23,8 +23,8 @@ def test_training_leaves_bundle_configuration_checkpoints_and_logs(run_folder):
         "bundle/config.json",
         "bundle/model.safetensors",
         "bundle/tokenizer.json",
-        "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
+        "checkpoints/previous.ckpt",
         "logs/metrics.csv",
     } <= present
     assert any("tfevents" in name for name in present)

@@ -1,11 +1,15 @@
-"""Interrupting a run and going on with it."""
+"""Interrupting a run, killing it, and going on with it to the same weights."""
 
+import json
+import random
 import re
+import resource
 import signal
 import subprocess
 import sys
 import time
 
+import pytest
 import torch
 from speech import train_arguments
 
@@ -14,29 +18,38 @@ from asr.cli import main
 
 
 def last_checkpoint(run):
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(corpus, tmp_path, capsys):
+def start(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "asr", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def finish(process):
+    process.communicate(timeout=120)
+    return process.returncode
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_says_how_to_go_on(corpus, tmp_path, capsys, number, status):
     run = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "asr",
-        *train_arguments(corpus, run, "--run.epochs=500", "--data.workers=1"),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start(*train_arguments(corpus, run, "--run.epochs=500", "--data.workers=1"))
     for line in process.stdout:
         if line.startswith("epoch 2/"):
             break
-    time.sleep(0.3)  # into the next epoch
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert "the same command with --resume goes on" in errors
     assert "Traceback" not in errors
     before = last_checkpoint(run)
-    assert before["epoch"] >= 1
+    assert before["epoch"] >= 2
 
     more = before["epoch"] + 2
     assert main(train_arguments(corpus, run, f"--run.epochs={more}", "--resume")) == 0
@@ -45,7 +58,113 @@ def test_ctrl_c_saves_and_says_how_to_go_on(corpus, tmp_path, capsys):
     assert epochs
     assert epochs[0] > before["epoch"]
     assert epochs[-1] == more
-    assert last_checkpoint(run)["global_step"] > before["global_step"]
+    assert last_checkpoint(run)["step"] > before["step"]
+
+
+# All that chance and state can hide in: dropout, masks, speeds, batch normalisation, a moving average, the best epoch.
+CHANCES = (
+    "--run.epochs=3 --run.deterministic=true --run.checkpoint_minutes=0.001 --data.batch_seconds=5 "
+    "--data.speed_perturb=[0.9,1.0,1.1] --spec_augment.time_masks=1 --model.dropout=0.2 --model.zoneout=0.1 "
+    "--optimizer.ema=0.9 --optimizer.accumulate_batches=2 --optimizer.average_checkpoints=2"
+).split()
+
+
+def weights_of(run):
+    """What a run came to: the bundle's checksum, and the last weights, trained and averaged."""
+    state = last_checkpoint(run)
+    config = json.loads((run / "bundle" / "config.json").read_text())
+    return config["weights_sha256"], state["model"], state["average"], state["history"][-1]["dev_wer"]
+
+
+def same(left, right):
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[name], right[name]) for name in left)
+    return torch.equal(left, right) if isinstance(left, torch.Tensor) else left == right
+
+
+def test_a_run_killed_again_and_again_ends_in_the_same_weights(corpus, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    began = time.monotonic()
+    assert finish(start(*train_arguments(corpus, whole, *CHANCES))) == 0
+    duration, kills, chance = time.monotonic() - began, 0, random.Random(5)
+    while kills < 2:
+        resume = ["--resume"] if (killed / "checkpoints" / "last.ckpt").exists() else []
+        process = start(*train_arguments(corpus, killed, *CHANCES, *resume))
+        time.sleep(chance.uniform(0.5, 1.0) * duration)  # the first half goes on imports
+        process.kill()
+        finish(process)
+        kills += 1
+    assert finish(start(*train_arguments(corpus, killed, *CHANCES, "--resume"))) == 0
+    assert all(map(same, weights_of(whole), weights_of(killed)))
+
+
+def test_every_step_is_a_place_to_go_on_from(corpus, tmp_path, monkeypatch, capsys):
+    """Stop after each number of steps, and during dev, in one process: quicker than killing, and complete."""
+    from asr.training.loop import Training
+
+    def stop_at(monkeypatch, method, calls):
+        original, count = getattr(Training, method), iter(range(calls))
+
+        def counted(self, *arguments):
+            if next(count, None) is None:
+                self.received = signal.SIGTERM
+            return original(self, *arguments)
+
+        monkeypatch.setattr(Training, method, counted)
+
+    whole = tmp_path / "whole"
+    assert main(train_arguments(corpus, whole, *CHANCES)) == 0
+    steps = last_checkpoint(whole)["step"]
+    assert steps >= 9
+    for method, calls in [
+        ("_step", 0),
+        ("_step", 1),
+        ("_step", steps // 2),
+        ("_step", steps - 1),
+        ("measure", 1),
+    ]:
+        run = tmp_path / f"{method}{calls}"
+        with monkeypatch.context() as patch:
+            stop_at(patch, method, calls)
+            assert main(train_arguments(corpus, run, *CHANCES)) == 143
+        assert main(train_arguments(corpus, run, *CHANCES, "--resume")) == 0
+        assert all(map(same, weights_of(whole), weights_of(run))), (method, calls)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(corpus, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(train_arguments(corpus, run, "--run.epochs=2")) == 0
+    last = run / "checkpoints" / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content)
+    capsys.readouterr()
+    assert main(train_arguments(corpus, run, "--run.epochs=2", "--resume")) == 0
+    printed = capsys.readouterr()
+    assert "last.ckpt is damaged: the checksum of" in printed.err
+    assert "going on from previous.ckpt" in printed.err
+    assert "epoch 2/2" in printed.out
+    for name in ("last.ckpt", "previous.ckpt"):
+        (run / "checkpoints" / name).write_bytes(b"half")
+    assert main(train_arguments(corpus, run, "--run.epochs=2", "--resume")) == 1
+    error = capsys.readouterr().err
+    assert "last.ckpt is damaged" in error
+    assert "previous.ckpt is damaged" in error
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, capsys):
+    from asr.training.checkpoint import read_checkpoint, write_checkpoint
+
+    assert write_checkpoint(tmp_path, {"weights": torch.zeros(10)})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # the next file cannot be written whole
+    try:
+        assert not write_checkpoint(tmp_path, {"weights": torch.ones(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "last.ckpt: File too large; the one before is kept" in capsys.readouterr().err
+    assert read_checkpoint(tmp_path)["weights"].tolist() == [0.0] * 10
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_resuming_keeps_the_best(corpus, tmp_path, capsys):
@@ -67,7 +186,7 @@ def test_another_model_is_not_resumed(corpus, tmp_path, capsys):
     assert main(train_arguments(corpus, run, "--run.epochs=1")) == 0
     assert main(train_arguments(corpus, run, "--run.epochs=2", "--resume", "--model.hidden_size=8")) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "last.ckpt does not fit this configuration" in error
+    assert "checkpoints does not fit this configuration" in error
 
 
 def test_a_run_is_kept_when_its_successor_cannot_begin(corpus, tmp_path):
@@ -84,5 +203,5 @@ def test_global_normalisation_and_moving_average(corpus, tmp_path):
     bundle = Bundle.load(run / "bundle")
     assert torch.isfinite(bundle.log_mel.mean).all()
     assert (bundle.log_mel.std > 0).all()
-    trained = last_checkpoint(run)["state_dict"]
-    assert not torch.equal(trained["model.output.weight"], trained["average.module.output.weight"])
+    state = last_checkpoint(run)
+    assert not torch.equal(state["model"]["output.weight"], state["average"]["module.output.weight"])

@@ -1,0 +1,48 @@
+"""The average of the best epochs' weights, which is often better than any of them (Polyak & Juditsky 1992)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asr.training.loop import Training
+
+
+class BestEpochs:
+    """Keeps the weights of the `count` epochs of lowest dev WER in `folder`, and averages them at the end."""
+
+    def __init__(self, folder: Path, count: int):
+        self.folder, self.count = folder, count
+
+    def keep(self, training: Training) -> None:
+        """Keep the weights of the epoch that has just been measured if they are among the best."""
+        if self.count:
+            best = self._best(training)
+            if training.epoch in best:
+                torch.save(training.evaluated_model.state_dict(), self._path(training.epoch))
+            for path in self.folder.glob("epoch-*.pt"):
+                if path not in map(self._path, best):
+                    path.unlink()
+
+    def measure_average(self, training: Training) -> float:
+        """Give the evaluated model the average weights; returns its dev WER."""
+        kept = [
+            torch.load(self._path(epoch), map_location=training.fabric.device, weights_only=True)
+            for epoch in self._best(training)
+        ]
+        model = training.evaluated_model
+        model.load_state_dict({name: _mean([each[name] for each in kept]) for name in kept[0]})
+        model.eval()
+        return training.measure(model)["dev_wer"]
+
+    def _best(self, training: Training) -> list[int]:
+        ranked = sorted(training.history, key=lambda numbers: (numbers["dev_wer"], -numbers["epoch"]))
+        return [int(numbers["epoch"]) for numbers in ranked[: self.count]]
+
+    def _path(self, epoch: int) -> Path:
+        return self.folder / f"epoch-{epoch:04}.pt"
+
+
+def _mean(tensors: list[Any]) -> torch.Tensor:
+    joined = torch.stack(tensors)
+    return joined.mean(0) if joined.is_floating_point() else joined[-1]

@@ -1,0 +1,69 @@
+"""Checkpoints that survive: written whole or not at all, the one before kept, a damaged one named and passed over."""
+
+import os
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asr.errors import AsrError
+
+LAST = "last.ckpt"
+PREVIOUS = "previous.ckpt"  # takes over when the last is damaged
+
+
+def write_checkpoint(folder: Path, state: dict[str, Any]) -> bool:
+    """Write `last.ckpt`, and keep the one before it as `previous.ckpt`.
+
+    A process killed here leaves the old file or the new one, never half of one: the new file is complete on the disk
+    before it takes the name. When that cannot be done (a full disk), says so, keeps what there is and returns False.
+    """
+    scratch = folder / f".{LAST}.new"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with scratch.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if (folder / LAST).exists():
+            (folder / LAST).replace(folder / PREVIOUS)
+        scratch.replace(folder / LAST)
+    except (OSError, RuntimeError) as error:  # torch wraps some of the system's errors
+        scratch.unlink(missing_ok=True)
+        cause = next((e for e in (error, error.__context__) if isinstance(e, OSError)), error)
+        reason = cause.strerror if isinstance(cause, OSError) else cause
+        print(f"cannot save {folder / LAST}: {reason}; the one before is kept", file=sys.stderr)
+        return False
+    return True
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run was begun here."""
+    return any((folder / name).is_file() for name in (LAST, PREVIOUS))
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any]:
+    """Read the newest checkpoint that is whole, naming a damaged one on stderr.
+
+    Raises AsrError where there is none.
+    """
+    damaged = []
+    for path in (folder / LAST, folder / PREVIOUS):
+        if not path.is_file():
+            continue
+        try:
+            with zipfile.ZipFile(path) as archive:  # torch's format; it does not check the sums itself
+                if (entry := archive.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"the checksum of {entry} is wrong")
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever unpacking nonsense raises
+            damaged.append(f"{path} is damaged: {' '.join(str(error).split())[:200]}")
+            continue
+        if damaged:
+            print(f"{damaged[0]}; going on from {path.name}, written before it", file=sys.stderr)
+        return state
+    if damaged:
+        raise AsrError(f"nothing to resume: {'; '.join(damaged)}. Begin anew with --overwrite")
+    raise AsrError(f"nothing to resume: there is no {folder / LAST}; run without --resume to begin")

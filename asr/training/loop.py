@@ -1,0 +1,368 @@
+"""The training loop: epochs of steps, dev after each, and a checkpoint from which it goes on to the same weights.
+
+All that chance decides in a step (dropout, zoneout) is drawn from the run's seed, the epoch and the batch's number, and
+so are the data's order and augmentation. The place in the epoch is therefore all that resuming needs beside the
+weights, the optimiser and the counters.
+"""
+
+import signal
+import statistics
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from asr.bundle import Bundle
+from asr.ctc import ctc_loss, unalignable
+from asr.data import Batch, Loader
+from asr.decoding import greedy
+from asr.errors import AsrError
+from asr.model import AcousticModel
+from asr.scoring import score
+from asr.text import BLANK
+from asr.training.checkpoint import write_checkpoint
+from asr.training.config import TrainConfig
+from asr.training.optimizer import learning_rate, make_optimizer, moving_average
+from asr.training.step import GradientMaker
+
+SKIPS_IN_A_ROW = (
+    10  # steps without finite gradients after which training stops: it will not recover by itself
+)
+SPIKE = 3.0  # times the median of the last losses
+STUCK_SHARE = 0.99  # of frames whose best token is blank, from which on a model says nothing
+PATIENCE = 3  # epochs in which that is usual
+
+
+class StoppedError(Exception):
+    """Ctrl-C or SIGTERM, after the state was saved; carries the signal's number."""
+
+    def __init__(self, signum: int):
+        super().__init__(signum)
+        self.signum = signum
+
+
+class Training:
+    """A run: everything that a checkpoint holds, and the loop that moves it on.
+
+    Arguments: fabric, launched; config; bundle, whose model is trained; loaders of the training data and of dev;
+    folder for checkpoints, None to write none; on_step(numbers) and on_epoch(training) are told what happened.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        config: TrainConfig,
+        bundle: Bundle,
+        train: Loader,
+        dev: Loader,
+        folder: Path | None = None,
+        on_step: Callable[[dict[str, float]], None] = lambda numbers: None,
+        on_epoch: Callable[["Training"], None] = lambda training: None,
+    ):
+        self.fabric, self.config, self.bundle = fabric, config, bundle
+        self.train_loader, self.dev_loader, self.folder = train, dev, folder
+        self.on_step, self.on_epoch = on_step, on_epoch
+        self.model: AcousticModel = bundle.model.to(fabric.device)
+        self.model.checkpoint_activations = config.run.checkpoint_activations
+        self.average = moving_average(self.model, config.optimizer.ema) if config.optimizer.ema else None
+        self.optimizer = make_optimizer(self.model, config.optimizer, fabric.device.type == "cuda")
+        autocast = autocast_type(config)
+        self.scaler = torch.amp.GradScaler(fabric.device.type, enabled=autocast == torch.float16)
+        self.gradients = GradientMaker(self.model, config.loss, autocast, self.scaler)
+        self.epoch, self.batch, self.step = 0, 0, 0  # batches done in this epoch, steps in all
+        self.seconds_seen, self.minutes, self.best = 0.0, 0.0, float("inf")
+        self.skipped_in_a_row, self.epoch_loss, self.epoch_steps = 0, 0.0, 0
+        self.history: list[dict[str, float]] = []
+        self.dev_pairs: list[tuple[str, str, str]] = []
+        self.received: int | None = None
+        self.losses: deque[float] = deque(maxlen=100)
+
+    @property
+    def evaluated_model(self) -> AcousticModel:
+        """The model that dev measures and the bundle saves: the moving average where there is one."""
+        return self.model if self.average is None else self.average.module  # type: ignore[return-value]
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """{utterance: reason} of everything that could not be used so far."""
+        return self.train_loader.left_out | self.dev_loader.left_out | self.gradients.left_out
+
+    def fit(self) -> None:
+        """Train from where the state is to the last epoch. Raises StoppedError after a signal."""
+        with self._signals():
+            self.saved = self.began = time.monotonic()
+            self.save()  # so that a run can be resumed from its first moment on
+            while self.epoch < self.config.run.epochs:
+                self._train_epoch()
+                self._validate()
+                self.epoch, self.batch, self.epoch_loss, self.epoch_steps = self.epoch + 1, 0, 0.0, 0
+                self.on_epoch(self)
+                self.save()
+                limit = self.config.run.max_minutes
+                if limit and self.minutes > limit:
+                    break
+
+    def _train_epoch(self) -> None:
+        self.model.train()
+        self.train_loader.set_epoch(self.epoch, self.batch)
+        if self.batch >= len(self.train_loader):  # only dev was left to do
+            return
+        batches = iter(self.train_loader)
+        while group := list(islice(batches, self.config.optimizer.accumulate_batches)):
+            if self._sum([float(self.received or 0)])[0]:
+                self._stop()
+            self._step(group)
+            self.batch += len(group)
+            if time.monotonic() - self.saved > 60 * self.config.run.checkpoint_minutes:
+                self.save()
+
+    def _step(self, batches: list[Batch]) -> None:
+        """Take one step with the gradients of these batches, of all processes together."""
+        config, maker = self.config.optimizer, self.gradients
+        rank = self.fabric.global_rank
+        torch.manual_seed(
+            hash((self.config.run.seed, self.epoch, self.batch, rank)) % 2**63
+        )  # of numbers, which hash alike in every process
+        rate = learning_rate(config, self.seconds_seen, self.train_loader.seconds, self.config.run.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        usable = [maker.usable(batch.to(self.fabric.device)) for batch in batches if batch.ids]
+        tokens, seconds = self._sum(
+            [sum(int(b.token_lengths.sum()) for b in usable), sum(b.seconds for b in batches)]
+        )
+        self.seconds_seen += seconds
+        if not tokens:
+            return
+        self.optimizer.zero_grad()
+        maker.faults.clear()
+        loss, faulty = self._sum([sum(maker.add(batch, tokens) for batch in usable), len(maker.faults)])
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self._sum_gradients(parameters)
+        self.scaler.unscale_(self.optimizer)
+        norm = float(nn.utils.clip_grad_norm_(parameters, config.gradient_clip or float("inf")))
+        names = ", ".join(name for batch in usable for name in batch.ids)
+        if faulty or not torch.isfinite(torch.tensor([loss, norm])).all():
+            self._skip("; ".join(maker.faults) or f"the gradient's norm is {norm} for {names}")
+        else:
+            self.scaler.step(self.optimizer)
+            self.skipped_in_a_row = 0
+            self.epoch_loss, self.epoch_steps = self.epoch_loss + loss, self.epoch_steps + 1
+            if self.average is not None:
+                self.average.update_parameters(self.model)
+            self._note_spike(loss, names)
+        if not faulty:
+            self.scaler.update()  # halves the scale where float16 overflowed
+        self.step += 1
+        numbers = {"step": self.step, "epoch": self.epoch, "loss": loss, "learning_rate": rate}
+        numbers |= {"gradient_norm": norm, "seconds": seconds}
+        if self.step % self.config.run.log_every == 0:
+            numbers |= gradient_norms(self.model)
+        self.on_step(numbers)
+
+    def _sum(self, numbers: list[float]) -> list[float]:
+        """Add up numbers over all processes."""
+        if self.fabric.world_size == 1:
+            return numbers
+        tensor = torch.tensor(numbers, dtype=torch.float64, device=self.fabric.device)
+        torch.distributed.all_reduce(tensor)
+        return tensor.tolist()
+
+    def _sum_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Add up the gradients of all processes, which may have split their batches as their memory asks for."""
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        if self.fabric.world_size > 1:
+            joined = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+            torch.distributed.all_reduce(joined)
+            for parameter, part in zip(
+                parameters, joined.split([p.numel() for p in parameters]), strict=True
+            ):
+                parameter.grad = part.view_as(parameter)
+
+    def _skip(self, message: str) -> None:
+        self.skipped_in_a_row += 1
+        if self.gradients.faults or self.fabric.is_global_zero:
+            print(f"step {self.step} skipped: {message}", file=sys.stderr)
+        if self.skipped_in_a_row >= SKIPS_IN_A_ROW:
+            raise AsrError(
+                f"the loss or its gradient was not finite in {SKIPS_IN_A_ROW} steps in a row; a lower "
+                f"optimizer.learning_rate or optimizer.gradient_clip usually helps. The last: {message}"
+            )
+
+    def _note_spike(self, loss: float, names: str) -> None:
+        if len(self.losses) >= 20 and loss > SPIKE * statistics.median(self.losses):
+            print(f"step {self.step}: the loss jumps to {loss:.2f} with {names}", file=sys.stderr)
+        self.losses.append(loss)
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        """Measure dev greedily, and put the epoch's numbers into the history."""
+        model = self.evaluated_model
+        model.eval()
+        self._average_buffers(model)
+        measured = self.measure(model)
+        self.minutes += (time.monotonic() - self.began) / 60
+        self.began = time.monotonic()
+        self.history.append(
+            {
+                "epoch": self.epoch + 1,
+                "step": self.step,
+                "loss": self.epoch_loss / max(self.epoch_steps, 1),
+                "minutes": self.minutes,
+                **measured,
+            }
+        )
+        if (
+            measured["blank_share"] > STUCK_SHARE
+            and self.epoch + 1 >= PATIENCE
+            and self.fabric.is_global_zero
+        ):
+            print(
+                f"after {self.epoch + 1} epochs {100 * measured['blank_share']:.1f} % of the frames are blank (entropy "
+                f"{measured['entropy']:.3f} nat): the model says nothing yet. If this lasts: see that transcripts "
+                "belong to their audio (`asr check`), raise optimizer.learning_rate, or train on more epochs",
+                file=sys.stderr,
+            )
+
+    @torch.no_grad()
+    def measure(self, model: AcousticModel) -> dict[str, float]:
+        """Give dev's loss, WER, share of blank frames and mean entropy of a frame, over all processes."""
+        self.dev_pairs = []
+        errors = words = blanks = frames = entropy = loss = tokens = 0.0
+        self.dev_loader.set_epoch(0)
+        for batch in self.dev_loader:
+            if self._sum([float(self.received or 0)])[0]:
+                self._stop()
+            if not batch.ids:
+                continue
+            batch = batch.to(self.fabric.device)
+            logits, lengths = model(batch.features, batch.feature_lengths)
+            hypotheses = [self.bundle.tokenizer.decode(h.tokens) for h in greedy(logits, lengths)]
+            self.dev_pairs += zip(batch.ids, batch.texts, hypotheses, strict=True)
+            report = score(batch.texts, hypotheses, bootstrap=0)
+            errors += report.substitutions + report.deletions + report.insertions
+            words += report.words
+            inside = torch.arange(logits.shape[1]) < lengths.cpu().unsqueeze(1)
+            log_probs = logits.float().log_softmax(-1).cpu()[inside]
+            blanks += int((log_probs.argmax(-1) == BLANK).sum())
+            entropy -= float((log_probs.exp() * log_probs).sum())
+            frames += len(log_probs)
+            if not unalignable(lengths, batch.tokens, batch.token_lengths):
+                count = float(batch.token_lengths.sum())
+                loss += count * float(ctc_loss(logits, lengths, batch.tokens, batch.token_lengths))
+                tokens += count
+        errors, words, blanks, frames, entropy, loss, tokens = self._sum(
+            [errors, words, blanks, frames, entropy, loss, tokens]
+        )
+        return {
+            "dev_loss": loss / tokens if tokens else float("nan"),
+            "dev_wer": errors / max(words, 1),
+            "blank_share": blanks / max(frames, 1),
+            "entropy": entropy / max(frames, 1),
+        }
+
+    def _average_buffers(self, model: nn.Module) -> None:
+        """Average batch normalisation's running statistics, which each process has of its own batches."""
+        if self.fabric.world_size > 1:
+            for buffer in model.buffers():
+                if buffer.is_floating_point():
+                    torch.distributed.all_reduce(buffer)
+                    buffer /= self.fabric.world_size
+
+    def state(self) -> dict[str, Any]:
+        """Give everything that going on needs."""
+        return {
+            "format": 1,
+            "processes": self.fabric.world_size,
+            "model": self.model.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "log_mel": self.bundle.log_mel.state_dict(),
+            "left_out": self.left_out,
+            **{name: getattr(self, name) for name in COUNTERS},
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state. Raises AsrError that says why it does not fit."""
+        if state["batch"] and state["processes"] != self.fabric.world_size:
+            raise AsrError(
+                f"the checkpoint is of the middle of an epoch of {state['processes']} processes, which "
+                f"{self.fabric.world_size} cannot go on with; resume with as many"
+            )
+        try:
+            self.model.load_state_dict(state["model"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError, AttributeError) as error:
+            raise AsrError(str(error).splitlines()[0]) from error
+        self.scaler.load_state_dict(state["scaler"])
+        self.gradients.left_out = dict(state["left_out"])
+        for name in COUNTERS:
+            setattr(self, name, state[name])
+
+    def save(self) -> None:
+        """Write a checkpoint, in the first process."""
+        self.saved = time.monotonic()
+        if self.folder is not None and self.fabric.is_global_zero:
+            write_checkpoint(self.folder, self.state())
+
+    def _stop(self) -> None:
+        self.save()
+        raise StoppedError(self.received or signal.SIGTERM)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Note Ctrl-C and SIGTERM, to save and stop between two steps; a second one acts at once."""
+
+        def note(signum: int, frame: Any) -> None:
+            self.received = signum
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in before:
+            signal.signal(number, note)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+COUNTERS = (
+    *("epoch", "batch", "step", "seconds_seen", "minutes", "best"),
+    *("skipped_in_a_row", "epoch_loss", "epoch_steps", "history"),
+)
+
+
+def autocast_type(config: TrainConfig) -> torch.dtype | None:
+    """Give the type that matrices are multiplied in; None for float32."""
+    chosen = config.run.precision
+    if chosen == "auto":
+        on_gpu = config.run.accelerator != "cpu" and torch.cuda.is_available()
+        chosen = "bfloat16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"
+    return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[chosen]
+
+
+def gradient_norms(model: AcousticModel) -> dict[str, float]:
+    """Give the norm of each layer's gradients, from the input to the output."""
+    layers: dict[str, nn.Module] = {f"front_end.{i}": layer for i, layer in enumerate(model.front_end.layers)}
+    layers |= {f"recurrent.{i}": layer for i, layer in enumerate(model.recurrent)}
+    layers["output"] = model.output
+
+    def norm(layer: nn.Module) -> float:
+        gradients: list[Tensor] = [p.grad for p in layer.parameters() if p.grad is not None]
+        return float(nn.utils.get_total_norm(gradients))
+
+    return {f"gradient/{name}": norm(layer) for name, layer in layers.items()}

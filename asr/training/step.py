@@ -1,0 +1,125 @@
+"""The gradients of a batch: the loss, and what to do with faulty utterances and full memory."""
+
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asr.ctc import ctc_loss, unalignable
+from asr.data import Batch
+from asr.errors import AlignmentError, ConfigError
+from asr.model import AcousticModel
+from asr.training.config import LossConfig
+
+
+class GradientMaker:
+    """Adds a batch's gradients to the model's parameters.
+
+    Arguments: model; config of the loss; autocast, the type that matrices are multiplied in, None for float32; scaler
+    of the loss for float16. `left_out` collects {utterance: reason} of what cannot be learned from, `faults` the
+    reasons for which the step has to be skipped.
+    """
+
+    def __init__(
+        self,
+        model: AcousticModel,
+        config: LossConfig,
+        autocast: torch.dtype | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+    ):
+        wrong = [layer for layer in config.intermediate_layers if not 1 <= layer < len(model.recurrent)]
+        if wrong:
+            raise ConfigError(
+                f"loss.intermediate_layers names layer {wrong[0]}; expected layers from 1 to "
+                f"{len(model.recurrent) - 1}, below the last of the model's {len(model.recurrent)}"
+            )
+        self.model, self.config = model, config
+        self.autocast, self.scaler = autocast, scaler
+        self.left_out: dict[str, str] = {}
+        self.faults: list[str] = []
+
+    def usable(self, batch: Batch) -> Batch:
+        """Leave out, and remember, utterances that CTC cannot align and those with non-finite features."""
+        frames = self.model.output_lengths(batch.feature_lengths)
+        reasons = unalignable(frames, batch.tokens, batch.token_lengths)
+        finite = batch.features.isfinite().flatten(1).all(1).tolist()
+        reasons |= {i: "its features are not finite" for i, good in enumerate(finite) if not good}
+        if not reasons:
+            return batch
+        self.left_out |= {batch.ids[index]: reason for index, reason in reasons.items()}
+        return batch.select([index for index in range(len(batch.ids)) if index not in reasons])
+
+    def add(self, batch: Batch, tokens: float) -> float:
+        """Add the gradients of the batch's summed loss divided by `tokens`, those of the whole step; give that share.
+
+        A batch that does not fit into memory is halved, and an utterance that does not fit alone is left out: the
+        gradients are taken apart from the parameters' own, so that a batch that fails leaves nothing behind.
+        """
+        if not batch.ids:
+            return 0.0
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        try:
+            loss = self.loss(batch) * (batch.token_lengths.sum() / tokens)
+            scaled = loss if self.scaler is None else self.scaler.scale(loss)
+            gradients = torch.autograd.grad(scaled, parameters, allow_unused=True)
+        except AlignmentError as error:
+            self.faults.append(str(error))
+            return float("nan")
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+            return float(loss.detach())
+        torch.cuda.empty_cache()  # out of the except clause, whose traceback holds the activations
+        if len(batch.ids) == 1:
+            self.left_out[batch.ids[0]] = f"its {batch.seconds:.1f} s do not fit into memory"
+            return 0.0
+        half = len(batch.ids) // 2
+        parts = (range(half), range(half, len(batch.ids)))
+        return sum(self.add(batch.select(part), tokens) for part in parts)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Give the loss for a target token: CTC's, in float32, and what the configuration adds."""
+        config, between = self.config, []
+
+        def keep(module: Any, inputs: Any, output: Any) -> None:
+            between.append(output[0])
+
+        with ExitStack() as hooks:
+            for layer in config.intermediate_layers:
+                handle = self.model.recurrent[layer - 1].register_forward_hook(keep)
+                hooks.callback(handle.remove)
+            with torch.autocast(batch.features.device.type, self.autocast, enabled=self.autocast is not None):
+                logits, lengths = self.model(batch.features, batch.feature_lengths)
+                others = [self.model.score(hidden) for hidden in between[: len(config.intermediate_layers)]]
+        loss = ctc_loss(logits, lengths, batch.tokens, batch.token_lengths, batch.ids)
+        if others:
+            mean = torch.stack(
+                [ctc_loss(each, lengths, batch.tokens, batch.token_lengths, batch.ids) for each in others]
+            ).mean()
+            loss = (1 - config.intermediate_weight) * loss + config.intermediate_weight * mean
+        if config.label_smoothing:
+            smooth = distance_from_uniform(logits, lengths) / batch.token_lengths.sum()
+            loss = (1 - config.label_smoothing) * loss + config.label_smoothing * smooth
+        return loss
+
+
+def distance_from_uniform(logits: Tensor, lengths: Tensor) -> Tensor:
+    """Sum over all frames the divergence KL(uniform || p) of logits (batch, frame, token) with lengths (batch,).
+
+    >>> round(float(distance_from_uniform(torch.zeros(2, 5, 3), torch.tensor([5, 2]))), 6)
+    0.0
+    """
+    log_probs = logits.float().log_softmax(-1)
+    divergence = -log_probs.mean(-1) - torch.tensor(float(logits.shape[-1])).log()
+    inside = torch.arange(logits.shape[1], device=logits.device) < lengths.to(logits.device).unsqueeze(1)
+    return divergence.masked_fill(~inside, 0.0).sum()
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says that memory was too small, on a GPU or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
