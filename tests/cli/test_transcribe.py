@@ -11,6 +11,7 @@ from speech import RATE, say
 
 import asr
 from asr.cli import main
+from asr.errors import AsrError
 from asr.outputs import FORMATS
 
 
@@ -157,3 +158,19 @@ def test_a_recording_damaged_half_way_fails_as_a_whole(bundle, tmp_path, monkeyp
     printed = capsys.readouterr()
     assert [line.split(": ")[0] for line in printed.out.splitlines()] == [f"{tmp_path}/whole.flac"]
     assert f"{tmp_path}/damaged.flac" in printed.err
+
+
+@pytest.mark.parametrize("compute_type", ["bfloat16", "int8"])
+def test_smaller_weights_hear_the_same(bundle, tree, compute_type, capsys):
+    arguments = ["transcribe", str(tree), "--recursive", "--model", str(bundle), "--quiet"]
+    assert main(arguments) == 0
+    expected = capsys.readouterr().out
+    assert main([*arguments, "--compute-type", compute_type]) == 0
+    assert capsys.readouterr().out == expected
+    model = asr.load(bundle, "cpu", compute_type=compute_type).bundle.model
+    assert {layer.precision for layer in model.recurrent} == {compute_type}
+
+
+def test_a_compute_type_that_is_none_is_refused(bundle):
+    with pytest.raises(AsrError, match="'int4' is unknown; there are float32, bfloat16, int8"):
+        asr.load(bundle, "cpu", compute_type="int4")
