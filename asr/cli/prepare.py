@@ -79,7 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the manifests, print a summary, and return the exit status."""
     if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # else lhotse's recipes draw bars into logs; tqdm reads it once
+        os.environ.setdefault(
+            "TQDM_DISABLE", "1"
+        )  # else lhotse's recipes draw bars into logs; tqdm reads it once
 
     from asr.data.corpora import prepare, prepare_manifest
     from asr.data.manifests import summary
