@@ -131,21 +131,29 @@ class ConvLayer(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """x (batch, channel, frame, mel), zero past lengths -> the same, subsampled."""
-        x = self.conv(x)
         lengths = self.output_lengths(lengths)
-        if self.batch_norm is not None:
-            x = self._normalise_valid_frames(x, lengths, self.batch_norm)
+        if self.batch_norm is not None and not self.batch_norm.training:
+            x = self._convolve_normalised(x, self.batch_norm)
+        elif self.batch_norm is not None:
+            x = self._normalise_valid_frames(self.conv(x), lengths, self.batch_norm)
         elif self.layer_norm is not None:
-            x = self.layer_norm(x.transpose(1, 2)).transpose(1, 2)
-        return mask_padding(self.dropout(torch.relu(x)), lengths), lengths
+            x = self.layer_norm(self.conv(x).transpose(1, 2)).transpose(1, 2)
+        else:
+            x = self.conv(x)
+        return mask_padding(self.dropout(x.relu_()), lengths), lengths
+
+    def _convolve_normalised(self, x: Tensor, norm: nn.BatchNorm1d) -> Tensor:
+        """Convolve with weights that contain the normalisation by the running statistics: one pass instead of three."""
+        assert norm.running_mean is not None and norm.running_var is not None  # torch keeps them
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        weight = self.conv.weight * scale[:, None, None, None]
+        return nn.functional.conv2d(
+            x, weight, norm.bias - norm.running_mean * scale, self.conv.stride, self.conv.padding
+        )
 
     @staticmethod
     def _normalise_valid_frames(x: Tensor, lengths: Tensor, norm: nn.BatchNorm1d) -> Tensor:
         """Batch normalisation (Ioffe & Szegedy 2015) whose statistics leave the padding out."""
-        if not norm.training and norm.running_mean is not None and norm.running_var is not None:
-            # An affine map of each channel by the running statistics.
-            scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-            return x * scale[:, None, None] + (norm.bias - norm.running_mean * scale)[:, None, None]
         inside = torch.arange(x.shape[2], device=x.device) < lengths.to(x.device).unsqueeze(1)
         frames = x.transpose(1, 2)  # (batch, frame, channel, mel)
         normalised = torch.zeros_like(frames)
