@@ -101,6 +101,10 @@ def evaluate(
     heard = [transcripts[i] for i in done]
     n_best = [[one.text, *(other.text for other in one.alternatives)] for one in heard]
     references = [texts[i] or "" for i in done]
+    if normaliser == recogniser.bundle.normaliser:
+        # The model writes as its normaliser does, and scoring passes that on once more: so do the references, for
+        # rules that change what they wrote (English ones make 0351 of "zero three five one", and 351 of that).
+        references = [normalise(text, normaliser) for text in references]
     fields = manifest_fields([cuts[i] for i in done])
     options = {
         "ids": [cuts[i].id for i in done],

@@ -136,6 +136,27 @@ def test_another_normaliser(bundle, dev, capsys):
     assert "normaliser english (whisper-normalizer" in capsys.readouterr().out
 
 
+def test_what_a_normaliser_taught_the_model_to_write_is_right(dev):
+    pytest.importorskip("whisper_normalizer")
+    from types import SimpleNamespace
+
+    from asr.cli.evaluation import evaluate as evaluate_cuts
+    from asr.data import load_cuts
+    from asr.text import normalise
+    from asr.transcribe import Transcript
+
+    (cut,) = load_cuts(dev)[:1]
+    cut.supervisions[0].text = "zero three five one"
+    taught = normalise("zero three five one", "english")
+    assert normalise(taught, "english") != taught
+    perfect = SimpleNamespace(
+        bundle=SimpleNamespace(normaliser="english"),
+        sample_rate=16000,
+        transcribe_sources=lambda sources, _: [(0, Transcript(taught, (), 1.0))],
+    )
+    assert evaluate_cuts(perfect, [cut], "english", 240.0, []).report.wer == 0
+
+
 def test_one_bad_utterance_of_each_kind(bundle, dev, tmp_path, capsys):
     cuts = cuts_of(dev)[:7]
     (tmp_path / "corrupt.wav").write_bytes(b"RIFF" + bytes(3000))
