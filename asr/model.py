@@ -144,7 +144,8 @@ class ConvLayer(nn.Module):
 
     def _convolve_normalised(self, x: Tensor, norm: nn.BatchNorm1d) -> Tensor:
         """Convolve with weights that contain the normalisation by the running statistics: one pass instead of three."""
-        assert norm.running_mean is not None and norm.running_var is not None  # torch keeps them
+        assert norm.running_mean is not None  # as BatchNorm1d keeps it by default
+        assert norm.running_var is not None
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         weight = self.conv.weight * scale[:, None, None, None]
         return nn.functional.conv2d(
