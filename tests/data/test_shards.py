@@ -109,6 +109,14 @@ def test_the_same_batches_with_any_number_of_workers(folder, cuts, workers):
     assert [batch.ids for batch in epoch(alone, 0)] != [batch.ids for batch in first]
 
 
+def test_a_resumed_epoch_goes_on_from_its_batch(folder):
+    whole, resumed = epoch(loader_of(Shards(folder)), 1), loader_of(Shards(folder), workers=1)
+    resumed.set_epoch(1, first=3)
+    rest = list(resumed)
+    assert [batch.ids for batch in rest] == [batch.ids for batch in whole[3:]]
+    assert all(torch.equal(one.features, other.features) for one, other in zip(rest, whole[3:], strict=True))
+
+
 class _Durations:
     """As much of Shards as the sampler looks at."""
 
