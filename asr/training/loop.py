@@ -24,7 +24,7 @@ from asr.bundle import Bundle
 from asr.ctc import ctc_loss, unalignable
 from asr.data import Batch, Loader
 from asr.decoding import greedy
-from asr.errors import AsrError
+from asr.errors import AlignmentError, AsrError
 from asr.model import AcousticModel
 from asr.scoring import score
 from asr.text import BLANK
@@ -258,8 +258,11 @@ class Training:
             frames += len(log_probs)
             if not unalignable(lengths, batch.tokens, batch.token_lengths):
                 count = float(batch.token_lengths.sum())
-                loss += count * float(ctc_loss(logits, lengths, batch.tokens, batch.token_lengths))
                 tokens += count
+                try:
+                    loss += count * float(ctc_loss(logits, lengths, batch.tokens, batch.token_lengths))
+                except AlignmentError:  # of a model that diverged: training says so
+                    loss = float("nan")
         errors, words, blanks, frames, entropy, loss, tokens = self._sum(
             [errors, words, blanks, frames, entropy, loss, tokens]
         )

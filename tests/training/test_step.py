@@ -1,0 +1,150 @@
+"""The gradients of a batch, whatever is wrong with it."""
+
+import copy
+
+import pytest
+import torch
+
+from asr.ctc import ctc_loss
+from asr.data import Batch
+from asr.errors import ConfigError
+from asr.model import AcousticModel, FrontEndConfig, ModelConfig
+from asr.training.config import LossConfig
+from asr.training.step import GradientMaker
+
+LENGTHS = (60, 48, 40, 32)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    front_end = FrontEndConfig(
+        channels=(4, 4), norm="layer"
+    )  # batch normalisation would tell halves from wholes
+    return AcousticModel(ModelConfig(front_end=front_end, layers=3, hidden_size=8, dropout=0.0), 16, 6)
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(1)
+    lengths = torch.tensor(LENGTHS)
+    inside = torch.arange(60) < lengths.unsqueeze(1)
+    return Batch(
+        features=torch.randn(4, 60, 16, generator=generator) * inside.unsqueeze(-1),
+        feature_lengths=lengths,
+        tokens=torch.tensor([[1, 2, 3], [4, 5, 0], [2, 0, 0], [3, 1, 0]]),
+        token_lengths=torch.tensor([3, 2, 1, 2]),
+        ids=["a", "b", "c", "d"],
+        texts=["", "", "", ""],
+        seconds=1.8,
+    )
+
+
+def gradients(model, batch, config=None):
+    maker = GradientMaker(model, config or LossConfig())
+    model.zero_grad()
+    loss = maker.add(batch, float(batch.token_lengths.sum()))
+    return loss, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}, maker
+
+
+def assert_same(left, right):
+    assert left[0] == pytest.approx(right[0], rel=1e-5)
+    torch.testing.assert_close(left[1], right[1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_batch_too_large_for_the_memory_is_halved(model, batch, monkeypatch):
+    whole = gradients(model, batch)
+    forward, sizes = model.forward, []
+
+    def small(features, lengths):
+        sizes.append(len(features))
+        if len(features) > 1:
+            raise torch.OutOfMemoryError("no memory")
+        return forward(features, lengths)
+
+    monkeypatch.setattr(model, "forward", small)
+    assert_same(gradients(model, batch), whole)
+    assert sizes == [4, 2, 1, 1, 2, 1, 1]
+
+
+def test_an_utterance_too_large_for_the_memory_is_left_out(model, batch, monkeypatch):
+    forward = model.forward
+
+    def small(features, lengths):
+        if lengths.max() > 50:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return forward(features, lengths)
+
+    monkeypatch.setattr(model, "forward", small)
+    _, found, maker = gradients(model, batch)
+    assert list(maker.left_out) == ["a"]
+    assert "do not fit into memory" in maker.left_out["a"]
+    assert found
+    monkeypatch.setattr(model, "forward", lambda *_: (_ for _ in ()).throw(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        gradients(model, batch)
+
+
+def test_faulty_utterances_are_left_out_and_named(model, batch):
+    batch.features[1, 3, 3] = float("nan")
+    batch.feature_lengths[2] = 0
+    batch.token_lengths[3] = 0
+    maker = GradientMaker(model, LossConfig())
+    assert maker.usable(batch).ids == ["a"]
+    assert maker.left_out == {
+        "b": "its features are not finite",
+        "c": "its 1 tokens need at least 1 frames of logits but its audio gives 0",
+        "d": "its transcript is empty",
+    }
+
+
+def test_a_loss_that_is_not_finite_leaves_no_gradient(model, batch):
+    with torch.no_grad():
+        model.output.bias[0] = float("nan")
+    loss, found, maker = gradients(model, batch)
+    assert loss != loss
+    assert not found
+    assert "a: " in maker.faults[0]
+
+
+def test_activation_checkpointing_changes_nothing(model, batch):
+    model.train()
+    plain = gradients(model, batch)
+    again = copy.deepcopy(model)
+    again.checkpoint_activations = True
+    assert_same(gradients(again, batch), plain)
+
+
+def test_lower_layers_recognise_too(model, batch):
+    torch.testing.assert_close(
+        model.forward(batch.features, batch.feature_lengths)[0],
+        model.score(_hidden(model, batch, 2)),
+    )
+    plain = gradients(model, batch)[0]
+    config = LossConfig(intermediate_layers=(1,), intermediate_weight=0.5)
+    loss, found, _ = gradients(model, batch, config)
+    logits = model.score(_hidden(model, batch, 0))
+    lengths = model.output_lengths(batch.feature_lengths)
+    lower = ctc_loss(logits, lengths, batch.tokens, batch.token_lengths).item()
+    assert loss == pytest.approx((plain + lower) / 2, rel=1e-5)
+    assert len(found) == len(list(model.parameters()))
+    with pytest.raises(ConfigError, match="layers from 1 to 2"):
+        gradients(model, batch, LossConfig(intermediate_layers=(3,)))
+
+
+def _hidden(model, batch, layer):
+    kept = []
+    handle = model.recurrent[layer].register_forward_hook(lambda _m, _i, output: kept.append(output[0]))
+    model(batch.features, batch.feature_lengths)
+    handle.remove()
+    return kept[0]
+
+
+def test_label_smoothing_leaves_padding_out(model, batch):
+    config = LossConfig(label_smoothing=0.1)
+    whole = gradients(model, batch, config)[0]
+    alone = [gradients(model, batch.select([i]), config) for i in range(4)]
+    weights = batch.token_lengths / batch.token_lengths.sum()
+    assert whole == pytest.approx(
+        sum(float(w) * loss for w, (loss, *_) in zip(weights, alone, strict=True)), rel=1e-5
+    )
