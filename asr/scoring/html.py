@@ -55,7 +55,7 @@ def render(
     """
     reports = {title: reports} if isinstance(reports, ErrorReport) else dict(reports)
     name, first = next(iter(reports.items()))
-    whole = first if len(reports) == 1 else merge(reports, part)
+    whole = merge(reports, part)
     fields = [field for field in fields_of(whole) if field in whole.fields][:FIELDS]
     references, hypotheses = (map(str.split, texts) for texts in (whole.references, whole.hypotheses))
     data = {
@@ -98,8 +98,10 @@ def address(file: str | Path, page: str | Path) -> str:
 
 
 def merge(reports: Mapping[str, ErrorReport], part: str = "set") -> ErrorReport:
-    """Make one report of several, the name of each in the field `part`; intervals are not carried over."""
+    """Make one report of several, the name of each in the field `part`, without intervals; one alone stays as it is."""
     several = list(reports.values())
+    if len(several) == 1:
+        return several[0]
     names = dict.fromkeys(name for report in several for name in report.fields)
     fields = {
         name: [v for report in several for v in report.fields.get(name, (None,) * report.utterances)]
@@ -159,6 +161,7 @@ def _highlights(report: ErrorReport, groups: Mapping[str, Sequence[Group]]) -> s
         for title, parts in groups.items()
         if errors >= FEWEST_ERRORS
         for group in parts
+        if group.name != "unknown"
     ]
     told: set[str] = set()
     for more, title, group in sorted(excess, key=lambda item: -item[0]):
