@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CUTS",
         help="cuts.jsonl.gz with references; one set each",
     )
-    parser.add_argument("--normaliser", metavar="NAME", help="of both sides (default: the model's)")
+    parser.add_argument(
+        "--normaliser", metavar="NAME", help="of both sides: basic, english, none (default: the model's)"
+    )
     parser.add_argument(
         "--training-manifest",
         nargs="+",

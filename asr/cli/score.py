@@ -75,7 +75,10 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--reference-format", choices=FORMATS, metavar="FORMAT", help="where it differs")
     parser.add_argument(
-        "--normaliser", default="none", help="of both sides before they are compared (default: none)"
+        "--normaliser",
+        default="none",
+        metavar="NAME",
+        help="of both sides before they are compared: none, basic, english (default: none)",
     )
     parser.add_argument("--show-normalised", action="store_true", help="show what the normaliser changes")
     parser.add_argument(
