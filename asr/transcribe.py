@@ -20,9 +20,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asr.audio import UNKNOWN_FRAMES, load_audio
 from asr.bundle import Bundle
-from asr.decoding import Hypothesis, greedy
+from asr.decoding import Hypothesis, align, greedy, word_edges
 from asr.errors import AsrError, AudioError
 from asr.recurrent import pack_for_inference
+from asr.text import normalise
 from asr.windows import Window, stitch, windows
 
 Audio = str | Path | bytes | BinaryIO | np.ndarray
@@ -30,7 +31,7 @@ Decoder = Callable[[Tensor, Tensor], list[Hypothesis]]  # of logits (batch, fram
 BATCH_SECONDS = 240.0  # padded audio in a batch: enough to fill two cores, some hundred MB of activations
 BLOCK_SECONDS = 120.0  # audio read at a time
 BLOCKS_AHEAD = 16  # of the model; 8 MB each at 16 kHz, where they are full
-PAUSE_SECONDS = 0.8  # between two words that part segments; what CTC places of a word ends early, so not less
+PAUSE_SECONDS = 0.8  # between two words that part segments
 SEGMENT_SECONDS = 30.0  # longest segment, where its words allow it
 COMPUTE_TYPES = ("float32", "bfloat16", "int8")
 READERS = 2  # threads that decode audio ahead of the model; soundfile and soxr leave the interpreter free
@@ -167,6 +168,18 @@ class Recogniser:
                 raise outcome
         return [transcript for _, transcript in sorted(outcomes, key=lambda pair: pair[0])]  # type: ignore[misc]
 
+    @torch.inference_mode()
+    def align(self, audio: Audio, text: str) -> Transcript:
+        """Say when each word of a known text was said in the audio, which is heard as one piece.
+
+        The text is normalised as the model's transcripts were. Raises AudioError for audio that cannot be read,
+        TextError for letters that the model lacks, AlignmentError for a text that is empty or too long.
+        """
+        samples = self._samples(audio)
+        tokens = self.bundle.tokenizer.encode(normalise(text, self.bundle.normaliser))
+        logits, frames = self._logits([samples])
+        return self._transcript(align(logits[0, : int(frames[0])].log_softmax(-1), tokens), samples)
+
     def _samples(self, audio: Audio) -> np.ndarray:
         if not isinstance(audio, np.ndarray):
             return load_audio(audio, self.sample_rate)
@@ -221,29 +234,39 @@ class Recogniser:
     @torch.inference_mode()
     def transcribe_samples(self, samples: Sequence[np.ndarray]) -> list[Transcript]:
         """Transcribe one batch of samples, (time,) float32 at the model's rate each."""
-        lengths = torch.tensor([len(s) for s in samples])
-        if not lengths.max():
+        if not any(len(one) for one in samples):
             return [Transcript("", (), 0.0) for _ in samples]
-        padded = pad_sequence([torch.from_numpy(s) for s in samples], batch_first=True).to(self.device)
-        features, frames = self.bundle.log_mel(padded, lengths.to(self.device))
+        logits, frames = self._logits(samples)
+        return [
+            self._transcript(hypothesis, one)
+            for hypothesis, one in zip(self.decoder(logits, frames), samples, strict=True)
+        ]
+
+    def _logits(self, samples: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """Run the model on one batch: logits (batch, frame, token) in float32, and lengths (batch,)."""
+        lengths = torch.tensor([len(one) for one in samples], device=self.device)
+        padded = pad_sequence([torch.from_numpy(one) for one in samples], batch_first=True).to(self.device)
+        features, frames = self.bundle.log_mel(padded, lengths)
         on_gpu = self.device.type != "cpu"
         with torch.autocast(self.device.type, torch.bfloat16, on_gpu and self.compute_type == "bfloat16"):
             logits, frames = self.bundle.model(features, frames)
-        logits = logits.float()
-        return [
-            self._transcript(hypothesis, count / self.sample_rate)
-            for hypothesis, count in zip(self.decoder(logits, frames), lengths.tolist(), strict=True)
-        ]
+        return logits.float(), frames
 
-    def _transcript(self, hypothesis: Hypothesis, duration: float) -> Transcript:
-        """Spell a hypothesis: text, and words with the times of their first and last token."""
+    def _transcript(self, hypothesis: Hypothesis, samples: np.ndarray) -> Transcript:
+        """Spell a hypothesis: text, and words from where their sound starts to where it ends."""
         tokenizer, step = self.bundle.tokenizer, self.bundle.seconds_per_frame
+        duration = len(samples) / self.sample_rate
+        spans = tokenizer.word_spans(hypothesis.tokens)
+        cores = [
+            (hypothesis.frames[span[0]][0] * step, (hypothesis.frames[span[-1]][1] + 1) * step)
+            for span in spans
+        ]
+        edges = word_edges(samples, self.sample_rate, cores)
         words = []
-        for positions in tokenizer.word_spans(hypothesis.tokens):
+        for positions, (start, end) in zip(spans, edges, strict=True):
             text = tokenizer.decode([hypothesis.tokens[i] for i in positions])
-            start, end = hypothesis.frames[positions[0]][0], hypothesis.frames[positions[-1]][1] + 1
             confidence = min(hypothesis.confidences[i] for i in positions)
-            words.append(Word(text, round(start * step, 3), round(min(end * step, duration), 3), confidence))
+            words.append(Word(text, round(start, 3), round(min(end, duration), 3), confidence))
         others = tuple(
             Alternative(" ".join(tokenizer.decode(other.tokens).split()), other.score)
             for other in hypothesis.alternatives

@@ -15,6 +15,7 @@ COMMANDS = {
     "check": ("asr.cli.check", "look for what is wrong with a corpus before training on it"),
     "train": ("asr.cli.train", "train a recogniser from a configuration"),
     "transcribe": ("asr.cli.transcribe", "turn audio files into text"),
+    "align": ("asr.cli.align", "say when each word of a known text was said"),
     "evaluate": ("asr.cli.evaluate", "say the word error rate of a model on a manifest"),
     "lm": ("asr.cli.lm", "build, judge and tune n-gram language models"),
     "score": ("asr.cli.score", "score any system's transcripts against references"),

@@ -1,0 +1,64 @@
+"""Say when each word of a known text was said.
+
+  asr align speech.wav speech.txt --model BUNDLE             a line a word: start, end, word, confidence
+  asr align speech.wav "three one seven" --model BUNDLE -f json
+  asr align speech.wav speech.txt --model BUNDLE -f srt -o speech.srt
+
+TEXT is a file, or the text itself where no file has that name. It is normalised as the model's transcripts were.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from asr.errors import AsrError, TextError
+
+FORMATS = ("tsv", "json", "srt", "vtt", "ctm")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("audio", metavar="AUDIO", help="audio file")
+    parser.add_argument("text", metavar="TEXT", help="file with what is said in it, or the text itself")
+    parser.add_argument("--model", required=True, metavar="BUNDLE", help="folder of a trained model")
+    parser.add_argument("-f", "--format", choices=FORMATS, default="tsv", help="(default: tsv)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write there instead of printing")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Align, and print or write the words' times."""
+    text = _text(arguments.text)
+
+    from asr.outputs import Layout, render
+    from asr.transcribe import load
+
+    transcript = load(arguments.model, arguments.device).align(arguments.audio, text)
+    if arguments.format == "tsv":
+        lines = [f"{w.start:.3f}\t{w.end:.3f}\t{w.word}\t{w.confidence:.3f}" for w in transcript.words]
+        output = "\n".join(["start\tend\tword\tconfidence", *lines]) + "\n"
+    else:
+        name = Path(arguments.audio).stem
+        output = render(transcript, arguments.format, name, Layout(word_timestamps=True))
+    if arguments.output is None:
+        sys.stdout.write(output)
+        return 0
+    try:
+        Path(arguments.output).write_text(output, "utf-8")
+    except OSError as error:
+        raise AsrError(f"cannot write {arguments.output}: {error.strerror}") from error
+    return 0
+
+
+def _text(named: str) -> str:
+    """Read the text's file; what is no file is the text itself."""
+    try:
+        if Path(named).is_file():
+            return Path(named).read_text("utf-8")
+    except UnicodeDecodeError:
+        raise TextError(f"{named} is not UTF-8 text; expected what is said in the audio") from None
+    except OSError:  # too long for a name, or not readable
+        pass
+    if named.endswith(".txt"):
+        raise TextError(f"there is no text {named}, or it cannot be read")
+    return named

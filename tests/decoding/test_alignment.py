@@ -1,0 +1,55 @@
+"""Forced alignment, and word edges found in the sound."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import one_hot
+
+from asr.decoding import align, greedy, word_edges
+from asr.errors import AlignmentError
+
+RATE = 16000
+
+
+def test_agrees_with_greedy_on_what_greedy_heard():
+    logits = torch.randn(1, 40, 6, generator=torch.Generator().manual_seed(1)) * 4
+    (heard,) = greedy(logits, torch.tensor([40]))
+    aligned = align(logits[0].log_softmax(-1), heard.tokens)
+    assert (aligned.tokens, aligned.frames) == (heard.tokens, heard.frames)
+    assert aligned.confidences == pytest.approx(heard.confidences)
+
+
+def test_the_text_decides_against_the_model():
+    log_probs = (one_hot(torch.tensor([1, 0, 2, 0, 3]), 4) * 9.0).log_softmax(-1)
+    aligned = align(log_probs, [1, 1, 3])
+    assert (aligned.tokens, aligned.frames) == ([1, 1, 3], [(0, 0), (2, 2), (4, 4)])
+    assert aligned.confidences[1] < 0.01 < aligned.confidences[0]
+
+
+def test_texts_that_cannot_fit():
+    with pytest.raises(AlignmentError, match=r"needs 3 frames for its 2 tokens and the audio has 2"):
+        align(torch.zeros(2, 3), [1, 1])
+    with pytest.raises(AlignmentError, match="no word"):
+        align(torch.zeros(2, 3), [])
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_edges_of_words_between_pauses(noise):
+    truth = [(0.30, 0.62), (0.80, 1.10), (1.70, 2.05)]
+    generator = np.random.default_rng(2)
+    samples = noise * generator.standard_normal(int(2.6 * RATE))
+    for start, end in truth:
+        samples[int(start * RATE) : int(end * RATE)] += 0.3 * generator.standard_normal(
+            int(end * RATE) - int(start * RATE)
+        )
+    cores = [(0.44, 0.48), (0.92, 0.96), (1.88, 1.92)]  # one frame each, somewhere inside
+    edges = word_edges(samples.astype(np.float32), RATE, cores)
+    assert np.abs(np.array(edges) - truth).max() < 0.025
+
+
+def test_words_without_a_pause_share_the_time_between_them():
+    samples = np.random.default_rng(0).standard_normal(RATE).astype(np.float32) * 0.1
+    (first, second) = word_edges(samples, RATE, [(0.2, 0.24), (0.64, 0.68)])
+    assert 0.24 < first[1] == second[0] < 0.64
+    assert word_edges(samples, RATE, []) == []
+    assert word_edges(samples[:0], RATE, [(0.0, 0.04)]) == [(0.0, 0.04)]
