@@ -11,9 +11,10 @@ TEXT is a file of a sentence a line, a manifest of cuts (.jsonl, whose transcrip
 import argparse
 import gzip
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
+from operator import itemgetter
 from pathlib import Path
 
 from asr.errors import DecodingError
@@ -152,7 +153,7 @@ def _tune(arguments: argparse.Namespace) -> int:
     import torch
 
     from asr.bundle import Bundle
-    from asr.decoding import BeamConfig, BeamSearch
+    from asr.decoding import BeamConfig, BeamSearch, greedy
     from asr.scoring import score
     from asr.text import normalise
 
@@ -165,20 +166,29 @@ def _tune(arguments: argparse.Namespace) -> int:
     references, outputs = acoustic_outputs(bundle, arguments.manifest)
     references = [normalise(text, bundle.normaliser) for text in references]
 
-    def word_error_rate(config: BeamConfig) -> float:
-        search.reweigh(config)
-        decoded = [search(logits[None], torch.tensor([len(logits)]))[0] for logits in outputs]
+    def word_error_rate(decode: Callable) -> float:
+        decoded = [decode(logits[None], torch.tensor([len(logits)]))[0] for logits in outputs]
         texts = [" ".join(bundle.tokenizer.decode(hypothesis.tokens).split()) for hypothesis in decoded]
         return score(references, [normalise(text, bundle.normaliser) for text in texts]).wer
 
     results = {}
     print("lm weight  word bonus  WER %")
+    without = {
+        "greedy": word_error_rate(greedy),
+        "beam, no lm": word_error_rate(BeamSearch(bundle.tokenizer, search.config)),
+    }
+    for name, rate in without.items():
+        print(f"{name:>21}  {100 * rate:5.2f}", flush=True)
     for weight, bonus in product(arguments.lm_weights, bonuses):
         config = replace(search.config, lm_weight=weight, word_bonus=bonus)
-        results[config] = word_error_rate(config)
+        search.reweigh(config)
+        results[config] = word_error_rate(search)
         print(f"{weight:9.2f}  {bonus:10.2f}  {100 * results[config]:5.2f}", flush=True)
     best = min(results, key=lambda config: results[config])
     print(f"best: LM weight {best.lm_weight}, word bonus {best.word_bonus}: WER {100 * results[best]:.2f} %")
+    better, rate = min(without.items(), key=itemgetter(1))
+    if rate <= results[best]:
+        print(f"the language model does not help here: {better} has {100 * rate:.2f} % without it")
     if not arguments.dry_run:
         bundle.decoding = {
             "beam_size": best.beam_size,

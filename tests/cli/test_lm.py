@@ -65,7 +65,11 @@ def test_tune_stores_what_evaluate_and_transcribe_use(corpus, bundle, tmp_path, 
     capsys.readouterr()
     assert main([*tune, lm, *grid]) == 0
     output = capsys.readouterr().out
-    assert len([line for line in output.splitlines() if line.startswith("     ")]) == 4
+    rows = [line.split() for line in output.splitlines() if line.startswith("     ")]
+    assert [row[:-1] for row in rows[:2]] == [["greedy"], ["beam,", "no", "lm"]]
+    assert len(rows[2:]) == 4
+    without, best = (min(float(row[-1]) for row in part) for part in (rows[:2], rows[2:]))
+    assert ("does not help" in output) == (without <= best)
     stored = Bundle.load(model).decoding
     assert f"LM weight {stored['lm_weight']}, word bonus {stored['word_bonus']}" in output
 
