@@ -82,18 +82,26 @@ def same(left, right):
     return torch.equal(left, right) if isinstance(left, torch.Tensor) else left == right
 
 
+def begun(process, run):
+    """Wait until a process has come to training: it saves at the first moment."""
+    last, before = run / "checkpoints" / "last.ckpt", time.time()
+    while process.poll() is None and not (last.exists() and last.stat().st_mtime > before):
+        time.sleep(0.01)
+    return time.monotonic()
+
+
 def test_a_run_killed_again_and_again_ends_in_the_same_weights(corpus, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    began = time.monotonic()
-    assert finish(start(*train_arguments(corpus, whole, *CHANCES))) == 0
-    duration, kills, chance = time.monotonic() - began, 0, random.Random(5)
-    while kills < 2:
-        resume = ["--resume"] if (killed / "checkpoints" / "last.ckpt").exists() else []
+    process = start(*train_arguments(corpus, whole, *CHANCES))
+    began = begun(process, whole)
+    assert finish(process) == 0
+    duration, chance = time.monotonic() - began, random.Random(5)
+    for resume in ([], ["--resume"]):
         process = start(*train_arguments(corpus, killed, *CHANCES, *resume))
-        time.sleep(chance.uniform(0.5, 1.0) * duration)  # the first half goes on imports
+        begun(process, killed)
+        time.sleep(chance.uniform(0, 0.6) * duration)
         process.kill()
         finish(process)
-        kills += 1
     assert finish(start(*train_arguments(corpus, killed, *CHANCES, "--resume"))) == 0
     assert all(map(same, weights_of(whole), weights_of(killed)))
 

@@ -1,5 +1,6 @@
 """Every command in the README and in the recipes' READMEs runs, on small speech in the corpus's own layout."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,7 @@ import soundfile
 from speech import RATE, SETTINGS, make_corpus, say
 
 from asr.cli import main
+from asr.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ["a b", "abc", "ca ab", "c", "b c a", "bac", "ab ab", "cc b"]
@@ -19,7 +21,7 @@ def commands_of(readme: Path) -> list[list[str]]:
     """Give the `asr ...` lines of a README's code blocks, as a shell splits them."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", readme.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
-    return [shlex.split(line)[1:] for line in lines if line.startswith("asr ")]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("asr ")]
 
 
 @pytest.fixture
@@ -37,7 +39,25 @@ def run_all(
         arguments = [(replaced or {}).get(argument, argument) for argument in command]
         if arguments[0] == "train":
             arguments += [*SETTINGS, "--run.epochs=1", "--text.tokenizer=characters", *training]
-        assert main(arguments) == 0, arguments
+        # The doctor finds much to say of tones; that it said it is status 1.
+        assert main(arguments) in ((0, 1) if arguments[0] == "check" else (0,)), arguments
+
+
+def is_at_hand(command: list[str]) -> bool:
+    """Whether a README's command needs neither a public corpus, nor several GPUs, nor words the test cannot say."""
+    foreign = ("corpora/", "test-", "recipes/librispeech", "--run.devices", "three one seven", "speech.txt")
+    return not any(argument.startswith(foreign) for argument in command)
+
+
+def check_options(command: list[str], monkeypatch) -> None:
+    """Parse a command's options and configuration, and do no more."""
+    if command[0] == "train":
+        assert main([*command, "--print-config"]) == 0
+        return
+    module = importlib.import_module(COMMANDS[command[0]][0])
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "run", lambda arguments: 0)
+        assert main(command) == 0
 
 
 def write_an4(folder: Path) -> None:
@@ -97,19 +117,22 @@ def test_readme(workplace, capsys, monkeypatch):
     assert {"prepare", "train", "evaluate", "transcribe", "score", "compare"} <= {
         command[0] for command in commands
     }
-    run_all(commands)
+    run_all([command for command in commands if is_at_hand(command)])
+    for command in commands:
+        if not is_at_hand(command):
+            check_options(command, monkeypatch)
     assert len(list((workplace / "texts").rglob("*.txt"))) == 3
 
 
 def test_readme_python(workplace, bundle_for_readme):
     import asr
 
-    (block,) = re.findall(
+    blocks = re.findall(
         r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
     )
-    assert "asr.load" in block
-    transcript = asr.load(bundle_for_readme).transcribe("speech.wav")
-    assert transcript.text == " ".join(word.word for word in transcript.words)
+    assert any("asr.load" in block for block in blocks)
+    for block in blocks:
+        exec(block, {"asr": asr})
 
 
 @pytest.fixture
