@@ -101,9 +101,8 @@ def main() -> None:
     )
     for name, values in times.items():
         median = statistics.median(values)
-        print(
-            f"  {name:22} {1000 * median:8.0f} ms a step  {median / ours:6.2f} of ours  {speech / median:5.0f} x real time"
-        )
+        speed = f"{median / ours:6.2f} of ours  {speech / median:5.0f} x real time"
+        print(f"  {name:22} {1000 * median:8.0f} ms a step  {speed}")
     spent = contenders["ours"].spent
     shares = ", ".join(f"{name} {100 * value / sum(spent.values()):.0f} %" for name, value in spent.items())
     print(f"  ours: {shares}")
