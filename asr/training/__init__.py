@@ -1,1 +1,1 @@
-"""Training: typed configuration, the Lightning module and its data, checkpoints and the bundle they leave."""
+"""Training: typed configuration, the loop, checkpoints that resume exactly, and the bundle it leaves."""
