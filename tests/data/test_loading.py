@@ -171,7 +171,7 @@ def test_batches_are_bounded_and_complete_over_all_processes(
                 try:
                     share = [batch for _, batch in sampler]
                 except ManifestError:
-                    assert len(lengths) < world_size * max(2, max_batch_size)
+                    assert len(lengths) % world_size  # batches of one, which cannot be halved
                     return
                 assert len(share) == len(sampler)
                 assert share == [batch for _, batch in sampler]  # the same seed, the same epoch
