@@ -119,6 +119,7 @@ def test_word_timestamps_of_standard_input(bundle, tree, capsys, monkeypatch):
 
 
 @pytest.mark.xfail(
+    strict=False,
     reason="known shortfall: where two windows part the same sound into different words, stitching doubles letters; "
     "whether the small model does depends on its training's rounding"
 )
