@@ -7,7 +7,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -20,11 +20,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asr.audio import UNKNOWN_FRAMES, load_audio
 from asr.bundle import Bundle
-from asr.decoding import Hypothesis, align, greedy, word_edges
+from asr.decoding import HOP_SECONDS, Hypothesis, align, concatenate, greedy, loud_hops, word_edges
 from asr.errors import AsrError, AudioError
 from asr.recurrent import pack_for_inference
-from asr.text import normalise
-from asr.windows import Window, stitch, windows
+from asr.text import BLANK, normalise
+from asr.windows import Window, joint, windows
 
 Audio = str | Path | bytes | BinaryIO | np.ndarray
 Decoder = Callable[[Tensor, Tensor], list[Hypothesis]]  # of logits (batch, frame, token) and lengths (batch,)
@@ -130,6 +130,37 @@ def header_seconds(path: str | Path) -> float:
     return info.duration if info.frames < UNKNOWN_FRAMES else 0.0
 
 
+@dataclass
+class _Recording:
+    """What was heard of a recording so far.
+
+    Attributes:
+        parts: its decoded stretches, each with the number of its first frame.
+        loud: what `loud_hops` said of them.
+        held: logits (frame, token) that wait for the next window to say where the two are joined.
+        first: number of the first of those frames.
+    """
+
+    parts: list[tuple[int, Hypothesis]] = field(default_factory=list)
+    loud: list[np.ndarray] = field(default_factory=list)
+    held: Tensor | None = None
+    first: int = 0
+
+    def add(self, window: Window, logits: Tensor, begin: int) -> tuple[int, Tensor]:
+        """Take the logits (frame, token) of a window that begins at frame `begin`.
+
+        Gives the number of the first frame that is settled by it, and the logits from there on that are.
+        """
+        held = logits[:0] if self.held is None else self.held
+        before = held[begin - self.first :]  # frames that both heard
+        common = min(len(before), len(logits))
+        said_blank = [(each[:common].argmax(-1) == BLANK).cpu().numpy() for each in (before, logits)]
+        leave = joint(*said_blank)
+        first, settled = self.first, held[: begin - self.first + leave]
+        self.first, self.held = begin + leave, logits[leave:]
+        return first, torch.cat([settled, self.held]) if window.last else settled
+
+
 class Recogniser:
     """A loaded bundle that transcribes; make one with `asr.load(folder)`.
 
@@ -177,8 +208,9 @@ class Recogniser:
         """
         samples = self._samples(audio)
         tokens = self.bundle.tokenizer.encode(normalise(text, self.bundle.normaliser))
-        logits, frames = self._logits([samples])
-        return self._transcript(align(logits[0, : int(frames[0])].log_softmax(-1), tokens), samples)
+        (logits,) = self._logits([samples])
+        hypothesis = align(logits.log_softmax(-1), tokens)
+        return self._transcript(hypothesis, loud_hops(samples, self.sample_rate), self._seconds(samples))
 
     def _samples(self, audio: Audio) -> np.ndarray:
         if not isinstance(audio, np.ndarray):
@@ -205,78 +237,82 @@ class Recogniser:
         each batch has added.
         """
         order = sorted(range(len(sources)), key=lambda i: sources[i].seconds)
-        unfinished: dict[int, list[Word]] = {}  # of long audio, what its windows gave so far
+        recordings: dict[int, _Recording] = {}  # those that are not yet heard to their end
         with ThreadPoolExecutor(READERS) as readers:
-            pieces = _pieces(_read_ahead(readers, sources, order), self.sample_rate)
+            pieces = self._pieces(_read_ahead(readers, sources, order))
             for batch in _batches(pieces, batch_seconds * self.sample_rate):
-                heard = [window for _, window in batch if isinstance(window, Window)]
-                whole = [window.last and not window.offset for window in heard]
-                transcripts = iter(
-                    self.transcribe_samples([window.samples for window in heard], whole) if heard else ()
-                )
+                self._hear([(i, window) for i, window in batch if isinstance(window, Window)], recordings)
                 for index, window in batch:
                     if isinstance(window, AsrError):
-                        unfinished.pop(index, None)
+                        recordings.pop(index, None)
                         yield index, window
                         continue
-                    transcript = next(transcripts)
                     progress(window.seconds)
-                    if window.offset or not window.last:  # one of several
-                        words = _in_order(
-                            stitch(
-                                unfinished.pop(index, []),
-                                _moved(transcript.words, window.offset),
-                                window.seam,
-                            )
-                        )
-                        unfinished[index] = words
-                        text = " ".join(word.word for word in words)
-                        transcript = Transcript(text, tuple(words), window.offset + transcript.duration)
                     if window.last:
-                        unfinished.pop(index, None)
-                        yield index, transcript
+                        recording = recordings.pop(index)
+                        hypothesis, loud = concatenate(recording.parts), np.concatenate(recording.loud)
+                        yield (
+                            index,
+                            self._transcript(hypothesis, loud, window.offset + self._seconds(window.samples)),
+                        )
+
+    def _pieces(
+        self, blocks: Iterable[tuple[int, np.ndarray | AsrError]]
+    ) -> Iterator[tuple[int, Window | AsrError]]:
+        """Cut each source's blocks into windows that begin with a frame of the model; an error ends its source."""
+        step = round(self.bundle.seconds_per_frame * self.sample_rate)
+        for index, own in itertools.groupby(blocks, key=itemgetter(0)):
+            try:
+                for window in windows((_readable(block) for _, block in own), self.sample_rate, step):
+                    yield index, window
+            except AsrError as error:
+                yield index, error
 
     @torch.inference_mode()
-    def transcribe_samples(
-        self, samples: Sequence[np.ndarray], whole: Sequence[bool] | None = None
-    ) -> list[Transcript]:
-        """Transcribe one batch of samples, (time,) float32 at the model's rate each.
-
-        Where `whole` is False, for windows of longer audio, words keep the times of the model's frames: two windows
-        agree on those around their seam, by which they are stitched, but not on where the sound starts and ends.
-        """
-        if not any(len(one) for one in samples):
-            return [Transcript("", (), 0.0) for _ in samples]
-        logits, frames = self._logits(samples)
-        return [
-            self._transcript(hypothesis, one, by_sound)
-            for hypothesis, one, by_sound in zip(
-                self.decoder(logits, frames), samples, whole or [True] * len(samples), strict=True
+    def _hear(self, heard: Sequence[tuple[int, Window]], recordings: dict[int, "_Recording"]) -> None:
+        """Recognise a batch of windows, (index of its recording, window) each."""
+        if not heard:
+            return
+        settled = []
+        for (index, window), logits in zip(
+            heard, self._logits([window.samples for _, window in heard]), strict=True
+        ):
+            recording = recordings.setdefault(index, _Recording())
+            settled.append(
+                recording.add(window, logits, round(window.offset / self.bundle.seconds_per_frame))
             )
-        ]
+            recording.loud.append(_between_seams(loud_hops(window.samples, self.sample_rate), window))
+        lengths = torch.tensor([len(logits) for _, logits in settled], device=self.device)
+        decoded = self.decoder(pad_sequence([logits for _, logits in settled], batch_first=True), lengths)
+        for (index, _), (first, _), hypothesis in zip(heard, settled, decoded, strict=True):
+            recordings[index].parts.append((first, hypothesis))
 
-    def _logits(self, samples: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """Run the model on one batch: logits (batch, frame, token) in float32, and lengths (batch,)."""
+    @torch.inference_mode()
+    def _logits(self, samples: Sequence[np.ndarray]) -> list[Tensor]:
+        """Run the model on one batch of samples, (time,) float32 each: logits (frame, token) in float32 of each."""
+        if not any(len(one) for one in samples):
+            return [torch.zeros(0, self.bundle.tokenizer.vocab_size, device=self.device) for _ in samples]
         lengths = torch.tensor([len(one) for one in samples], device=self.device)
         padded = pad_sequence([torch.from_numpy(one) for one in samples], batch_first=True).to(self.device)
         features, frames = self.bundle.log_mel(padded, lengths)
         on_gpu = self.device.type != "cpu"
         with torch.autocast(self.device.type, torch.bfloat16, on_gpu and self.compute_type == "bfloat16"):
             logits, frames = self.bundle.model(features, frames)
-        return logits.float(), frames
+        return [one[:count] for one, count in zip(logits.float(), frames.tolist(), strict=True)]
 
-    def _transcript(self, hypothesis: Hypothesis, samples: np.ndarray, by_sound: bool = True) -> Transcript:
-        """Spell a hypothesis: text, and words from where their sound (or else their tokens) starts to where it ends."""
+    def _seconds(self, samples: np.ndarray) -> float:
+        return len(samples) / self.sample_rate
+
+    def _transcript(self, hypothesis: Hypothesis, loud: np.ndarray, duration: float) -> Transcript:
+        """Spell a hypothesis: text, and words from where their sound, by `loud_hops`, starts to where it ends."""
         tokenizer, step = self.bundle.tokenizer, self.bundle.seconds_per_frame
-        duration = len(samples) / self.sample_rate
         spans = tokenizer.word_spans(hypothesis.tokens)
         cores = [
             (hypothesis.frames[span[0]][0] * step, (hypothesis.frames[span[-1]][1] + 1) * step)
             for span in spans
         ]
-        edges = word_edges(samples, self.sample_rate, cores) if by_sound else cores
         words = []
-        for positions, (start, end) in zip(spans, edges, strict=True):
+        for positions, (start, end) in zip(spans, word_edges(loud, cores), strict=True):
             text = tokenizer.decode([hypothesis.tokens[i] for i in positions])
             confidence = min(hypothesis.confidences[i] for i in positions)
             words.append(Word(text, round(start, 3), round(min(end, duration), 3), confidence))
@@ -308,19 +344,12 @@ def load(
     return Recogniser(bundle, device, decoder, compute_type)
 
 
-def _moved(words: Iterable[Word], offset: float) -> list[Word]:
-    return [
-        replace(word, start=round(word.start + offset, 3), end=round(word.end + offset, 3)) for word in words
-    ]
-
-
-def _in_order(words: Iterable[Word]) -> list[Word]:
-    """Let no word begin before the one said before it, where two windows disagree on times around a seam."""
-    ordered: list[Word] = []
-    for word in words:
-        start = max(word.start, ordered[-1].start) if ordered else word.start
-        ordered.append(replace(word, start=start, end=max(word.end, start)))
-    return ordered
+def _between_seams(hops: np.ndarray, window: Window) -> np.ndarray:
+    """Give those of a window's hops (hop,) that are not its neighbours'."""
+    begin, seam, end = (
+        round(second / HOP_SECONDS) for second in (window.offset, window.seam, window.seam + window.seconds)
+    )
+    return hops[seam - begin :] if window.last else hops[seam - begin : end - begin]
 
 
 def _part(words: Sequence[Word]) -> Iterator[tuple[Word, ...]]:
@@ -369,18 +398,6 @@ def _read(read: Callable[[], np.ndarray]) -> np.ndarray | AsrError:
         return read()
     except AsrError as error:
         return error
-
-
-def _pieces(
-    blocks: Iterable[tuple[int, np.ndarray | AsrError]], sample_rate: int
-) -> Iterator[tuple[int, Window | AsrError]]:
-    """Cut each source's blocks into windows; an error ends its source."""
-    for index, own in itertools.groupby(blocks, key=itemgetter(0)):
-        try:
-            for window in windows((_readable(block) for _, block in own), sample_rate):
-                yield index, window
-        except AsrError as error:
-            yield index, error
 
 
 def _readable(block: np.ndarray | AsrError) -> np.ndarray:

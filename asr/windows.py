@@ -1,7 +1,7 @@
-"""Audio of any length in pieces: overlapping windows, cut where it is quiet, and their words stitched together."""
+"""Audio of any length in pieces: overlapping windows, cut where it is quiet, and the frame at which two are joined."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,6 @@ OVERLAP_SECONDS = 2.0  # that both windows hear beyond their seam
 QUIET_SECONDS = (
     0.3  # over which energy is averaged: a pause between words, not the closure of a stop inside one
 )
-SAME_WORD_SECONDS = 0.25  # two windows put the same word no further apart than this
 
 
 class Window(NamedTuple):
@@ -32,27 +31,12 @@ class Window(NamedTuple):
     last: bool
 
 
-class TimedWord(Protocol):
-    """What `stitch` needs to know of a word: its spelling, its times in seconds, its confidence."""
-
-    @property
-    def word(self) -> str: ...  # noqa: D102
-    @property
-    def start(self) -> float: ...  # noqa: D102
-    @property
-    def end(self) -> float: ...  # noqa: D102
-    @property
-    def confidence(self) -> float: ...  # noqa: D102
-
-
-AnyWord = TypeVar("AnyWord", bound=TimedWord)
-
-
-def windows(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[Window]:
+def windows(blocks: Iterable[np.ndarray], sample_rate: int, step: int = 1) -> Iterator[Window]:
     """Cut a recording, read block by block, into windows; no more than a block and a window is held.
 
-    Arguments: blocks, (time,) float32 each, consecutive; sample_rate in Hz. What is no longer than WINDOW_SECONDS
-    stays whole.
+    Arguments: blocks, (time,) float32 each, consecutive; sample_rate in Hz; step in samples, of which every window's
+    first sample is a multiple, so that frames of so many samples are the same in all of them. What is no longer than
+    WINDOW_SECONDS stays whole.
 
     >>> [round(window.offset) for window in windows([np.zeros(16000 * 30, np.float32)] * 2, 16000)]
     [0, 3, 8, 13, 19, 24, 29, 34, 39]
@@ -73,8 +57,8 @@ def windows(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[Window]:
             )
             times = (offset / sample_rate, (offset + seam) / sample_rate, (cut - seam) / sample_rate)
             yield Window(held[: cut + overlap], *times, last=False)
-            begin = cut - overlap
-            held, offset, seam = held[begin:], offset + begin, overlap
+            begin = (cut - overlap) // step * step
+            held, offset, seam = held[begin:], offset + begin, cut - begin
     times = (offset / sample_rate, (offset + seam) / sample_rate, (len(held) - seam) / sample_rate)
     yield Window(held, *times, last=True)
 
@@ -86,31 +70,21 @@ def quietest(samples: np.ndarray, sample_rate: int) -> int:
     return int(np.argmin(energy[width:] - energy[:-width])) + width // 2
 
 
-def stitch(before: Sequence[AnyWord], after: Sequence[AnyWord], seam: float) -> list[AnyWord]:
-    """Join the words of two windows that overlap around `seam`; times in seconds of the recording.
+def joint(before: np.ndarray, after: np.ndarray) -> int:
+    """Find where to leave one window for the next: a frame at which neither hears a token, far from any.
 
-    They are joined at the word nearest to the seam that both heard. Where they share none, each keeps its own
-    side, and of two words heard at the same moment the more confident stays.
+    Arguments: before and after, (frame,) bool, whether each of them says blank at the frames that both heard.
+    Returns the middle of their longest common run of blanks, or of all frames where there is none. The first and last
+    eighth is left alone: there one of the two hears only a part of what is said.
+
+    >>> joint(np.array([1, 1, 0, 1, 1, 1, 0, 1], bool), np.array([1, 1, 0, 0, 1, 1, 1, 1], bool))
+    5
     """
-    near = [i for i, word in enumerate(before) if word.end >= seam - OVERLAP_SECONDS]
-    shared = [
-        (abs(_middle(before[i]) - seam), i, j)
-        for i in near
-        for j, word in enumerate(after)
-        if word.word == before[i].word and abs(_middle(word) - _middle(before[i])) < SAME_WORD_SECONDS
-    ]
-    if shared:
-        _, i, j = min(shared)
-        return [*before[: i + 1], *after[j + 1 :]]
-    left = [word for word in before if _middle(word) < seam]
-    right = [word for word in after if _middle(word) >= seam]
-    if left and right and _middle(right[0]) - _middle(left[-1]) < SAME_WORD_SECONDS:
-        if left[-1].confidence >= right[0].confidence:
-            right.pop(0)
-        else:
-            left.pop()
-    return left + right
-
-
-def _middle(word: TimedWord) -> float:
-    return (word.start + word.end) / 2
+    margin = len(before) // 8
+    blank = (before & after)[margin : len(before) - margin]
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], blank, [False]]).astype(int)))
+    if not len(edges):
+        return len(before) // 2
+    begins, ends = edges[::2], edges[1::2]
+    longest = int(np.argmax(ends - begins))
+    return margin + int(begins[longest] + ends[longest]) // 2

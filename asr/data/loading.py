@@ -207,6 +207,7 @@ class BatchMaker(Dataset):
         augmentation: Augmentation | None,
         spec_augment: SpecAugment | None,
         seed: int,
+        join_utterances: int = 1,
         open_cut: Callable[[Any], Cut] | None = None,
     ):
         self.log_mel = log_mel
@@ -216,36 +217,41 @@ class BatchMaker(Dataset):
         self.augmentation = augmentation
         self.spec_augment = spec_augment
         self.seed = seed
+        self.join_utterances = join_utterances
         self.open_cut = open_cut
 
     @torch.no_grad()
     def __getitem__(self, item: tuple[int, Sequence[tuple[Cut, float]]]) -> Batch:
         epoch, cuts = item
-        left_out, ids, texts, tokens, samples = {}, [], [], [], []
+        left_out, ids, texts, samples = {}, [], [], []
         for cut, speed in cuts:
             try:
                 if self.open_cut is not None:
                     cut = self.open_cut(cut)
                 text = self._text(cut)
-                encoded = torch.tensor(self.tokenizer.encode(text), dtype=torch.int64)
-                heard = torch.from_numpy(self._samples(cut, speed, epoch))
+                self.tokenizer.encode(text)
+                heard = self._samples(cut, speed, epoch)
             except (AudioError, TextError) as error:
                 left_out[cut.id] = str(error)
             else:
                 ids.append(cut.id)
                 texts.append(text)
-                tokens.append(encoded)
                 samples.append(heard)
         if not ids:
             return _empty(left_out)
+        # The same whichever worker makes this batch.
+        chance = random.Random(" ".join(map(str, (self.seed, epoch, *ids))))
+        masks = torch.Generator().manual_seed(chance.getrandbits(63))
+        together = chance.randint(1, self.join_utterances)
+        ids = ["+".join(some) for some in _neighbours(ids, together)]
+        texts = [" ".join(some) for some in _neighbours(texts, together)]
+        samples = [torch.from_numpy(np.concatenate(some)) for some in _neighbours(samples, together)]
+        tokens = [torch.tensor(self.tokenizer.encode(text), dtype=torch.int64) for text in texts]
         sample_lengths = torch.tensor([len(heard) for heard in samples])
         token_lengths = torch.tensor([len(encoded) for encoded in tokens])
         features, lengths = self.log_mel(pad_sequence(samples, batch_first=True), sample_lengths)
         if self.spec_augment is not None:
-            # The same whichever worker makes this batch.
-            chance = random.Random(" ".join(map(str, (self.seed, epoch, *ids))))
-            generator = torch.Generator().manual_seed(chance.getrandbits(63))
-            features = self.spec_augment(features, lengths, generator)
+            features = self.spec_augment(features, lengths, masks)
         return Batch(
             features=features,
             feature_lengths=lengths,
@@ -271,6 +277,11 @@ class BatchMaker(Dataset):
         if self.augmentation is not None:
             samples = self.augmentation(samples, random.Random(f"{self.seed} {epoch} {cut.id}"))
         return samples
+
+
+def _neighbours(values: list, count: int) -> Iterator[list]:
+    """Part a list into runs of `count`; the last may be shorter."""
+    return (values[start : start + count] for start in range(0, len(values), count))
 
 
 def _empty(left_out: dict[str, str]) -> Batch:
@@ -361,6 +372,7 @@ def make_loader(
     augmentation: Augmentation | None = None,
     spec_augment: SpecAugment | None = None,
     speed_perturb: Sequence[float] = (),
+    join_utterances: int = 1,
     batch_seconds: float = 120.0,
     max_batch_size: int = 64,
     min_seconds: float = 0.0,
@@ -379,6 +391,7 @@ def make_loader(
         augmentation: of the samples of a training batch.
         spec_augment: masks the features of a training batch.
         speed_perturb: factors, such as (0.9, 1.0, 1.1), of which one is drawn for each cut and epoch.
+        join_utterances: in each batch, neighbours become one utterance, in pairs, threes, ... up to this many, or none.
         batch_seconds: most seconds of audio in a batch, padding included.
         max_batch_size: most utterances in a batch.
         min_seconds, max_seconds: shorter and longer cuts are left out.
@@ -434,6 +447,7 @@ def make_loader(
             augmentation=augmentation,
             spec_augment=spec_augment,
             seed=seed,
+            join_utterances=join_utterances,
             open_cut=cuts.cut if isinstance(cuts, Shards) else None,
         ),
         num_workers=workers,

@@ -1,8 +1,19 @@
 """From log probabilities to tokens: what a model heard, where, and how sure it is."""
 
-from asr.decoding.alignment import align, word_edges
+from asr.decoding.alignment import HOP_SECONDS, align, loud_hops, word_edges
 from asr.decoding.beam import BeamConfig, BeamSearch
-from asr.decoding.greedy import Hypothesis, greedy
+from asr.decoding.greedy import Hypothesis, concatenate, greedy
 from asr.decoding.hotwords import read_hotwords
 
-__all__ = ["BeamConfig", "BeamSearch", "Hypothesis", "align", "greedy", "read_hotwords", "word_edges"]
+__all__ = [
+    "HOP_SECONDS",
+    "BeamConfig",
+    "BeamSearch",
+    "Hypothesis",
+    "align",
+    "concatenate",
+    "greedy",
+    "loud_hops",
+    "read_hotwords",
+    "word_edges",
+]

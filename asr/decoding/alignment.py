@@ -54,15 +54,12 @@ def align(log_probs: Tensor, tokens: Sequence[int]) -> Hypothesis:
     return collapse(path[0].numpy(), scores[0].numpy(), np.arange(len(log_probs)))
 
 
-def word_edges(
-    samples: np.ndarray, sample_rate: int, cores: Sequence[tuple[float, float]]
-) -> list[tuple[float, float]]:
+def word_edges(loud: np.ndarray, cores: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Widen words to where their sound starts and ends.
 
-    Arguments: samples (time,) in [-1, 1]; sample_rate in Hz; cores, for each word in order the seconds from its
-    first token to the end of its last. Returns (start, end) in seconds for each word.
+    Arguments: loud (hop,) bool, as `loud_hops` gives it; cores, for each word in order the seconds from its first
+    token to the end of its last. Returns (start, end) in seconds for each word.
     """
-    loud = _loud(samples, round(HOP_SECONDS * sample_rate))
     if not cores or not len(loud):
         return list(cores)
     total, reach = len(loud), round(REACH_SECONDS / HOP_SECONDS)
@@ -81,8 +78,9 @@ def word_edges(
     return [(s * HOP_SECONDS, e * HOP_SECONDS) for s, e in zip(starts, ends, strict=True)]
 
 
-def _loud(samples: np.ndarray, hop: int) -> np.ndarray:
-    """Say for every hop of samples (time,) whether something is said."""
+def loud_hops(samples: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Say for every HOP_SECONDS of samples (time,) in [-1, 1] whether something is said: (hop,) bool."""
+    hop = round(HOP_SECONDS * sample_rate)
     count = len(samples) // hop
     if not count:
         return np.zeros(0, bool)

@@ -1,6 +1,7 @@
 """Greedy CTC decoding: the best token of every frame, repeats merged, blanks removed (Graves et al. 2006)."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -42,6 +43,30 @@ def greedy(logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
     scores, path = logits.float().log_softmax(-1).max(-1)
     scores, path = scores.cpu().numpy(), path.cpu().numpy()
     return [collapse(path[i, :n], scores[i, :n], np.arange(n)) for i, n in enumerate(lengths.tolist())]
+
+
+def concatenate(parts: Sequence[tuple[int, Hypothesis]]) -> Hypothesis:
+    """Join hypotheses of consecutive stretches of one recording, each with the number of its first frame.
+
+    The alternatives are the best combinations of the parts', as many as the part with most of them has.
+    """
+    most = max((1 + len(part.alternatives) for _, part in parts), default=1)
+    best = [Hypothesis([], [], [], 0.0)]
+    for first, part in parts:
+        combined = [
+            _followed(before, first, option) for before in best for option in (part, *part.alternatives)
+        ]
+        best = sorted(combined, key=lambda hypothesis: -hypothesis.score)[:most]
+    return replace(best[0], alternatives=tuple(best[1:]))
+
+
+def _followed(before: Hypothesis, first: int, after: Hypothesis) -> Hypothesis:
+    return Hypothesis(
+        tokens=before.tokens + after.tokens,
+        frames=before.frames + [(first + start, first + end) for start, end in after.frames],
+        confidences=before.confidences + after.confidences,
+        score=before.score + after.score,
+    )
 
 
 def collapse(path: np.ndarray, scores: np.ndarray, frames: np.ndarray) -> Hypothesis:

@@ -24,6 +24,8 @@ class DataConfig:
         max_batch_size: most utterances in a batch.
         min_seconds, max_seconds: shorter and longer utterances are left out of training, and reported.
         speed_perturb: factors of which one is drawn for each utterance and epoch (Ko et al. 2015); () for none.
+        join_utterances: up to how many utterances of a batch are joined into one, a number drawn for each batch; more
+            than 1 teaches a model to hear long recordings, where one utterance follows another.
         sortagrad: go through the first epoch from the shortest to the longest (Amodei et al. 2016).
         workers: processes that decode audio and compute features while the model trains; 0 for none.
     """
@@ -35,6 +37,7 @@ class DataConfig:
     min_seconds: float = 0.1
     max_seconds: float = 30.0
     speed_perturb: tuple[float, ...] = ()
+    join_utterances: int = 1
     sortagrad: bool = False
     workers: int = 1
 

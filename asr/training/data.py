@@ -21,6 +21,7 @@ class SpeechData:
             augmentation=Augmentation(config.augmentation, config.features.sample_rate),
             spec_augment=SpecAugment(config.spec_augment),
             speed_perturb=config.data.speed_perturb,
+            join_utterances=config.data.join_utterances,
             min_seconds=config.data.min_seconds,
             max_seconds=config.data.max_seconds,
             shuffle=True,

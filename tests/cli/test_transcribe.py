@@ -118,11 +118,6 @@ def test_word_timestamps_of_standard_input(bundle, tree, capsys, monkeypatch):
     assert value["segments"][0]["words"][0].keys() == {"word", "start", "end", "probability"}
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="known shortfall: where two windows part the same sound into different words, stitching doubles letters; "
-    "whether the small model does depends on its training's rounding"
-)
 def test_a_long_recording_gives_the_words_of_its_parts(bundle, tmp_path, monkeypatch):
     model = asr.load(bundle, "cpu")
     generator = np.random.default_rng(4)

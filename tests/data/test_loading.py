@@ -230,6 +230,23 @@ def test_less_than_a_twentieth_is_padding_at_librispeechs_lengths(speeds):
         assert 1 - seconds / padded < 0.05
 
 
+def test_neighbours_are_joined_and_every_one_of_them_is_there_once(cuts, loader_of):
+    options = {"tokenizer": CharacterTokenizer([" ", "a", "b"]), "shuffle": True}
+    apart = epoch(loader_of(cuts, **options))
+    joined = epoch(loader_of(cuts, join_utterances=3, **options))
+    assert [[name for names in batch.ids for name in names.split("+")] for batch in joined] == [
+        batch.ids for batch in apart
+    ]
+    counts = [names.count("+") + 1 for batch in joined for names in batch.ids]
+    assert set(counts) == {1, 2, 3}
+    texts = {name: text for batch in apart for name, text in zip(batch.ids, batch.texts, strict=True)}
+    for batch in joined:
+        for names, text in zip(batch.ids, batch.texts, strict=True):
+            assert text == " ".join(texts[name] for name in names.split("+"))
+    assert [batch.seconds for batch in joined] == pytest.approx([batch.seconds for batch in apart])
+    assert_equal(joined, epoch(loader_of(cuts, join_utterances=3, workers=2, **options)))
+
+
 def test_sortagrad_begins_with_the_shortest(cuts, loader_of):
     loader = loader_of(cuts, shuffle=True, sortagrad=True)
     first, second = ([max(batch.feature_lengths.tolist()) for batch in epoch(loader, n)] for n in (0, 1))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from asr.decoding import align, greedy, word_edges
+from asr.decoding import align, greedy, loud_hops, word_edges
 from asr.errors import AlignmentError
 
 RATE = 16000
@@ -43,13 +43,13 @@ def test_edges_of_words_between_pauses(noise):
             int(end * RATE) - int(start * RATE)
         )
     cores = [(0.44, 0.48), (0.92, 0.96), (1.88, 1.92)]  # one frame each, somewhere inside
-    edges = word_edges(samples.astype(np.float32), RATE, cores)
+    edges = word_edges(loud_hops(samples.astype(np.float32), RATE), cores)
     assert np.abs(np.array(edges) - truth).max() < 0.025
 
 
 def test_words_without_a_pause_share_the_time_between_them():
     samples = np.random.default_rng(0).standard_normal(RATE).astype(np.float32) * 0.1
-    (first, second) = word_edges(samples, RATE, [(0.2, 0.24), (0.64, 0.68)])
+    (first, second) = word_edges(loud_hops(samples, RATE), [(0.2, 0.24), (0.64, 0.68)])
     assert 0.24 < first[1] == second[0] < 0.64
-    assert word_edges(samples, RATE, []) == []
-    assert word_edges(samples[:0], RATE, [(0.0, 0.04)]) == [(0.0, 0.04)]
+    assert word_edges(loud_hops(samples, RATE), []) == []
+    assert word_edges(loud_hops(samples[:0], RATE), [(0.0, 0.04)]) == [(0.0, 0.04)]
