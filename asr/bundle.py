@@ -20,6 +20,8 @@ from asr.text import NORMALISERS, Tokenizer, load_tokenizer
 FORMAT = 1  # raised when a bundle written before could no longer be read
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+SHIPPED = Path(__file__).parent / "bundles" / "an4"  # small; what a command uses that is told of no other
+SHIPPED_HEARS = "spelled letters, digits, dates and short commands in English"
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Bundle:
         normaliser: name of the normaliser its training text went through; references are to go through it too.
         training: what is worth knowing of the training, readable by people: data, steps, dev WER.
         decoding: the fields of `BeamConfig` that `asr lm tune` found best.
+        stored_as: type of the weights in the file, "float32" or, half as large, "float16"; they compute in float32.
     """
 
     model: AcousticModel
@@ -41,6 +44,7 @@ class Bundle:
     normaliser: str
     training: Mapping[str, Any] = field(default_factory=dict)
     decoding: Mapping[str, Any] = field(default_factory=dict)
+    stored_as: str = "float32"
 
     def save(self, folder: str | Path) -> None:
         """Write the bundle, whole or not at all; an older one of the same name is replaced.
@@ -71,9 +75,12 @@ class Bundle:
 
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"log_mel.{name}": value for name, value in self.log_mel.state_dict().items()}
+        stored = {
+            name: value.to(getattr(torch, self.stored_as)) if value.is_floating_point() else value
+            for name, value in tensors.items()
+        }
         save_file(
-            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-            folder / WEIGHTS_FILE,
+            {name: value.detach().cpu().contiguous() for name, value in stored.items()}, folder / WEIGHTS_FILE
         )
         self.tokenizer.save(folder)
         config = {
@@ -84,6 +91,7 @@ class Bundle:
             "features": asdict(self.log_mel.config),
             "model": asdict(self.model.config),
             "weights_sha256": _sha256(folder / WEIGHTS_FILE),
+            "stored_as": self.stored_as,
             "training": dict(self.training),
             "decoding": dict(self.decoding),
         }
@@ -140,6 +148,7 @@ class Bundle:
             config["normaliser"],
             config.get("training", {}),
             config.get("decoding", {}),
+            config.get("stored_as", "float32"),
         )
 
     @property

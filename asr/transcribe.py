@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from asr.audio import UNKNOWN_FRAMES, load_audio
-from asr.bundle import Bundle
+from asr.bundle import SHIPPED, Bundle
 from asr.decoding import HOP_SECONDS, Hypothesis, align, concatenate, greedy, loud_hops, word_edges
 from asr.errors import AsrError, AudioError
 from asr.recurrent import pack_for_inference
@@ -324,9 +324,12 @@ class Recogniser:
 
 
 def load(
-    folder: str | Path, device: str = "auto", decoder: Decoder = greedy, compute_type: str = "float32"
+    folder: str | Path = SHIPPED,
+    device: str = "auto",
+    decoder: Decoder = greedy,
+    compute_type: str = "float32",
 ) -> Recogniser:
-    """Load a saved model: `asr.load("runs/an4/bundle").transcribe("speech.wav").text`.
+    """Load a saved model: `asr.load("runs/an4/bundle").transcribe("speech.wav").text`, or the one that comes with asr.
 
     `device` is "cpu", "cuda", "cuda:1", ... or "auto", the GPU where there is one. `compute_type` "bfloat16" or
     "int8" makes the recurrent layers' weights smaller on a CPU, which reads them faster where utterances come few at

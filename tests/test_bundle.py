@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,6 +30,20 @@ def test_loaded_bundle_computes_the_same(folder):
     assert loaded.tokenizer.tokens == saved.tokenizer.tokens
     assert (loaded.normaliser, dict(loaded.training)) == ("basic", {"dev_wer": 0.5, "epoch": 3})
     assert not loaded.model.training
+
+
+@torch.no_grad()
+def test_weights_stored_in_half_the_size_compute_nearly_the_same(folder, tmp_path):
+    whole = Bundle.load(folder)
+    replace(whole, stored_as="float16").save(tmp_path / "half")
+    half = Bundle.load(tmp_path / "half")
+    assert (tmp_path / "half" / WEIGHTS_FILE).stat().st_size < 0.6 * (folder / WEIGHTS_FILE).stat().st_size
+    assert {parameter.dtype for parameter in half.model.parameters()} == {torch.float32}
+    features, lengths = whole.log_mel(torch.randn(1, 8000, generator=torch.Generator().manual_seed(1)))
+    first, second = whole.model(features, lengths)[0], half.model(features, lengths)[0]
+    assert 0 < (first - second).norm() < 2e-3 * first.norm()
+    half.save(tmp_path / "again")
+    assert (tmp_path / "again" / WEIGHTS_FILE).read_bytes() == (tmp_path / "half" / WEIGHTS_FILE).read_bytes()
 
 
 def test_configuration_is_readable(folder):

@@ -11,6 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from asr.cli import model_option
 from asr.errors import AsrError, TextError
 
 FORMATS = ("tsv", "json", "srt", "vtt", "ctm")
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("audio", metavar="AUDIO", help="audio file")
     parser.add_argument("text", metavar="TEXT", help="file with what is said in it, or the text itself")
-    parser.add_argument("--model", required=True, metavar="BUNDLE", help="folder of a trained model")
+    model_option.add_argument(parser)
     parser.add_argument("-f", "--format", choices=FORMATS, default="tsv", help="(default: tsv)")
     parser.add_argument("-o", "--output", metavar="FILE", help="write there instead of printing")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     from asr.outputs import Layout, render
     from asr.transcribe import load
 
-    transcript = load(arguments.model, arguments.device).align(arguments.audio, text)
+    transcript = load(model_option.model_folder(arguments), arguments.device).align(arguments.audio, text)
     if arguments.format == "tsv":
         lines = [f"{w.start:.3f}\t{w.end:.3f}\t{w.word}\t{w.confidence:.3f}" for w in transcript.words]
         output = "\n".join(["start\tend\tword\tconfidence", *lines]) + "\n"

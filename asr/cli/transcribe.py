@@ -21,7 +21,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr.cli import decoding_options
+from asr.cli import decoding_options, model_option
 from asr.errors import AsrError, AudioError
 from asr.outputs import FORMATS, Layout, output_path, render, to_json, write_outputs
 
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="audio files, folders, globs, @FILE with one of these a line, or - for standard input",
     )
-    parser.add_argument("--model", required=True, metavar="BUNDLE", help="folder of a trained model")
+    model_option.add_argument(parser)
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
         "-o",
@@ -180,8 +180,9 @@ def load_recogniser(load: Callable, arguments: argparse.Namespace):
         torch.set_num_threads(arguments.threads)
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():
         raise AsrError(f"--device {arguments.device} was asked for but torch finds no GPU; use --device cpu")
+    folder = model_option.model_folder(arguments)
     try:
-        recogniser = load(arguments.model, arguments.device, compute_type=arguments.compute_type)
+        recogniser = load(folder, arguments.device, compute_type=arguments.compute_type)
     except RuntimeError as error:
         raise AsrError(f"cannot load the model on --device {arguments.device}: {error}") from error
     recogniser.decoder = decoding_options.decoder_from(arguments, recogniser.bundle)

@@ -123,6 +123,7 @@ class RunConfig:
         deterministic: refuse operations whose result may differ from run to run.
         checkpoint_minutes: time between the checkpoints within an epoch; each epoch's end, Ctrl-C and SIGTERM save too.
         checkpoint_activations: compute the recurrent layers again in the backward pass: less memory, more time.
+        bundle_weights: type in which the bundle stores its weights; float16 halves its size.
         warm_start: bundle to begin from; of the output layer the tokens that both know are kept.
     """
 
@@ -139,6 +140,7 @@ class RunConfig:
     deterministic: bool = False
     checkpoint_minutes: float = 10.0
     checkpoint_activations: bool = False
+    bundle_weights: Literal["float32", "float16"] = "float32"
     warm_start: str = ""
 
 

@@ -158,7 +158,10 @@ def _save_bundle(training: Training, data: SpeechData, folder: Path) -> None:
         "minutes": round(training.minutes, 2),
         "asr_version": __version__,
     }
-    replace(training.bundle, model=training.evaluated_model, training=summary).save(folder / "bundle")
+    stored_as = training.config.run.bundle_weights
+    replace(training.bundle, model=training.evaluated_model, training=summary, stored_as=stored_as).save(
+        folder / "bundle"
+    )
 
 
 def _go_on(training: Training, state: dict[str, Any], folder: Path) -> None:
