@@ -1,0 +1,49 @@
+"""Say what it costs to hear utterances as one long recording instead of one by one.
+
+  python scripts/long_audio.py --model runs/an4/bundle --manifest data/an4/cuts_dev.jsonl.gz
+
+The utterances of a manifest are joined end to end, speaker after speaker and in random orders, and transcribed as one
+recording, in windows; printed are the word error rates of both ways.
+"""
+
+import argparse
+import random
+
+import numpy as np
+
+import asr
+from asr.data.loading import read_samples
+from asr.data.manifests import load_cuts, speaker_of, text_of
+from asr.text import normalise
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, metavar="BUNDLE")
+    parser.add_argument("--manifest", required=True)
+    parser.add_argument(
+        "--orders", type=int, default=3, help="random orders, beside that by speaker (default: 3)"
+    )
+    arguments = parser.parse_args()
+    model = asr.load(arguments.model)
+    cuts = sorted(load_cuts(arguments.manifest), key=lambda cut: speaker_of(cut) or "")
+    references = [normalise(text_of(cut) or "", model.bundle.normaliser) for cut in cuts]
+    samples = [read_samples(cut, model.sample_rate) for cut in cuts]
+    apart = [transcript.text for transcript in model.transcribe(samples)]  # type: ignore[union-attr]
+    hours = sum(map(len, samples)) / model.sample_rate / 3600
+    print(f"{len(cuts)} utterances, {hours:.2f} h; apart: WER {100 * asr.score(references, apart).wer:.2f} %")
+    orders = {"by speaker": list(range(len(cuts)))}
+    for seed in range(arguments.orders):
+        orders[f"shuffled {seed}"] = random.Random(seed).sample(range(len(cuts)), len(cuts))
+    for name, order in orders.items():
+        joined = model.transcribe(np.concatenate([samples[i] for i in order])).text  # type: ignore[union-attr]
+        wer = asr.score([" ".join(references[i] for i in order)], [joined]).wer
+        changed = asr.score([" ".join(apart[i] for i in order)], [joined]).wer
+        print(f"joined {name:12} WER {100 * wer:.2f} %, {100 * changed:.2f} % of the words other than apart")
+
+
+if __name__ == "__main__":
+    main()
