@@ -4,6 +4,7 @@
   asr check cuts_train.jsonl.gz cuts_test.jsonl.gz --config recipes/an4/config.yaml --json report.json
   asr check cuts_train.jsonl.gz --fix cuts_train_good.jsonl.gz
   asr check huge.jsonl.gz --headers-only --jobs 32
+  asr check data/huge/shar_train
 
 Give what is trained on first: of two utterances that share their audio, the one in the earlier manifest is named.
 The exit status is 1 if something is wrong that is never meant to be; sentences and speakers shared between
@@ -12,6 +13,7 @@ manifests are told, but many corpora share them by design.
 
 import argparse
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `asr check` takes."""
     parser.add_argument(
-        "manifests", nargs="+", metavar="MANIFEST", help="cuts_*.jsonl.gz, that of train first"
+        "manifests",
+        nargs="+",
+        metavar="MANIFEST",
+        help="cuts_*.jsonl.gz or shards (shar_*), those of train first",
     )
     model = parser.add_mutually_exclusive_group()
     model.add_argument(
@@ -58,13 +63,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Check, print, write; 1 if a fault was found."""
     from dataclasses import replace
 
-    from asr.data import load_cuts
     from asr.data.doctor import KINDS, MAY_BE_MEANT, check
+    from asr.data.shards import is_sharded, open_corpus
     from asr.errors import ConfigError
 
     if unknown := [kind for kind in arguments.ignore if kind not in KINDS]:
         raise ConfigError(f"--ignore {unknown[0]!r} is no kind of finding; there are {', '.join(KINDS)}")
-    splits = {name: load_cuts(path) for name, path in _names(arguments.manifests).items()}
+    if arguments.fix and (sharded := [path for path in arguments.manifests if is_sharded(path)]):
+        raise ConfigError(
+            f"--fix writes manifests, not shards such as {sharded[0]}; fix the manifest that they were made of, "
+            "and write them anew"
+        )
+    splits = {name: open_corpus(path) for name, path in _names(arguments.manifests).items()}
     report = check(
         splits,
         _target(arguments, next(iter(splits.values()))),
@@ -89,8 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _names(manifests: list[str]) -> dict[str, str]:
-    """Call cuts_train.jsonl.gz train; where two are called alike, by their paths."""
-    short = [Path(path).name.split(".")[0].removeprefix("cuts_") for path in manifests]
+    """Call cuts_train.jsonl.gz and shar_train train; where two are called alike, by their paths."""
+    short = [re.sub("^(cuts|shar)_", "", Path(path).name.split(".")[0]) for path in manifests]
     return dict(zip(short if len(set(short)) == len(short) else manifests, manifests, strict=True))
 
 

@@ -20,8 +20,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 MOST_PROBLEMS_SHOWN = 20
-# Recipes of lhotse for corpora that are read here under names of their own.
-SUPERSEDED = ("commonvoice", "speechcommands", "tedlium2")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,6 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the manifests, print a summary, and return the exit status."""
+    if arguments.list:
+        _list()
+        return 0
     if not sys.stderr.isatty():
         os.environ.setdefault(
             "TQDM_DISABLE", "1"
@@ -87,9 +88,6 @@ def run(arguments: argparse.Namespace) -> int:
     from asr.data.manifests import summary
     from asr.errors import ConfigError
 
-    if arguments.list:
-        _list()
-        return 0
     is_manifest = arguments.corpus == "manifest"
     source = arguments.source if is_manifest else arguments.corpus_dir
     if arguments.corpus is None or source is None or arguments.output_dir is None:
@@ -151,15 +149,14 @@ def _write_shards(splits: dict, output_dir: Path, jobs: int) -> list[str]:
 
 
 def _list() -> None:
-    from asr.data import recipes
-    from asr.data.corpora import CORPORA
+    from asr.data.catalogue import CORPORA, FURTHER
 
-    print(f"{'':17} {'hours':>6}  {'licence':19} what is spoken; * can be downloaded")
+    print(f"{'':22} {'hours':>6}  {'licence':19} what is spoken; * can be downloaded")
     for name, corpus in CORPORA.items():
+        if name == next(iter(FURTHER)):
+            print("\nas lhotse's recipes read them; ? is what we do not know")
         star = "*" if corpus.archives else " "
-        print(f"{name:16}{star} {corpus.hours:>6}  {corpus.licence:19} {corpus.about}")
-    rest = [name for name in recipes.known() if name not in CORPORA and name not in SUPERSEDED]
-    print(f"lhotse's further recipes, by the same command: {', '.join(rest)}")
+        print(f"{name:21}{star} {corpus.hours:>6}  {corpus.licence:19} {corpus.about}")
 
 
 class _Downloads:

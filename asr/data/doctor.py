@@ -1,4 +1,4 @@
-"""What is wrong with a corpus, found before a training run finds it: `check_texts`, `check_audio`, `check`."""
+"""What is wrong with a corpus, found before a training run finds it: `check_texts`, `check`."""
 
 import hashlib
 import math
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -16,6 +17,7 @@ from lhotse.cut import Cut
 
 from asr.data.loading import read_samples
 from asr.data.manifests import file_of, speaker_of, text_of
+from asr.data.shards import Shards
 from asr.errors import AudioError, TextError
 from asr.text import SENTENCEPIECE_SPACE, Tokenizer, normalise
 
@@ -145,17 +147,23 @@ def check(
 
     Arguments:
         splits: {"train": cuts, ...}, what is trained on first: of two that share something, the earlier is named.
+            Lists of cuts, or `Shards`.
         target: the model that they are meant for.
         decode: listen to the audio; else only its header is read, which tells no silent, clipped or same audio.
         jobs: threads; progress wraps the loop over utterances.
     """
     target = target or Target()
-    findings = [*check_audio(splits, target, decode, jobs, progress), *check_texts(splits, target)]
+    known = {name: list(cuts) for name, cuts in splits.items()}  # of shards, what their manifests say
+    pieces = {name: _pieces(cuts if decode else known[name]) for name, cuts in splits.items()}
+    findings = [
+        *_check_audio(known, pieces, target, decode, jobs, progress),
+        *check_texts(known, target),
+    ]
     order = {kind: place for place, kind in enumerate(KINDS)}
     names = {name: place for place, name in enumerate(splits)}
     findings.sort(key=lambda item: (order[item.kind], names[item.split], item.index))
-    seconds = sum(cut.duration for cuts in splits.values() for cut in cuts)
-    return CheckReport(sum(map(len, splits.values())), seconds / 3600, tuple(findings))
+    seconds = sum(cut.duration for cuts in known.values() for cut in cuts)
+    return CheckReport(sum(map(len, known.values())), seconds / 3600, tuple(findings))
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -268,20 +276,33 @@ def _shared(
 # ------------------------------------------------------------------------------------------------------------
 
 
-def check_audio(
+# What is read at a time: how many utterances, and what gives them with their audio.
+Piece = tuple[int, Callable[[], Sequence[Cut]]]
+
+
+def _pieces(cuts: Sequence[Cut]) -> list[Piece]:
+    if isinstance(cuts, Shards):
+        return [(len(those), partial(cuts.open, shard)) for shard, those in enumerate(cuts.durations)]
+    return [(1, lambda cut=cut: [cut]) for cut in cuts]
+
+
+def _check_audio(
     splits: Mapping[str, Sequence[Cut]],
+    pieces: Mapping[str, Sequence[Piece]],
     target: Target,
-    decode: bool = True,
-    jobs: int = 8,
-    progress: Callable[[Iterable], Iterable] = iter,
+    decode: bool,
+    jobs: int,
+    progress: Callable[[Iterable], Iterable],
 ) -> list[Finding]:
-    """Look for what is wrong with the audio. Arguments as in `check`."""
-    cuts = [cut for those in splits.values() for cut in those]
-    usual = Counter(cut.sampling_rate for cut in cuts).most_common(1)[0][0] if cuts else 0
+    """Look for what is wrong with the audio."""
+    rates = Counter(cut.sampling_rate for cuts in splits.values() for cut in cuts)
+    usual = rates.most_common(1)[0][0] if rates else 0
     needed = min(usual, target.sample_rate)  # a corpus all of 8 kHz is no fault of its files
     # Threads suffice: libsndfile and numpy work without the GIL.
     with ThreadPoolExecutor(jobs) as pool:
-        examined = iter(list(progress(pool.map(lambda cut: _examine(cut, needed, decode), cuts))))
+        whole = [piece for those in pieces.values() for piece in those]
+        done = pool.map(lambda piece: _examine_piece(piece, needed, decode), whole)
+        examined = iter(list(progress(one for found in done for one in found)))
     findings = []
     digests: dict[str, list[tuple[Any, str]]] = {}
     for name, those in splits.items():
@@ -294,7 +315,18 @@ def check_audio(
     return findings + _shared("same audio", splits, digests)
 
 
-def _examine(cut: Cut, needed_rate: int, decode: bool) -> tuple[tuple[str, str] | None, bytes | None]:
+Examined = tuple[tuple[str, str] | None, bytes | None]  # the first fault, and a fingerprint of the audio
+
+
+def _examine_piece(piece: Piece, needed_rate: int, decode: bool) -> list[Examined]:
+    count, opened = piece
+    try:
+        return [_examine(cut, needed_rate, decode) for cut in opened()]
+    except AudioError as error:  # a shard that cannot be had
+        return [(("unreadable", str(error)), None)] * count
+
+
+def _examine(cut: Cut, needed_rate: int, decode: bool) -> Examined:
     """Find the first fault in a cut's audio, and its fingerprint where it can be decoded."""
     samples = None
     if decode:

@@ -36,6 +36,7 @@ class Utterance:
         speaker, gender, language: None where unknown.
         start: seconds into the file.
         duration: seconds; None takes the rest of the file.
+        traits: what else is known of the speaker, such as the age, to break errors down by.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Utterance:
     language: str | None = None
     start: float = 0.0
     duration: float | None = None
+    traits: Mapping[str, str | int] = field(default_factory=dict)
 
 
 @dataclass
@@ -135,6 +137,7 @@ def _cut(utterance: Utterance, recording: Recording) -> Cut:
         speaker=utterance.speaker,
         gender=utterance.gender,
         language=utterance.language,
+        custom=dict(utterance.traits) or None,
     )
     return kind(
         id=utterance.id,

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ AUDIO_COLUMNS = ("audio", "audio_filepath", "audio_path", "path", "file", "filen
 TEXT_COLUMNS = ("text", "sentence", "transcript", "transcription", "normalized_text")
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk")
 GENDER_COLUMNS = ("gender", "sex")
+TRAIT_COLUMNS = {"age": ("age",), "accent": ("accent", "accents")}
 # Where a table's relative paths start, besides its own folder (Common Voice keeps its audio in clips/).
 TABLE_FOLDERS = (".", "clips", "audio", "wav", "wavs")
 
@@ -83,19 +84,22 @@ def read_nemo(source: Path, problems: list[str]) -> Iterator[Utterance]:
             language=_name(entry.get("lang")),
             start=start or 0.0,
             duration=duration,
+            traits=_traits({name: entry.get(name) for name in TRAIT_COLUMNS}),
         )
 
 
 def read_kaldi(source: Path, problems: list[str]) -> Iterator[Utterance]:
-    """Read a Kaldi data folder: wav.scp and text, optionally segments, utt2spk and spk2gender.
+    """Read a Kaldi data folder: wav.scp and text, optionally segments, utt2spk, spk2gender and spk2age.
 
     Relative paths start at this folder, at one of the two above it, or at the current one. A wav.scp entry
     that is a command (it ends in `|`) is left out: preparing a corpus runs no command that a file names.
     """
     files = _kaldi_table(source / "wav.scp")
     texts = _kaldi_table(source / "text")
-    speakers = _kaldi_table(source / "utt2spk") if (source / "utt2spk").exists() else {}
-    genders = _kaldi_table(source / "spk2gender") if (source / "spk2gender").exists() else {}
+    speakers, genders, *traits = (
+        _kaldi_table(source / name) if (source / name).exists() else {}
+        for name in ("utt2spk", "spk2gender", *(f"spk2{trait}" for trait in TRAIT_COLUMNS))
+    )
     if (source / "segments").exists():
         segments = {key: line.split() for key, line in _kaldi_table(source / "segments").items()}
     else:
@@ -119,6 +123,7 @@ def read_kaldi(source: Path, problems: list[str]) -> Iterator[Utterance]:
                 )
                 continue
             speaker = speakers.get(key)
+            of_speaker = (known.get(speaker or "") for known in traits)
             yield Utterance(
                 id=key,
                 audio=_found(file, (source, source.parent, source.parent.parent, Path())),
@@ -127,6 +132,7 @@ def read_kaldi(source: Path, problems: list[str]) -> Iterator[Utterance]:
                 gender=genders.get(speaker or ""),
                 start=start or 0.0,
                 duration=duration,
+                traits=_traits(dict(zip(TRAIT_COLUMNS, of_speaker, strict=True))),
             )
 
 
@@ -149,6 +155,7 @@ def read_table(source: Path, problems: list[str]) -> Iterator[Utterance]:
     text = _column(columns, TEXT_COLUMNS)
     speaker = _column(columns, SPEAKER_COLUMNS)
     gender = _column(columns, GENDER_COLUMNS)
+    traits = {name: _column(columns, names) for name, names in TRAIT_COLUMNS.items()}
     if audio is None or text is None:
         missing = "audio" if audio is None else "text"
         wanted = AUDIO_COLUMNS if audio is None else TEXT_COLUMNS
@@ -172,6 +179,7 @@ def read_table(source: Path, problems: list[str]) -> Iterator[Utterance]:
             text=row[text],
             speaker=_name(row[speaker]) if speaker is not None else None,
             gender=_name(row[gender]) if gender is not None else None,
+            traits=_traits({name: row[place] for name, place in traits.items() if place is not None}),
         )
 
 
@@ -240,6 +248,12 @@ def _seconds(value: Any) -> float | None:
 
 def _name(value: Any) -> str | None:
     return str(value).strip() or None if value is not None else None
+
+
+def _traits(known: Mapping[str, Any]) -> dict[str, str | int]:
+    """Keep what is known; digits become numbers, so that an age can be put into ranges."""
+    named = {name: text for name, value in known.items() if (text := _name(value))}
+    return {name: int(text) if text.isdecimal() else text for name, text in named.items()}
 
 
 def _id_of(name: str) -> str:

@@ -27,6 +27,7 @@ from torch.utils.data import get_worker_info
 
 from asr.data.download import fetch
 from asr.data.loading import BatchSampler, processes, read_samples
+from asr.data.manifests import load_cuts
 from asr.errors import AsrError, AudioError, ManifestError
 
 INDEX = "cuts.json"  # a name that lhotse passes over when it looks through the folder
@@ -52,7 +53,7 @@ class ShardedCut:
 
 
 class Shards(Sequence):
-    """A sharded corpus in a folder or under an http(s) URL.
+    """A sharded corpus in a folder, under an http(s) URL, or in an object store (s3://, gs://, ...).
 
     Iterating reads the manifests alone and gives cuts without audio; `open` and `cut` bring the audio along.
 
@@ -158,6 +159,8 @@ class Shards(Sequence):
                     f"cannot read {self.location}/{name}: {error.strerror}; expected a folder of shards, as "
                     "`asr prepare --shar` writes it"
                 ) from error
+        if not self.location.startswith(("http://", "https://")):
+            return _read_from_store(f"{self.location}/{name}")
         with tempfile.TemporaryDirectory() as folder:
             fetch(f"{self.location}/{name}", Path(folder) / name)
             return (Path(folder) / name).read_bytes()
@@ -166,14 +169,34 @@ class Shards(Sequence):
         return self.__dict__ | {"_opened": OrderedDict()}  # a worker opens its own
 
 
+def _read_from_store(url: str) -> bytes:
+    """Read a file whole through fsspec, whose packages know a store's credentials and try again themselves."""
+    import fsspec  # which torch brings
+
+    try:
+        with fsspec.open(url, "rb") as file:
+            return file.read()  # type: ignore[union-attr]
+    except (ImportError, ValueError) as error:  # the store's package is not installed; there is no such store
+        raise ManifestError(
+            f"cannot read {url}: {error} (s3:// needs the package s3fs, gs:// gcsfs, az:// adlfs)"
+        ) from error
+    except Exception as error:  # each store has errors of its own
+        raise ManifestError(f"cannot read {url}: {error or type(error).__name__}") from error
+
+
 def is_url(location: str) -> bool:
     """Whether a location is to be read over the network."""
-    return location.startswith(("http://", "https://"))
+    return "://" in location
 
 
 def is_sharded(location: str) -> bool:
     """Whether a location is that of shards, not of a manifest."""
     return not location.endswith((".jsonl", ".jsonl.gz")) and (is_url(location) or Path(location).is_dir())
+
+
+def open_corpus(location: str) -> Sequence[Cut]:
+    """Give a manifest's cuts, or Shards; raises ManifestError."""
+    return Shards(location) if is_sharded(location) else load_cuts(location)
 
 
 def _with_audio(cut: Cut, audio: bytes) -> Cut:

@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from asr.cli.main import main
-from asr.data.corpora import CORPORA, prepare, prepare_manifest
+from asr.data.catalogue import CORPORA
+from asr.data.corpora import prepare, prepare_manifest
 from asr.data.manifests import load_cuts, speaker_of
 from asr.errors import ManifestError
 
@@ -152,6 +153,12 @@ def test_yesno_holds_out_utterances(tmp_path, write_audio):
 def test_speechocean762(shared_data, tmp_path):
     preparation = prepare("speechocean762", shared_data / "speechocean762", tmp_path)
     assert len(preparation.splits["train"]) + len(preparation.splits["dev"]) == 2500
+    ages = {
+        cut.supervisions[0].custom["age"]
+        for name in ("train", "dev")
+        for cut in load_cuts(tmp_path / f"cuts_{name}.jsonl.gz")
+    }
+    assert {6, 37} <= ages <= set(range(6, 38))
     assert "no test split" in preparation.notes[0]
 
 

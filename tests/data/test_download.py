@@ -11,7 +11,7 @@ import pytest
 
 from asr.cli.main import main
 from asr.data import corpora
-from asr.data.corpora import Corpus
+from asr.data.catalogue import Corpus
 from asr.data.download import Archive, fetch, obtain, unpack
 from asr.errors import DownloadError
 
@@ -219,7 +219,7 @@ def test_prepare_downloads(server, tmp_path, an4, monkeypatch, capsys):
     monkeypatch.setitem(
         corpora.CORPORA,
         "an4",
-        Corpus(known.about, known.hours, known.licence, known.read, (archive,), folder="an4"),
+        Corpus(known.about, known.hours, known.licence, (archive,), folder="an4"),
     )
     command = ["prepare", "an4", "--download", "--corpus-dir", str(tmp_path / "new")]
     assert main([*command, "--output-dir", str(tmp_path / "out")]) == 0

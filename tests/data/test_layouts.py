@@ -2,13 +2,17 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import soundfile
 
 from asr.cli.main import main
-from asr.data.corpora import CORPORA, prepare
+from asr.data import recipes
+from asr.data.catalogue import CORPORA, FURTHER, SUPERSEDED, WITHOUT_TRANSCRIPTS
+from asr.data.corpora import prepare
 from asr.data.manifests import load_cuts, speaker_of, text_of
 from asr.errors import ManifestError
 
@@ -75,6 +79,7 @@ def test_common_voice(tmp_path, write_audio):
     (cut,) = preparation.splits["test"]
     assert only([cut]) == ("common_voice_test_0", "a0", 'Er sagte: "Ja.')
     assert cut.supervisions[0].language == "de"
+    assert cut.supervisions[0].custom == {"age": "sixties"}
     direct = prepare("common_voice", tmp_path / "cv" / "de", tmp_path / "out")
     assert sizes(direct) == sizes(preparation)
     common_voice(tmp_path / "cv" / "rm-sursilv", write_audio)
@@ -258,7 +263,18 @@ def test_the_list_shows_every_corpus(capsys):
         assert name in shown
         assert corpus.licence in shown
         assert corpus.archives or corpus.by_hand
-    assert "lhotse's further recipes" in shown
+
+
+def test_the_list_needs_no_lhotse():
+    script = "import sys; from asr.cli.main import main; main(['prepare', '--list']); sys.exit('lhotse' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+def test_every_recipe_of_lhotse_is_in_the_list():
+    passed_over = {*WITHOUT_TRANSCRIPTS, *SUPERSEDED}
+    assert set(recipes.known()) - passed_over <= set(CORPORA)
+    assert not passed_over & set(CORPORA)
+    assert set(FURTHER) <= set(recipes.known())
 
 
 @pytest.mark.parametrize(

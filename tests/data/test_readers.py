@@ -24,7 +24,7 @@ def test_nemo_lines_have_paths_relative_to_the_manifest(tmp_path, write_audio):
     write_audio(tmp_path / "wavs" / "a.wav", 2.0)
     path = nemo(
         tmp_path / "manifest.json",
-        {"audio_filepath": "wavs/a.wav", "duration": 2.0, "text": "Hello, world", "speaker": 7},
+        {"audio_filepath": "wavs/a.wav", "duration": 2.0, "text": "Hello, world", "speaker": 7, "age": 30},
     )
     utterances, problems = read_manifest(path)
     assert problems == []
@@ -32,6 +32,7 @@ def test_nemo_lines_have_paths_relative_to_the_manifest(tmp_path, write_audio):
     assert unreadable == []
     assert (cut.id, cut.duration) == ("wavs/a", 2.0)
     assert (cut.supervisions[0].text, cut.supervisions[0].speaker) == ("Hello, world", "7")
+    assert cut.supervisions[0].custom == {"age": 30}
     assert cut.recording.sources[0].source == str((tmp_path / "wavs/a.wav").resolve())
 
 
@@ -85,6 +86,7 @@ def kaldi(tmp_path, write_audio) -> Path:
     write(folder / "text", "reca  HELLO THERE\nrecb\tGOOD DAY\n")
     write(folder / "utt2spk", "reca s1\nrecb s2\n")
     write(folder / "spk2gender", "s1 m\ns2 f\n")
+    write(folder / "spk2age", "s1 9\n")
     return folder
 
 
@@ -96,6 +98,7 @@ def test_kaldi_folder(kaldi):
         ("reca", "HELLO THERE", "s1", "m"),
         ("recb", "GOOD DAY", "s2", "f"),
     ]
+    assert [segment.custom for segment in segments] == [{"age": 9}, None]
 
 
 def test_kaldi_segments(kaldi):

@@ -2,11 +2,13 @@
 
 import functools
 import gc
+import shutil
 import threading
 from collections import Counter
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from speech import make_corpus, train_arguments
 
 from asr.cli.main import main
 from asr.data import make_loader
+from asr.data.doctor import check
 from asr.data.loading import read_samples
 from asr.data.manifests import Utterance, build_cuts, text_of
 from asr.data.shards import LANES, Shards, ShardSampler, is_sharded, write_shards
@@ -254,6 +257,39 @@ def test_shards_are_streamed_from_a_url(server, folder, monkeypatch):
     near, far = epoch(loader_of(Shards(folder))), epoch(loader_of(Shards(server + "/")))
     assert [batch.ids for batch in near] == [batch.ids for batch in far]
     assert all(torch.equal(one.features, other.features) for one, other in zip(near, far, strict=True))
+
+
+def test_shards_are_read_from_an_object_store(folder):
+    store = fsspec.filesystem("memory")
+    store.put(str(folder), "/bucket/shar_train", recursive=True)
+    near, far = epoch(loader_of(Shards(folder))), epoch(loader_of(Shards("memory://bucket/shar_train")))
+    assert [batch.ids for batch in near] == [batch.ids for batch in far]
+    assert all(torch.equal(one.features, other.features) for one, other in zip(near, far, strict=True))
+    with pytest.raises(ManifestError, match=r"cannot read memory://bucket/lost/cuts.json: "):
+        Shards("memory://bucket/lost")
+    with pytest.raises(
+        ManifestError, match=r"cannot read shop://x/cuts.json: .*s3:// needs the package s3fs"
+    ):
+        Shards("shop://x")
+
+
+def test_the_doctor_listens_to_shards(cuts, folder, tmp_path, capsys):
+    copy = tmp_path / "shar_test"
+    shutil.copytree(folder, copy)
+    assert main(["check", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("40 utterances")
+    assert "nothing wrong was found" in shown
+    (copy / "recording.000004.tar").write_bytes((copy / "recording.000004.tar").read_bytes()[:2000])
+    report = check({"train": Shards(folder), "test": Shards(copy)}, jobs=2)
+    # The sentences and the speakers are few, so that they are shared; the audio is but for a shard's six.
+    lost = [item for item in report.findings if item.kind == "unreadable"]
+    assert [item.split for item in lost] == ["test"] * 6
+    assert "shard 000004" in lost[0].detail
+    assert report.counts["same audio"] == 34
+    assert "unreadable" not in check({"test": Shards(copy)}, decode=False).counts
+    assert main(["check", str(folder), "--fix", str(tmp_path / "x.jsonl.gz")]) == 1
+    assert "--fix writes manifests, not shards" in capsys.readouterr().err
 
 
 def test_prepare_writes_shards_and_training_streams_them(tmp_path, capsys):
