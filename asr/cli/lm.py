@@ -188,8 +188,10 @@ def _tune(arguments: argparse.Namespace) -> int:
     print(f"best: LM weight {best.lm_weight}, word bonus {best.word_bonus}: WER {100 * results[best]:.2f} %")
     better, rate = min(without.items(), key=itemgetter(1))
     if rate <= results[best]:
-        print(f"the language model does not help here: {better} has {100 * rate:.2f} % without it")
-    if not arguments.dry_run:
+        print(
+            f"the language model does not help here: {better} has {100 * rate:.2f} % without it; nothing is stored"
+        )
+    elif not arguments.dry_run:
         bundle.decoding = {
             "beam_size": best.beam_size,
             "lm_weight": best.lm_weight,

@@ -5,6 +5,8 @@ import json
 import shutil
 
 import pytest
+import torch
+from speech import make_bundle
 
 from asr.bundle import Bundle
 from asr.cli import main
@@ -69,9 +71,9 @@ def test_tune_stores_what_evaluate_and_transcribe_use(corpus, bundle, tmp_path, 
     assert [row[:-1] for row in rows[:2]] == [["greedy"], ["beam,", "no", "lm"]]
     assert len(rows[2:]) == 4
     without, best = (min(float(row[-1]) for row in part) for part in (rows[:2], rows[2:]))
-    assert ("does not help" in output) == (without <= best)
     stored = Bundle.load(model).decoding
-    assert f"LM weight {stored['lm_weight']}, word bonus {stored['word_bonus']}" in output
+    assert ("does not help" in output) == (without <= best) == (not stored)
+    assert not stored or f"LM weight {stored['lm_weight']}, word bonus {stored['word_bonus']}" in output
 
     assert main(["evaluate", "--model", model, "--manifest", manifest, "--lm", lm, "--quiet"]) == 0
     assert "WER" in capsys.readouterr().out
@@ -82,6 +84,25 @@ def test_tune_stores_what_evaluate_and_transcribe_use(corpus, bundle, tmp_path, 
     scores = [alternative["score"] for alternative in result["alternatives"]]
     assert scores == sorted(scores, reverse=True)
     assert result["text"] not in [alternative["text"] for alternative in result["alternatives"]]
+
+
+@pytest.mark.parametrize("known", ["ab b", "cb b"])
+def test_tune_stores_what_helps_and_nothing_else(tmp_path, monkeypatch, capsys, known):
+    make_bundle().save(tmp_path / "bundle")
+    (tmp_path / "text.txt").write_text(f"{known}\n" * 9)
+    lm = str(tmp_path / "lm.arpa")
+    assert main(["lm", "build", str(tmp_path / "text.txt"), "-o", lm, "--order", "2"]) == 0
+    tokens = torch.tensor(
+        [4, 3, 1, 3, 0]
+    )  # "cb b", where "ab b" was said: the model hears c a little better than a
+    logits = torch.nn.functional.one_hot(tokens, 5) * 9.0
+    logits[0, 2] = 8.5
+    monkeypatch.setattr("asr.cli.lm.acoustic_outputs", lambda bundle, manifest: (["ab b"], [logits]))
+    tune = ["lm", "tune", "--model", str(tmp_path / "bundle"), "--manifest", "any", "--lm", lm]
+    assert main([*tune, "--lm-weights", "0.5", "--word-bonuses", "0"]) == 0
+    stored = Bundle.load(tmp_path / "bundle").decoding
+    assert stored == ({"beam_size": 32, "lm_weight": 0.5, "word_bonus": 0.0} if known == "ab b" else {})
+    assert ("does not help" in capsys.readouterr().out) == (not stored)
 
 
 def test_options_that_contradict_each_other(corpus, bundle, capsys):
