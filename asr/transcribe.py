@@ -20,9 +20,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asr.audio import UNKNOWN_FRAMES, load_audio
 from asr.bundle import SHIPPED, Bundle
-from asr.decoding import HOP_SECONDS, Hypothesis, align, concatenate, greedy, loud_hops, word_edges
-from asr.errors import AsrError, AudioError
+from asr.decoding import HOP_SECONDS, Hypothesis, Word, align, concatenate, greedy, loud_hops, word_edges
+from asr.errors import AsrError, AudioError, DecodingError
 from asr.recurrent import pack_for_inference
+from asr.streaming import CHUNK_SECONDS, Stream
 from asr.text import BLANK, normalise
 from asr.windows import Window, joint, windows
 
@@ -35,16 +36,6 @@ PAUSE_SECONDS = 0.8  # between two words that part segments
 SEGMENT_SECONDS = 30.0  # longest segment, where its words allow it
 COMPUTE_TYPES = ("float32", "bfloat16", "int8")
 READERS = 2  # threads that decode audio ahead of the model; soundfile and soxr leave the interpreter free
-
-
-@dataclass(frozen=True)
-class Word:
-    """A recognised word: start and end in seconds of the audio, confidence in [0, 1]."""
-
-    word: str
-    start: float
-    end: float
-    confidence: float
 
 
 @dataclass(frozen=True)
@@ -211,6 +202,33 @@ class Recogniser:
         (logits,) = self._logits([samples])
         hypothesis = align(logits.log_softmax(-1), tokens)
         return self._transcript(hypothesis, loud_hops(samples, self.sample_rate), self._seconds(samples))
+
+    def stream(self, chunk: float = CHUNK_SECONDS, look_ahead: float | None = None) -> Stream:
+        """Begin to recognise speech as it comes: `feed` it samples, then `finish`.
+
+        Arguments: chunk, seconds decoded at a time; look_ahead, seconds heard beyond each chunk before it is decoded,
+        None for what suits the model. A word is said when it is settled, up to chunk and look-ahead late. See
+        `asr.streaming` for what is as exact as `transcribe` and what is not. Raises AsrError for a chunk or look-ahead
+        that does not fit, DecodingError where the decoder is a beam search, which needs the whole.
+
+        >>> from asr.model import AcousticModel, ModelConfig
+        >>> from asr.features import FeatureConfig, LogMel
+        >>> from asr.text import CharacterTokenizer
+        >>> model = AcousticModel(ModelConfig(hidden_size=16), n_mels=80, vocab_size=4).eval()
+        >>> bundle = Bundle(model, LogMel(FeatureConfig()), CharacterTokenizer(" ab"), "basic")  # or asr.load(...)
+        >>> stream = Recogniser(bundle).stream(chunk=0.5, look_ahead=1.0)
+        >>> said = []
+        >>> for block in np.split(np.zeros(32000, np.float32), 20):  # as a microphone gives it
+        ...     said += stream.feed(block)
+        >>> said += stream.finish()
+        >>> said == stream.words
+        True
+        """
+        if self.decoder is not greedy:
+            raise DecodingError(
+                "a stream is decoded greedily; leave the beam search and its language model out"
+            )
+        return Stream(self.bundle, self.device, chunk, look_ahead)
 
     def _samples(self, audio: Audio) -> np.ndarray:
         if not isinstance(audio, np.ndarray):

@@ -4,12 +4,14 @@ from asr.decoding.alignment import HOP_SECONDS, align, loud_hops, word_edges
 from asr.decoding.beam import BeamConfig, BeamSearch
 from asr.decoding.greedy import Hypothesis, concatenate, greedy
 from asr.decoding.hotwords import read_hotwords
+from asr.decoding.words import Word
 
 __all__ = [
     "HOP_SECONDS",
     "BeamConfig",
     "BeamSearch",
     "Hypothesis",
+    "Word",
     "align",
     "concatenate",
     "greedy",
