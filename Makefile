@@ -15,6 +15,7 @@ help:
 	@echo 'make test-all  run the slow ones too'
 	@echo 'make lint      check style, types and the direction of imports'
 	@echo 'make lock      resolve the dependencies anew into requirements.lock'
+	@echo 'make bundle    train the small model that comes with asr anew: AN4=/path/to/an4'
 	@echo 'make clean     remove the environment and what demo wrote'
 
 demo: $(STAMP)
@@ -34,6 +35,11 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+bundle: $(STAMP)
+	$(BIN)/asr prepare an4 --corpus-dir $(AN4) --output-dir data/an4
+	$(BIN)/asr train --config recipes/an4/config.yaml --config recipes/an4/small.yaml --overwrite
+	cp runs/an4_small/bundle/* asr/bundles/an4/
 
 lock: $(VENV).uv/ready
 	$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
