@@ -4,6 +4,7 @@
   asr transcribe recordings/ -o texts -f srt json --model BUNDLE  a .srt and a .json for every file of a folder
   asr transcribe @list.txt --beside -f all --model BUNDLE         every format, beside each file that a list names
   ffmpeg ... -f wav - | asr transcribe - --model BUNDLE           audio from standard input
+  asr transcribe --microphone --model BUNDLE                      words as they are spoken
 
 Files that cannot be read are named at the end, the others are done, and the exit status is 1. Outputs that exist
 already are kept, so that the same command goes on where it was stopped.
@@ -21,7 +22,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr.cli import decoding_options, model_option
+from asr.cli import decoding_options, live, model_option
 from asr.errors import AsrError, AudioError
 from asr.outputs import FORMATS, Layout, output_path, render, to_json, write_outputs
 
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
         "inputs",
-        nargs="+",
+        nargs="*",
         metavar="FILE",
         help="audio files, folders, globs, @FILE with one of these a line, or - for standard input",
     )
@@ -91,10 +92,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     decoding_options.add_arguments(parser)
+    live.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Transcribe everything readable; 1 if anything was not."""
+    if live.is_wanted(arguments):
+        from asr.transcribe import load
+
+        return live.run(arguments, load_recogniser(load, arguments))
+    if not arguments.inputs:
+        raise AsrError(
+            "nothing was named; expected audio files, folders, globs, @FILE, or - for standard input"
+        )
     formats = _formats(arguments.format)
     layout = _layout(arguments)
     found, failures = find_audio(arguments.inputs, arguments.recursive)

@@ -1,0 +1,180 @@
+"""Words while they are spoken: samples on standard input, and a microphone that the test plays."""
+
+import io
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soxr
+from speech import RATE, say
+
+import asr
+from asr.cli import main
+
+TEXT = "ab c cab a bca"
+
+
+def pcm(samples: np.ndarray) -> bytes:
+    return (samples * 32767).astype("<i2").tobytes()
+
+
+class Pipe(io.BytesIO):
+    """Gives what is asked for in pieces of odd sizes, as a pipe may; raises what it is told to at its end."""
+
+    def __init__(self, content: bytes, end: BaseException | None = None):
+        super().__init__(content)
+        self.end = end
+
+    def read1(self, size: int = -1) -> bytes:
+        data = self.read(4321)
+        if not data and self.end is not None:
+            raise self.end
+        return data
+
+
+@pytest.fixture
+def speech() -> np.ndarray:
+    return say(TEXT, np.random.default_rng(0))
+
+
+@pytest.fixture
+def feed(monkeypatch):
+    """Make standard input a pipe with this content."""
+
+    def put(content: bytes, end: BaseException | None = None, terminal: bool = False) -> None:
+        stdin = SimpleNamespace(buffer=Pipe(content, end), isatty=lambda: terminal)
+        monkeypatch.setattr(sys, "stdin", stdin)
+
+    return put
+
+
+def test_words_are_printed_as_the_stream_settles_them(bundle, speech, feed, capsys):
+    stream = asr.load(bundle).stream(chunk=0.3, look_ahead=0.6)
+    stream.feed(np.frombuffer(pcm(speech), "<i2").astype(np.float32) / 32768)
+    stream.finish()
+    assert stream.text.split()  # so that the comparison means something
+    feed(pcm(speech))
+    arguments = [
+        "transcribe",
+        "--stream",
+        "-",
+        "--model",
+        str(bundle),
+        "--chunk",
+        "0.3",
+        "--look-ahead",
+        "0.6",
+    ]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == stream.text + "\n"
+
+
+def test_another_rate_is_resampled(bundle, speech, feed, capsys):
+    texts = []
+    for samples, rate in ((speech, RATE), (soxr.resample(speech, RATE, 44100), 44100)):
+        feed(pcm(samples))
+        arguments = ["transcribe", "--stream", "-", "--stream-rate", str(rate), "--model", str(bundle)]
+        assert main([*arguments, "--look-ahead", "9"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != "\n"
+
+
+def test_an_interrupt_ends_with_what_was_heard(bundle, speech, feed, capsys):
+    arguments = ["transcribe", "--stream", "-", "--model", str(bundle)]
+    feed(pcm(speech))
+    main(arguments)
+    whole = capsys.readouterr().out
+    feed(pcm(speech), end=KeyboardInterrupt())
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == whole != "\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "standard input is empty"),
+        (b"RIFF....WAVE", "begins as a wav file does; --stream takes raw samples"),
+        (b"\0" * 8001, "ended in the middle of a 16-bit sample"),
+    ],
+)
+def test_what_is_no_pcm_is_refused(bundle, feed, capsys, content, message):
+    feed(content)
+    assert main(["transcribe", "--stream", "-", "--model", str(bundle)]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stream", "speech.raw"], "--stream reads standard input: name - and nothing else"),
+        (["--stream"], "--stream reads standard input: name -"),
+        (["--stream", "-", "-o", "out"], "leave -o, --beside and -f out"),
+        (["--stream", "-", "--stream-rate", "0"], "expected 1 Hz or more"),
+        (["--stream", "-", "--chunk", "0"], "expected a chunk of more than 0 s"),
+        (["--stream", "-", "--beam-size", "3"], "a stream is decoded greedily"),
+        (["--microphone", "x.wav"], "--microphone was given with the input x.wav"),
+        (["--microphone", "--stream-rate", "8000"], "read at the model's rate"),
+        (["x.wav", "--look-ahead", "1"], "--look-ahead was given without --stream or --microphone"),
+        ([], "nothing was named"),
+    ],
+)
+def test_options_that_do_not_fit(bundle, feed, capsys, arguments, message):
+    feed(b"\0\0")
+    assert main(["transcribe", *arguments, "--model", str(bundle)]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_terminal_is_no_pipe(bundle, feed, capsys):
+    feed(b"", terminal=True)
+    assert main(["transcribe", "--stream", "-", "--model", str(bundle)]) == 1
+    assert "standard input is a terminal" in capsys.readouterr().err
+
+
+class PortAudioError(Exception):
+    pass
+
+
+def test_a_microphone_is_read_until_the_interrupt(bundle, speech, monkeypatch, capsys):
+    class InputStream:
+        def __init__(self, samplerate, channels, dtype):
+            assert (samplerate, channels, dtype) == (RATE, 1, "float32")
+            self.left = speech
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def read(self, frames):
+            if not len(self.left):
+                raise KeyboardInterrupt
+            samples, self.left = self.left[:frames], self.left[frames:]
+            return samples[:, None], len(self.left) < frames
+
+    played = SimpleNamespace(InputStream=InputStream, PortAudioError=PortAudioError)
+    monkeypatch.setitem(sys.modules, "sounddevice", played)
+    assert main(["transcribe", "--microphone", "--model", str(bundle)]) == 0
+    printed = capsys.readouterr()
+    stream = asr.load(bundle).stream()
+    stream.feed(speech)
+    stream.finish()
+    assert printed.out == stream.text + "\n" != "\n"
+    assert "listening" in printed.err
+    assert "some of it was lost" in printed.err
+
+
+def test_no_microphone(bundle, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    assert main(["transcribe", "--microphone", "--model", str(bundle)]) == 1
+    assert "pip install 'asr[microphone]'" in capsys.readouterr().err
+
+    def refuse(**_):
+        raise PortAudioError("Error querying device -1")
+
+    monkeypatch.setitem(
+        sys.modules, "sounddevice", SimpleNamespace(InputStream=refuse, PortAudioError=PortAudioError)
+    )
+    assert main(["transcribe", "--microphone", "--model", str(bundle)]) == 1
+    assert "the microphone cannot be read at 16000 Hz: Error querying" in capsys.readouterr().err
