@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         seams = {f"place in long audio of {name}": one.by_seam() for name, one in evaluations.items()}
         page = render(
             reports,
-            f"{Path(arguments.model).resolve().name} on {', '.join(reports)}",
+            f"{_model_name(Path(arguments.model).resolve())} on {', '.join(reports)}",
             extra={name: _in_full(figures) for name, figures in extra.items()},
             breakdowns={"familiarity of the word": seen} | seams,
             calibration=reliability(evaluations),
@@ -126,6 +126,11 @@ def _names(manifests: list[str]) -> dict[str, str]:
         Path(path).name.removesuffix(".gz").removesuffix(".jsonl").removeprefix("cuts_") for path in manifests
     ]
     return dict(zip(names if len(set(names)) == len(names) else manifests, manifests, strict=True))
+
+
+def _model_name(folder: Path) -> str:
+    """Name a model by its folder, or by its run's where training called the folder `bundle`."""
+    return folder.parent.name if folder.name == "bundle" else folder.name
 
 
 def _print(

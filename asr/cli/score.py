@@ -48,7 +48,12 @@ def add_detail_arguments(parser: argparse.ArgumentParser, confusions: int = 0, w
         help="of the result (default: text)",
     )
     parser.add_argument(
-        "--by", nargs="+", default=[], metavar="FIELD", help="break errors down: speaker, words, ..."
+        "--by",
+        nargs="+",
+        default=[],
+        type=_field,
+        metavar="FIELD",
+        help="break errors down: speaker, words, ...; age:16 or duration:2,10 part numbers there",
     )
     shown = (
         ("confusions", confusions, "list the N most frequent errors"),
@@ -66,6 +71,17 @@ def add_detail_arguments(parser: argparse.ArgumentParser, confusions: int = 0, w
         "--json", metavar="FILE", help="write result and transcripts there (- prints them instead)"
     )
     parser.add_argument("--html", metavar="FILE", help="write a report to look at in a browser")
+
+
+def _field(text: str) -> tuple[str, list[float]]:
+    """Part a field's name from the numbers at which it is cut into ranges."""
+    name, _, edges = text.partition(":")
+    try:
+        return name, [float(edge) for edge in edges.split(",")] if edges else []
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text}: {edges!r} are no numbers; expected such as age:16"
+        ) from None
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
@@ -267,7 +283,7 @@ def details(report: "ErrorReport", arguments: argparse.Namespace) -> list[str]:
         usual.get(name, 0) if getattr(arguments, name) is None else getattr(arguments, name)
         for name in ("confusions", "worst")
     )
-    parts = [groups(field, by_field(report, field), arguments.table) for field in arguments.by]
+    parts = [groups(field, by_field(report, field, edges), arguments.table) for field, edges in arguments.by]
     if count:
         parts.append(confusions(word_confusions(report), count))
     if worst:

@@ -1,5 +1,6 @@
 """Where the errors are: by any field, by length and speaking rate, by word, by character, by place."""
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
@@ -29,11 +30,13 @@ class Group:
     errors: ErrorCounts
 
 
-def by_field(report: ErrorReport, name: str) -> list[Group]:
+def by_field(report: ErrorReport, name: str, edges: Sequence[float] = ()) -> list[Group]:
     """Count errors for each value of a field, or for each range of a field of many numbers.
 
+    The ranges hold about as many utterances each, or are parted at `edges`: 16 tells children from adults.
+
     Beside the report's fields there are "words" (the reference's length) and, where there is a "duration" in
-    seconds, "words per second". Raises TextError for a field that there is not.
+    seconds, "words per second". Raises TextError for a field that there is not, or that has edges and no numbers.
 
     >>> report = score(["a b", "c d"], ["a x", "c d"], fields={"gender": ["f", "m"]})
     >>> [(group.name, group.errors.rate) for group in by_field(report, "gender")]
@@ -42,6 +45,12 @@ def by_field(report: ErrorReport, name: str) -> list[Group]:
     values = _column(report, name)
     known = {value for value in values if value is not None}
     numeric = all(isinstance(value, int | float) for value in known)
+    if edges and not numeric:
+        raise TextError(
+            f"the field {name!r} cannot be parted at {edges[0]:g}: it holds {min(map(str, known))!r}, no number"
+        )
+    if edges:
+        return _parted(report, values, sorted(edges))
     if numeric and len(known) > MOST_GROUPS:
         return _by_range(report, values)
     groups = _group(report, ["unknown" if value is None else value for value in values])
@@ -104,6 +113,13 @@ def _by_range(report: ErrorReport, values: Sequence) -> list[Group]:
     ]
     groups = {group.name: group for group in _group(report, labels)}
     return [groups[name] for name in [*names, "unknown"] if name in groups]
+
+
+def _parted(report: ErrorReport, values: Sequence, edges: Sequence[float]) -> list[Group]:
+    between = [f"{low:g} to below {high:g}" for low, high in pairwise(edges)]
+    names = [f"below {edges[0]:g}", *between, f"from {edges[-1]:g}", "unknown"]
+    labels = [names[-1] if value is None else names[bisect_right(edges, value)] for value in values]
+    return sorted(_group(report, labels), key=lambda group: names.index(group.name))
 
 
 def _group(report: ErrorReport, labels: Sequence[Hashable]) -> list[Group]:

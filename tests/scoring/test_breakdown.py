@@ -52,6 +52,22 @@ def test_ranges_of_whole_numbers_do_not_overlap():
     ]
 
 
+def test_a_field_of_numbers_is_parted_where_asked():
+    report = score(
+        ["a"] * 5, ["a", "b", "b", "a", "a"], fields={"age": [9, 15.5, 16, None, 40], "who": list("abcde")}
+    )
+    parted = [(group.name, group.utterances, group.errors.errors) for group in by_field(report, "age", [16])]
+    assert parted == [("below 16", 2, 1), ("from 16", 2, 1), ("unknown", 1, 0)]
+    assert [group.name for group in by_field(report, "age", [30, 10])] == [
+        "below 10",
+        "10 to below 30",
+        "from 30",
+        "unknown",
+    ]
+    with pytest.raises(TextError, match="the field 'who' cannot be parted at 3: it holds 'a', no number"):
+        by_field(report, "who", [3])
+
+
 def test_unknown_field_is_refused():
     with pytest.raises(TextError, match="there are gender, words"):
         by_field(score(["a", "b c"], ["a", "b"], fields={"gender": ["f", "m"]}), "age")
