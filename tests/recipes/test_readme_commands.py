@@ -2,7 +2,9 @@
 
 import importlib
 import re
+import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +21,14 @@ TEXTS = ["a b", "abc", "ca ab", "c", "b c a", "bac", "ab ab", "cc b"]
 
 def commands_of(readme: Path) -> list[list[str]]:
     """Give the `asr ...` lines of a README's code blocks, as a shell splits them."""
+    return [command[1:] for command in lines_of(readme) if command[0] == "asr"]
+
+
+def lines_of(readme: Path) -> list[list[str]]:
+    """Give the lines of a README's code blocks, as a shell splits them."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", readme.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("asr ")]
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
 
 
 @pytest.fixture
@@ -92,15 +99,76 @@ def write_librispeech(folder: Path) -> None:
             (chapter / f"{speaker}-7.trans.txt").write_text("\n".join(lines) + "\n")
 
 
-@pytest.mark.parametrize(("recipe", "write"), [("an4", write_an4), ("librispeech", write_librispeech)])
-def test_recipe(recipe, write, workplace, capsys):
-    published = next(
-        a for a in commands_of(ROOT / "recipes" / recipe / "README.md")[0] if a.startswith("/path/to")
-    )
-    write(workplace / "corpus")
-    commands = commands_of(ROOT / "recipes" / recipe / "README.md")
-    assert [command[0] for command in commands] == ["prepare", "train", "evaluate"]
-    run_all(commands, {published: str(workplace / "corpus")}, ("--data.max_seconds=30",))
+def write_fsdd(folder: Path) -> None:
+    generator = np.random.default_rng(3)
+    (folder / "recordings").mkdir(parents=True)
+    for speaker in ("ann", "bob"):
+        for digit in range(10):
+            for index in (4, 5, 10, 11):
+                noise = 0.1 * generator.standard_normal(4000)
+                soundfile.write(folder / "recordings" / f"{digit}_{speaker}_{index}.wav", noise, 8000)
+
+
+def write_yesno(folder: Path) -> None:
+    generator = np.random.default_rng(4)
+    folder.mkdir()
+    for number in range(60):
+        words = "_".join(f"{number:08b}")
+        soundfile.write(folder / f"{words}.wav", 0.1 * generator.standard_normal(16000), 8000)
+
+
+def write_speechocean762(folder: Path) -> None:
+    """Write the speakers whom the README holds out, and as many others."""
+    generator = np.random.default_rng(5)
+    readme = lines_of(ROOT / "recipes" / "speechocean762" / "README.md")
+    held_out = [word for line in readme for word in line if re.fullmatch(r"\d{4}", word)]
+    for split, speakers in (
+        ("train", [*held_out, *(f"T{name}" for name in held_out)]),
+        ("test", ["E1", "E2"]),
+    ):
+        lines: dict[str, list[str]] = {name: [] for name in ("wav.scp", "text", "utt2spk")}
+        for index, speaker in enumerate(speakers):
+            path = folder / "wav" / speaker / f"{speaker}1.wav"
+            path.parent.mkdir(parents=True)
+            text = TEXTS[index % len(TEXTS)]
+            soundfile.write(path, say(text, generator), RATE)
+            lines["wav.scp"].append(f"{speaker}1\twav/{speaker}/{speaker}1.wav")
+            lines["text"].append(f"{speaker}1\t{text.upper()}")
+            lines["utt2spk"].append(f"{speaker}1 {speaker}")
+        (folder / split).mkdir()
+        for name, content in lines.items():
+            (folder / split / name).write_text("\n".join(content) + "\n")
+        ages = [f"{speaker} {6 + 20 * (index % 2)}" for index, speaker in enumerate(speakers)]
+        (folder / split / "spk2age").write_text("\n".join(ages) + "\n")
+    (folder.parent / "sentences.txt").write_text("a b c\nab ca\nc b a\n")
+
+
+WRITERS = {
+    "an4": write_an4,
+    "fsdd": write_fsdd,
+    "librispeech": write_librispeech,
+    "speechocean762": write_speechocean762,
+    "yesno": write_yesno,
+}
+
+
+@pytest.mark.parametrize("recipe", WRITERS)
+def test_recipe(recipe, workplace, capsys, monkeypatch):
+    """Every line of the recipe's README, `asr` or a script beside it, works on the corpus's layout."""
+    lines = lines_of(ROOT / "recipes" / recipe / "README.md")
+    WRITERS[recipe](workplace / "corpus")
+    published = {word for line in lines for word in line if word.startswith("/path/to")}
+    replaced = dict.fromkeys(published, str(workplace / "corpus"))
+    assert [line[1] for line in lines if line[0] == "asr"][:3] == ["prepare", "train", "evaluate"]
+    for line in lines:
+        if line[0] == "asr":
+            run_all([line[1:]], replaced, ("--data.max_seconds=30", "--loss.intermediate_layers=[]"))
+        else:
+            assert line[0] == "python"
+            monkeypatch.setattr(sys, "argv", line[1:])
+            with pytest.raises(SystemExit) as done:
+                runpy.run_path(line[1], run_name="__main__")
+            assert done.value.code == 0
     assert "WER" in capsys.readouterr().out
 
 
