@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _verdict(comparison: "Comparison", a: str, b: str) -> str:
-    from asr.scoring.table import footnote, interval, percent, row, table
+    from asr.scoring.table import footnote, percent, row, table
 
     rows = [
         row(f"{letter}  {name}", report, part="system")
@@ -71,8 +71,9 @@ def _verdict(comparison: "Comparison", a: str, b: str) -> str:
     ]
     if comparison.interval is not None and comparison.probability_b_better is not None:
         share = comparison.probability_b_better if better == "B" else 1 - comparison.probability_b_better
+        low, high = map(percent, comparison.interval)
         lines.append(
-            f"A's WER less B's is {percent(comparison.difference)} points, 95 % {interval(comparison.interval)}; "
+            f"A's WER less B's is {percent(comparison.difference)} points (95 %: {low} to {high}); "
             f"{better} wins {share:.1%} of resampled test sets ({comparison.blocks} {comparison.resampled})"
         )
     return "\n".join(lines)

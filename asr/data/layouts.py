@@ -124,6 +124,8 @@ def fsdd(source: Source) -> Splits:
             continue
         utterance = Utterance(path.stem, path, DIGITS[int(named[1])], named[2], language="English")
         splits["test" if int(named[3]) < 5 else "train"].append(utterance)
+    if not splits["test"]:
+        source.notes.append(f"no test split: {folder} has no recordings with an index from 0 to 4")
     return splits
 
 

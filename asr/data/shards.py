@@ -176,12 +176,14 @@ def _read_from_store(url: str) -> bytes:
     try:
         with fsspec.open(url, "rb") as file:
             return file.read()  # type: ignore[union-attr]
-    except (ImportError, ValueError) as error:  # the store's package is not installed; there is no such store
+    except FileNotFoundError as error:
         raise ManifestError(
-            f"cannot read {url}: {error} (s3:// needs the package s3fs, gs:// gcsfs, az:// adlfs)"
+            f"there is no {url}; expected the address of a folder of shards, as `asr prepare --shar` writes it"
         ) from error
+    except ImportError as error:
+        raise ManifestError(f"cannot read {url}: a package is missing: {error}") from error
     except Exception as error:  # each store has errors of its own
-        raise ManifestError(f"cannot read {url}: {error or type(error).__name__}") from error
+        raise ManifestError(f"cannot read {url}: {str(error) or type(error).__name__}") from error
 
 
 def is_url(location: str) -> bool:
