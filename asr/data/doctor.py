@@ -190,7 +190,7 @@ def check_texts(splits: Mapping[str, Sequence[Cut]], target: Target | None = Non
             seen.add(cut.id)
             if found := _fault_of_text(cut, text, alphabet, paces, target):
                 findings.append(Finding(found[0], name, index, cut.id, found[1]))
-    sentences = {name: [(text, repr(text)) for text in those] for name, those in texts.items()}
+    sentences = {name: [(text, repr(text[:60])) for text in those] for name, those in texts.items()}
     speakers = {
         name: [(speaker_of(cut), f"speaker {speaker_of(cut)}") for cut in cuts]
         for name, cuts in splits.items()
