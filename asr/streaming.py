@@ -33,7 +33,7 @@ SETTLED_SECONDS = 0.8  # of blank, after which a word is over: as long as the pa
 class Stream:
     """Recognises one stream of samples, greedily; `Recogniser.stream` makes it.
 
-    The words depend on the samples alone, not on how they were parted into blocks.
+    The words depend on the samples alone, not on how they were parted into blocks. `words` are those settled so far.
 
     Arguments:
         bundle: the model.
@@ -92,27 +92,20 @@ class Stream:
         if self._finished:
             raise ValueError("the stream is finished; make another for more samples")
         self._front.append(_checked(samples, self._bundle.log_mel.config.sample_rate))
-        settled = []
-        while self._front.can_reach(self._decoded + self._chunk + self._look_ahead):
-            settled += self._advance(
-                self._front.read(self._decoded + self._chunk + self._look_ahead), self._chunk
-            )
-        return self._kept(settled)
+        before = len(self.words)
+        while self._front.can_reach(end := self._decoded + self._chunk + self._look_ahead):
+            self.words += self._advance(self._front.read(end), self._chunk)
+        return self.words[before:]
 
     def finish(self) -> list[Word]:
         """Say that nothing follows; give the words that were not settled yet."""
-        if self._finished:
-            return []
-        self._finished = True
-        settled = []
-        if self._front.frames_in_all > self._decoded:
+        before = len(self.words)
+        if not self._finished and self._front.frames_in_all > self._decoded:
             hidden = self._front.read(self._front.frames_in_all)
-            settled = self._advance(hidden, hidden.shape[1])
-        return self._kept([*settled, *self._decoder.finish()])
-
-    def _kept(self, settled: list[Word]) -> list[Word]:
-        self.words += settled
-        return settled
+            self.words += self._advance(hidden, hidden.shape[1])
+        self.words += self._decoder.finish()
+        self._finished = True
+        return self.words[before:]
 
     @torch.inference_mode()
     def _advance(self, x: Tensor, chunk: int) -> list[Word]:

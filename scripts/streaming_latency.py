@@ -54,9 +54,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, metavar="BUNDLE")
     parser.add_argument("--manifest", required=True)
     parser.add_argument("--chunk", type=float, nargs="+", default=[0.2, 0.5, 1.0], metavar="SECONDS")
-    parser.add_argument(
-        "--look-ahead", type=float, nargs="+", default=[0.2, 0.5, 1.0, 2.0], metavar="SECONDS"
-    )
+    parser.add_argument("--look-ahead", type=float, nargs="+", default=[0.2, 0.5, 1.0], metavar="SECONDS")
     arguments = parser.parse_args()
     model = asr.load(arguments.model)
     cuts = list(load_cuts(arguments.manifest))
@@ -70,7 +68,7 @@ def main() -> None:
     seconds = sum(map(len, samples)) / model.sample_rate
     print(f"{len(cuts)} utterances, {seconds / 60:.1f} minutes")
     print("chunk  look-ahead    WER  latency: mean     90 %  times real time")
-    print(f"the whole utterance  {100 * asr.score(references, whole).wer:5.2f} %")
+    print(f"the whole utterance {100 * asr.score(references, whole).wer:5.2f} %")
     bidirectional = model.bundle.model.config.bidirectional
     for chunk, look_ahead in product(arguments.chunk, arguments.look_ahead if bidirectional else [0.0]):
         begin = time.perf_counter()

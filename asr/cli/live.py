@@ -84,18 +84,21 @@ def run(arguments: argparse.Namespace, recogniser: "Recogniser") -> int:
     printed = 0
     try:
         for block in blocks:
-            printed += _print(stream.feed(block), printed)
+            stream.feed(block)
+            printed = _print(stream.words, printed)
     except KeyboardInterrupt:  # what was heard until then is said
         pass
     finally:
-        _print(stream.finish(), printed)
-        print(flush=True)
+        stream.finish()
+        _print(stream.words, printed)
+        if stream.words:
+            print(flush=True)
     return 0
 
 
-def _print(words: "Sequence[Word]", before: int) -> int:
-    """Print words that follow `before` others; gives how many they are."""
-    for i, word in enumerate(words, before):
+def _print(words: "Sequence[Word]", printed: int) -> int:
+    """Print the words behind those printed already; gives how many are printed now."""
+    for i, word in enumerate(words[printed:], printed):
         print(f" {word.word}" if i else word.word, end="", flush=True)
     return len(words)
 
@@ -133,6 +136,10 @@ def _microphone(rate: int) -> Iterator[np.ndarray]:
     """Read the default input device, (time,) float32 at this rate, for ever. Raises AudioError."""
     try:
         import sounddevice
+    except ModuleNotFoundError as error:
+        raise AudioError(
+            "the microphone needs the package sounddevice; pip install 'asr[microphone]'"
+        ) from error
     except OSError as error:  # the package is there, the library that it binds is not
         raise AudioError(
             f"the microphone needs the PortAudio library ({error}); on Debian: apt-get install libportaudio2"
