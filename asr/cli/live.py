@@ -3,7 +3,8 @@
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from io import BufferedReader
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -105,7 +106,8 @@ def _print(words: "Sequence[Word]", printed: int) -> int:
 
 def _standard_input(rate: int, wanted: int) -> Iterator[np.ndarray]:
     """Read samples of standard input as they come, (time,) float32 at the wanted rate. Raises AudioError."""
-    data = rest = sys.stdin.buffer.read1(MOST_BYTES)
+    stdin = cast(BufferedReader, sys.stdin.buffer)
+    data = rest = stdin.read1(MOST_BYTES)
     if not data:
         raise AudioError("standard input is empty; expected signed 16-bit samples")
     if (kind := FILE_HEADS.get(data[:4])) is not None:
@@ -122,7 +124,7 @@ def _standard_input(rate: int, wanted: int) -> Iterator[np.ndarray]:
         whole = len(rest) - len(rest) % 2
         samples = np.frombuffer(rest[:whole], "<i2").astype(np.float32) / FULL_SCALE
         yield samples if resampler is None else resampler.resample_chunk(samples)
-        data = sys.stdin.buffer.read1(MOST_BYTES)
+        data = stdin.read1(MOST_BYTES)
         rest = rest[whole:] + data
     if resampler is not None:
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
@@ -135,7 +137,7 @@ def _standard_input(rate: int, wanted: int) -> Iterator[np.ndarray]:
 def _microphone(rate: int) -> Iterator[np.ndarray]:
     """Read the default input device, (time,) float32 at this rate, for ever. Raises AudioError."""
     try:
-        import sounddevice
+        import sounddevice  # type: ignore[import-not-found]
     except ModuleNotFoundError as error:
         raise AudioError(
             "the microphone needs the package sounddevice; pip install 'asr[microphone]'"
