@@ -203,7 +203,15 @@ def _spoken_by_ljspeech(segment: SupervisionSegment) -> str | None:
     return (segment.custom or {})["normalized_text"]
 
 
-_lhotse_librispeech = by_lhotse("librispeech")
+def _librispeech(source: Source, progress: Progress, parts: Sequence[str]) -> dict[str, list[Cut]]:
+    """Read LibriSpeech by lhotse's recipe, and the speakers' genders, which that leaves out."""
+    genders = layouts.librispeech_genders(source)
+    splits = recipes.read("librispeech", source, parts)
+    for cuts in splits.values():
+        for cut in cuts:
+            cut.supervisions[0].gender = genders.get(cut.supervisions[0].speaker or "")
+    return splits
+
 
 # Of CORPORA; any other name is that of a recipe of lhotse.
 READERS = {
@@ -212,9 +220,9 @@ READERS = {
     "fleurs": by_layout(layouts.fleurs),
     "fsdd": by_layout(layouts.fsdd),
     "gigaspeech": by_layout(layouts.gigaspeech),
-    "librispeech": _lhotse_librispeech,
+    "librispeech": _librispeech,
     "ljspeech": by_lhotse("ljspeech", _spoken_by_ljspeech),
-    "mini_librispeech": _lhotse_librispeech,
+    "mini_librispeech": _librispeech,
     "mls": by_layout(layouts.multilingual_librispeech),
     "speech_commands": by_layout(layouts.speech_commands),
     "speechocean762": by_layout(layouts.speechocean762),

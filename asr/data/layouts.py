@@ -110,6 +110,14 @@ def speechocean762(source: Source) -> Splits:
     return splits
 
 
+def librispeech_genders(source: Source) -> dict[str, str]:
+    """Read LibriSpeech's SPEAKERS.TXT where it is there: lines such as `14 | F | train-clean-360 | 25.03 | NAME`."""
+    path = source.folder / "SPEAKERS.TXT"
+    lines = path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []
+    rows = ([part.strip() for part in line.split("|")] for line in lines if not line.startswith(";"))
+    return {row[0]: row[1] for row in rows if len(row) > 1}
+
+
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 

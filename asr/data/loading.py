@@ -453,10 +453,12 @@ def make_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         prefetch_factor=PREFETCHED_BATCHES if workers > 0 else None,
-        worker_init_fn=_leave_interrupts_to_the_parent,
+        worker_init_fn=_leave_signals_to_the_parent,
         pin_memory=torch.cuda.is_available(),
     )
 
 
-def _leave_interrupts_to_the_parent(worker: int) -> None:
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Outlive what a terminal, `timeout` or SLURM sends to all processes: the parent saves its state, then ends us."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -100,6 +100,9 @@ def test_librispeech_layout(tmp_path, write_audio, capsys):
                 "".join(f"{name} SOME WORDS\n" for name in names)
             )
     (root / "train-clean-5" / "1" / "100" / "1-100-0001.flac").unlink()
+    (root / "SPEAKERS.TXT").write_text(
+        ";ID  |SEX| SUBSET |MINUTES| NAME\n4    | F | test-clean | 8.03 | A B\n5    | M | test-clean | 8 | |C\n"
+    )
     preparation = prepare("librispeech", root, tmp_path / "out")
     assert {name: len(cuts) for name, cuts in preparation.splits.items()} == {
         "train": 5,
@@ -113,6 +116,9 @@ def test_librispeech_layout(tmp_path, write_audio, capsys):
     assert "1-100-0001.flac" in preparation.problems[0]
     (cut, *_) = load_cuts(tmp_path / "out" / "cuts_test.jsonl.gz")
     assert (cut.id, speaker_of(cut), cut.supervisions[0].text) == ("4-100-0000", "4", "SOME WORDS")
+    genders = {speaker_of(cut): cut.supervisions[0].gender for cut in preparation.splits["test-clean"]}
+    assert genders == {"4": "F", "5": "M"}
+    assert preparation.splits["dev"][0].supervisions[0].gender is None
 
 
 def test_held_out_utterances_are_in_no_part_of_train(tmp_path, write_audio, capsys):

@@ -1,6 +1,9 @@
 """The loader: every utterance once an epoch, the same with any number of workers, and nothing stops it."""
 
+import multiprocessing
+import os
 import pickle
+import signal
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -361,3 +364,14 @@ class _SilentCut:
 
     def __init__(self, name: str, duration: float):
         self.id, self.duration = name, duration
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_all_processes_leave_the_workers_at_work(cuts, loader_of, number):
+    loader = loader_of(cuts, workers=2)
+    batches = iter(loader)
+    names = [*next(batches).ids, *next(batches).ids]  # one of each worker, so that both are at work
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, number)
+    names += [name for batch in batches for name in batch.ids]
+    assert sorted(names) == sorted(cut.id for cut in cuts)
