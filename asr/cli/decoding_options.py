@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def decoder_from(arguments: argparse.Namespace, bundle: "Bundle") -> "Decoder":
     """Make the decoder that the options ask for; greedy where they ask for nothing. Raises DecodingError."""
-    from asr.decoding import BeamConfig, BeamSearch, greedy, read_hotwords
+    from asr.decoding import BeamConfig, BeamSearch, ParallelBeamSearch, greedy, read_hotwords, usable_cores
 
     names = ("beam_size", "lm", "lexicon", "lm_weight", "word_bonus", "nbest", "hotwords")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
@@ -69,4 +69,4 @@ def decoder_from(arguments: argparse.Namespace, bundle: "Bundle") -> "Decoder":
             f"{len(search.left_out)} words of the lexicon have letters the model lacks and are left out: {shown}",
             file=sys.stderr,
         )
-    return search
+    return ParallelBeamSearch(search, getattr(arguments, "threads", 0) or usable_cores())

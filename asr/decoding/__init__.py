@@ -5,17 +5,20 @@ from asr.decoding.beam import BeamConfig, BeamSearch
 from asr.decoding.greedy import Hypothesis, concatenate, greedy
 from asr.decoding.hotwords import read_hotwords
 from asr.decoding.words import Word
+from asr.decoding.workers import ParallelBeamSearch, usable_cores
 
 __all__ = [
     "HOP_SECONDS",
     "BeamConfig",
     "BeamSearch",
     "Hypothesis",
+    "ParallelBeamSearch",
     "Word",
     "align",
     "concatenate",
     "greedy",
     "loud_hops",
     "read_hotwords",
+    "usable_cores",
     "word_edges",
 ]

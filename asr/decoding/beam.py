@@ -120,10 +120,10 @@ class BeamSearch:
         Returns the best hypothesis of each utterance, with the others of the n best as its `alternatives`.
         """
         log_probs = logits.float().log_softmax(-1).cpu().numpy()
-        return [self._decode(log_probs[i, :n]) for i, n in enumerate(lengths.tolist())]
+        return [self.decode_one(log_probs[i, :n]) for i, n in enumerate(lengths.tolist())]
 
-    def _decode(self, log_probs: np.ndarray) -> Hypothesis:
-        """Decode one utterance, (frame, token)."""
+    def decode_one(self, log_probs: np.ndarray) -> Hypothesis:
+        """Decode one utterance's log probabilities, (frame, token)."""
         sure = log_probs[:, BLANK] > SURE_BLANK
         frames = np.flatnonzero(
             ~(sure & np.roll(sure, 1))
