@@ -60,6 +60,7 @@ class Bundle:
             try:
                 self._write(scratch)
                 scratch.chmod(0o755)
+                (scratch / WEIGHTS_FILE).chmod(0o644)  # safetensors and mkdtemp keep theirs to the user alone
                 replaced = scratch.with_suffix(".replaced")
                 if folder.exists():
                     folder.rename(replaced)
