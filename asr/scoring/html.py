@@ -79,17 +79,34 @@ def render(
         _section("What is confused", _confusions(whole)),
         _section("Where the errors are", _breakdowns(groups, calibration)),
     ]
-    page = files("asr.scoring").joinpath("report.html").read_text("utf-8")
     values = {
+        "head": head(title),
         "title": escape(title),
         "counted": escape(f"{footnote(first)}, asr {__version__}"),
         "summary": "\n".join(sections),
         # Inside a script element only "<" could end the data.
         "data": json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"),
     }
-    head, *pieces = page.split("{{")
-    filled = (values[name] + rest for name, rest in (piece.split("}}", 1) for piece in pieces))
-    return head + "".join(filled)
+    return fill(_template("report.html"), values)
+
+
+def head(title: str) -> str:
+    """Write the head of every report: its title, its colours, and that it asks the network for nothing."""
+    return fill(_template("head.html"), {"title": escape(title)})
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """Put HTML in the places of a template.
+
+    >>> fill("<p>{{text}}</p>", {"text": "hello"})
+    '<p>hello</p>'
+    """
+    first, *pieces = template.split("{{")
+    return first + "".join(values[name] + rest for name, rest in (piece.split("}}", 1) for piece in pieces))
+
+
+def _template(name: str) -> str:
+    return files("asr.scoring").joinpath(name).read_text("utf-8")
 
 
 def address(file: str | Path, page: str | Path) -> str:
@@ -275,9 +292,9 @@ def _reliability(calibration: Calibration) -> str:
         for words, confidence, right in calibration.bins
     ]
     caption = f"confidence and share right; expected calibration error {percent(calibration.error)} %"
-    head = '<th scope="col">confidence</th><th scope="col">words</th><th scope="col">right %</th><td></td>'
+    columns = '<th scope="col">confidence</th><th scope="col">words</th><th scope="col">right %</th><td></td>'
     return (
-        f"<div><table><caption>{caption}</caption><thead><tr>{head}</tr></thead>"
+        f"<div><table><caption>{caption}</caption><thead><tr>{columns}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 

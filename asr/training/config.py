@@ -125,6 +125,7 @@ class RunConfig:
         checkpoint_activations: compute the recurrent layers again in the backward pass: less memory, more time.
         bundle_weights: type in which the bundle stores its weights; float16 halves its size.
         warm_start: bundle to begin from; of the output layer the tokens that both know are kept.
+        wandb: project of Weights & Biases that the curves go to as well; none without a name.
     """
 
     folder: str = "runs/asr"
@@ -142,6 +143,7 @@ class RunConfig:
     checkpoint_activations: bool = False
     bundle_weights: Literal["float32", "float16"] = "float32"
     warm_start: str = ""
+    wandb: str = ""
 
 
 @dataclass(frozen=True)

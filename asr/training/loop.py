@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -39,6 +39,7 @@ SKIPS_IN_A_ROW = (
 SPIKE = 3.0  # times the median of the last losses
 STUCK_SHARE = 0.99  # of frames whose best token is blank, from which on a model says nothing
 PATIENCE = 3  # epochs in which that is usual
+NAMED = 4  # utterances of a step; further ones are counted
 
 
 class StoppedError(Exception):
@@ -53,7 +54,8 @@ class Training:
     """A run: everything that a checkpoint holds, and the loop that moves it on.
 
     Arguments: fabric, launched; config; bundle, whose model is trained; loaders of the training data and of dev;
-    folder for checkpoints, None to write none; on_step(numbers) and on_epoch(training) are told what happened.
+    folder for checkpoints, None to write none; on_step(numbers) and on_epoch(training) are told what happened, and
+    warn(message) what a person should know.
     """
 
     def __init__(
@@ -66,10 +68,11 @@ class Training:
         folder: Path | None = None,
         on_step: Callable[[dict[str, float]], None] = lambda numbers: None,
         on_epoch: Callable[["Training"], None] = lambda training: None,
+        warn: Callable[[str], None] = lambda message: print(message, file=sys.stderr),
     ):
         self.fabric, self.config, self.bundle = fabric, config, bundle
         self.train_loader, self.dev_loader, self.folder = train, dev, folder
-        self.on_step, self.on_epoch = on_step, on_epoch
+        self.on_step, self.on_epoch, self.warn = on_step, on_epoch, warn
         self.model: AcousticModel = bundle.model.to(fabric.device)
         self.model.checkpoint_activations = config.run.checkpoint_activations
         self.average = moving_average(self.model, config.optimizer.ema) if config.optimizer.ema else None
@@ -100,15 +103,13 @@ class Training:
         with self._signals():
             self.saved = self.began = time.monotonic()
             self.save()  # so that a run can be resumed from its first moment on
-            while self.epoch < self.config.run.epochs:
+            limit = self.config.run.max_minutes
+            while self.epoch < self.config.run.epochs and not (limit and self.minutes > limit):
                 self._train_epoch()
                 self._validate()
                 self.epoch, self.batch, self.epoch_loss, self.epoch_steps = self.epoch + 1, 0, 0.0, 0
                 self.on_epoch(self)
                 self.save()
-                limit = self.config.run.max_minutes
-                if limit and self.minutes > limit:
-                    break
 
     def _train_epoch(self) -> None:
         self.model.train()
@@ -148,7 +149,7 @@ class Training:
         self._sum_gradients(parameters)
         self.scaler.unscale_(self.optimizer)
         norm = float(nn.utils.clip_grad_norm_(parameters, config.gradient_clip or float("inf")))
-        names = ", ".join(name for batch in usable for name in batch.ids)
+        names = name_some([name for batch in usable for name in batch.ids])
         if faulty or not torch.isfinite(torch.tensor([loss, norm])).all():
             self._skip("; ".join(maker.faults) or f"the gradient's norm is {norm} for {names}")
         else:
@@ -191,7 +192,7 @@ class Training:
     def _skip(self, message: str) -> None:
         self.skipped_in_a_row += 1
         if self.gradients.faults or self.fabric.is_global_zero:
-            print(f"step {self.step} skipped: {message}", file=sys.stderr)
+            self.warn(f"step {self.step} skipped: {message}")
         if self.skipped_in_a_row >= SKIPS_IN_A_ROW:
             raise AsrError(
                 f"the loss or its gradient was not finite in {SKIPS_IN_A_ROW} steps in a row; a lower "
@@ -200,7 +201,7 @@ class Training:
 
     def _note_spike(self, loss: float, names: str) -> None:
         if len(self.losses) >= 20 and loss > SPIKE * statistics.median(self.losses):
-            print(f"step {self.step}: the loss jumps to {loss:.2f} with {names}", file=sys.stderr)
+            self.warn(f"step {self.step}: the loss jumps to {loss:.2f} with {names}")
         self.losses.append(loss)
 
     @torch.no_grad()
@@ -226,18 +227,17 @@ class Training:
             and self.epoch + 1 >= PATIENCE
             and self.fabric.is_global_zero
         ):
-            print(
+            self.warn(
                 f"after {self.epoch + 1} epochs {100 * measured['blank_share']:.1f} % of the frames are blank (entropy "
                 f"{measured['entropy']:.3f} nat): the model says nothing yet. If this lasts: see that transcripts "
-                "belong to their audio (`asr check`), raise optimizer.learning_rate, or train on more epochs",
-                file=sys.stderr,
+                "belong to their audio (`asr check`), raise optimizer.learning_rate, or train on more epochs"
             )
 
     @torch.no_grad()
     def measure(self, model: AcousticModel) -> dict[str, float]:
-        """Give dev's loss, WER, share of blank frames and mean entropy of a frame, over all processes."""
+        """Give dev's loss, WER, CER, share of blank frames and mean entropy of a frame, over all processes."""
         self.dev_pairs = []
-        errors = words = blanks = frames = entropy = loss = tokens = 0.0
+        errors = words = wrong = characters = blanks = frames = entropy = loss = tokens = 0.0
         self.dev_loader.set_epoch(0)
         for batch in self.dev_loader:
             if self._sum([float(self.received or 0)])[0]:
@@ -249,8 +249,10 @@ class Training:
             hypotheses = [self.bundle.tokenizer.decode(h.tokens) for h in greedy(logits, lengths)]
             self.dev_pairs += zip(batch.ids, batch.texts, hypotheses, strict=True)
             report = score(batch.texts, hypotheses, bootstrap=0)
-            errors += report.substitutions + report.deletions + report.insertions
+            errors += report.word_errors.errors
             words += report.words
+            wrong += report.character_errors.errors
+            characters += report.character_errors.length
             inside = torch.arange(logits.shape[1]) < lengths.cpu().unsqueeze(1)
             log_probs = logits.float().log_softmax(-1).cpu()[inside]
             blanks += int((log_probs.argmax(-1) == BLANK).sum())
@@ -263,12 +265,13 @@ class Training:
                     loss += count * float(ctc_loss(logits, lengths, batch.tokens, batch.token_lengths))
                 except AlignmentError:  # of a model that diverged: training says so
                     loss = float("nan")
-        errors, words, blanks, frames, entropy, loss, tokens = self._sum(
-            [errors, words, blanks, frames, entropy, loss, tokens]
+        errors, words, wrong, characters, blanks, frames, entropy, loss, tokens = self._sum(
+            [errors, words, wrong, characters, blanks, frames, entropy, loss, tokens]
         )
         return {
             "dev_loss": loss / tokens if tokens else float("nan"),
             "dev_wer": errors / max(words, 1),
+            "dev_cer": wrong / max(characters, 1),
             "blank_share": blanks / max(frames, 1),
             "entropy": entropy / max(frames, 1),
         }
@@ -347,6 +350,16 @@ COUNTERS = (
     *("epoch", "batch", "step", "seconds_seen", "minutes", "best"),
     *("skipped_in_a_row", "epoch_loss", "epoch_steps", "history"),
 )
+
+
+def name_some(names: Sequence[str]) -> str:
+    """List the first few of many names.
+
+    >>> name_some(["a", "b", "c", "d", "e", "f"])
+    'a, b, c, d and 2 more'
+    """
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def autocast_type(config: TrainConfig) -> torch.dtype | None:

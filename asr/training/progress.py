@@ -1,30 +1,49 @@
-"""What a run tells: a bar or lines for people, metrics.csv and TensorBoard for curves."""
+"""What a run tells: a bar or lines for people; metrics.csv, TensorBoard and Weights & Biases for curves; its report."""
 
 import csv
+import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from asr.errors import ConfigError
+
+METRICS, SAMPLES, WARNINGS = "metrics.csv", "samples.jsonl", "warnings.jsonl"
+SAMPLED = 4  # dev utterances whose transcripts are kept epoch by epoch
 
 
 class Progress:
     """Shows and records a run's numbers. On a terminal a bar; a line an epoch everywhere.
 
     Arguments: folder of the logs; epochs and steps_per_epoch; log_every steps a record; step that the run goes on
-    from, beyond which earlier records are dropped.
+    from, beyond which earlier records are dropped; wandb, a run of Weights & Biases.
     """
 
-    def __init__(self, folder: Path, epochs: int, steps_per_epoch: int, log_every: int, step: int = 0):
+    def __init__(
+        self,
+        folder: Path,
+        epochs: int,
+        steps_per_epoch: int,
+        log_every: int,
+        step: int = 0,
+        wandb: Any = None,
+    ):
         from torch.utils.tensorboard import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "metrics.csv"
+        self.folder, self.path, self.wandb = folder, folder / METRICS, wandb
         self.rows = [row for row in read_metrics(self.path) if int(row["step"]) <= step] if step else []
         self.epochs, self.steps_per_epoch, self.log_every = epochs, steps_per_epoch, log_every
         self.board = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
         self.began = self.epoch_began = time.monotonic()
         self.epoch_seconds = 0.0
         self._write()
+        for name in (SAMPLES, WARNINGS):
+            kept = [line for line in read_lines(folder / name) if step and line["step"] <= step]
+            (folder / name).write_text("".join(map(_json_line, kept)), "utf-8")
+        self.last_step = step
         self.bar = None
         if sys.stderr.isatty():
             from tqdm import tqdm
@@ -38,6 +57,7 @@ class Progress:
 
     def step(self, numbers: Mapping[str, float]) -> None:
         """Take a step's numbers."""
+        self.last_step = int(numbers["step"])
         self.epoch_seconds += numbers["seconds"]
         if self.bar is not None:
             self.bar.set_description(f"epoch {int(numbers['epoch']) + 1}/{self.epochs}", refresh=False)
@@ -46,8 +66,16 @@ class Progress:
         if int(numbers["step"]) % self.log_every == 0:
             self._record({**numbers, "speed": self.speed})
 
-    def epoch(self, numbers: Mapping[str, float]) -> None:
-        """Take an epoch's numbers, and print its line."""
+    def warn(self, message: str) -> None:
+        """Say on stderr what a person should know, and keep it for the report."""
+        if self.bar is not None:
+            self.bar.write(message, file=sys.stderr)
+        else:
+            print(message, file=sys.stderr)
+        self._append(WARNINGS, {"step": self.last_step, "message": message})
+
+    def epoch(self, numbers: Mapping[str, float], pairs: Sequence[tuple[str, str, str]] = ()) -> None:
+        """Take an epoch's numbers, and print its line; of dev's (id, reference, hypothesis) some are kept."""
         minutes, seconds = divmod(int(time.monotonic() - self.began), 60)
         line = (
             f"epoch {int(numbers['epoch'])}/{self.epochs}  loss {numbers['loss']:.3f}  "
@@ -60,6 +88,9 @@ class Progress:
         else:
             print(line, flush=True)
         self._record({("epoch_loss" if name == "loss" else name): value for name, value in numbers.items()})
+        for name, reference, hypothesis in pairs[:: -(-len(pairs) // SAMPLED) or 1]:
+            sample = {"id": name, "reference": reference, "hypothesis": hypothesis}
+            self._append(SAMPLES, {"step": self.last_step, "epoch": int(numbers["epoch"]), **sample})
         self.epoch_began, self.epoch_seconds = time.monotonic(), 0.0
 
     def close(self) -> None:
@@ -67,6 +98,12 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
         self.board.close()
+        if self.wandb is not None:
+            self.wandb.finish()
+
+    def _append(self, name: str, values: Mapping[str, Any]) -> None:
+        with (self.folder / name).open("a", encoding="utf-8") as file:
+            file.write(_json_line(values))
 
     def _record(self, numbers: Mapping[str, float]) -> None:
         new = [name for name in numbers if name not in self._columns()]
@@ -80,6 +117,8 @@ class Progress:
         for name, value in numbers.items():
             if name != "step":
                 self.board.add_scalar(name, value, int(numbers["step"]))
+        if self.wandb is not None:
+            self.wandb.log(dict(numbers))
 
     def _columns(self) -> list[str]:
         return list(dict.fromkeys(name for row in self.rows for name in row if row[name] != ""))
@@ -98,3 +137,51 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     return [row for row in rows if row["step"].isdecimal() and None not in row.values()]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a file of one JSON object a line; a last line that was cut off is dropped."""
+    if not path.is_file():
+        return []
+    whole = path.read_text("utf-8").rpartition("\n")[0]
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def _json_line(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, ensure_ascii=False) + "\n"
+
+
+def start_wandb(project: str, run: Path, config: Mapping[str, Any]) -> Any:
+    """Begin, or go on with, the Weights & Biases run that is called as the run's folder; None without a project.
+
+    Steps are an axis of its own, as a resumed run tells some of them again. Raises ConfigError where the package is
+    absent, or refuses to begin.
+    """
+    if not project:
+        return None
+    try:
+        import wandb
+    except ImportError as error:
+        raise ConfigError(
+            "run.wandb needs the package wandb, which is not installed; pip install 'asr[wandb]', or leave "
+            "run.wandb empty"
+        ) from error
+    note = run / "logs" / "wandb_id"
+    try:
+        begun = wandb.init(
+            project=project,
+            name=run.name,
+            dir=str(run / "logs"),
+            config=dict(config),
+            id=note.read_text("utf-8") if note.is_file() else None,
+            resume="allow",
+        )
+    except wandb.Error as error:
+        raise ConfigError(
+            f"run.wandb: Weights & Biases cannot begin ({' '.join(str(error).split())}); `wandb login`, or set "
+            "WANDB_MODE=offline and send the run later with `wandb sync`"
+        ) from error
+    note.write_text(begun.id, "utf-8")
+    begun.define_metric("step")
+    begun.define_metric("*", step_metric="step")
+    return begun

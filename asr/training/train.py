@@ -8,7 +8,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,8 @@ from asr.training.checks import quick_report, target_of
 from asr.training.config import TrainConfig, config_text
 from asr.training.data import SpeechData
 from asr.training.loop import StoppedError, Training
-from asr.training.progress import Progress
+from asr.training.progress import Progress, start_wandb
+from asr.training.report import write_report, write_run_file
 from asr.training.warm_start import warm_start
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ STATISTICS_UTTERANCES = 1000  # whose features give the global mean and variance
 
 
 def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) -> int:
-    """Train, leaving in `run.folder` the bundle of the best dev WER, checkpoints, logs and the configuration.
+    """Train, leaving in `run.folder` the bundle of the best dev WER, checkpoints, logs, report and configuration.
 
     Returns the exit status: 0; 1 when utterances could not be used; 130 after Ctrl-C and 143 after SIGTERM.
     """
@@ -87,19 +88,37 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
 
 
 def _run(training: Training, data: SpeechData, folder: Path) -> int:
-    """Run the loop with all that looks on, and say what came of it."""
+    """Run the loop with all that looks on, and say what came of it; the report is drawn however it ends."""
     first, config = training.fabric.is_global_zero, training.config
+    if not first:
+        return _fit(training, data, folder, None)
+    steps = -(-len(data.train_loader) // config.optimizer.accumulate_batches)
+    wandb = start_wandb(config.run.wandb, folder, asdict(config))
+    progress = Progress(folder / "logs", config.run.epochs, steps, config.run.log_every, training.step, wandb)
+    ended = "ended by an error of the program"
+    try:
+        status = _fit(training, data, folder, progress)
+        ended = "interrupted; --resume goes on" if status else "finished"
+    except AsrError as error:
+        ended = f"ended: {error}"
+        raise
+    finally:
+        progress.close()
+        _report_run(folder, ended, training.left_out)
+    return status or _report_left_out(training.left_out)
+
+
+def _fit(training: Training, data: SpeechData, folder: Path, progress: Progress | None) -> int:
+    """Train and save, `progress` looking on in the first process. Returns 0, or 128 and the number of a signal."""
+    first, config = progress is not None, training.config
     best_epochs = BestEpochs(folder / CHECKPOINTS, config.optimizer.average_checkpoints)
-    progress = None
-    if first:
-        steps = -(-len(data.train_loader) // config.optimizer.accumulate_batches)
-        progress = Progress(folder / "logs", config.run.epochs, steps, config.run.log_every, training.step)
-        training.on_step = progress.step
+    if progress is not None:
+        training.on_step, training.warn = progress.step, progress.warn
 
     def epoch_ended(training: Training) -> None:
         numbers = training.history[-1]
-        if first and progress is not None:
-            progress.epoch(numbers)
+        if progress is not None:
+            progress.epoch(numbers, training.dev_pairs)
             best_epochs.keep(training)
         if numbers["dev_wer"] < training.best:
             training.best = numbers["dev_wer"]
@@ -122,15 +141,13 @@ def _run(training: Training, data: SpeechData, folder: Path) -> int:
                 f"a process that makes batches died, as a rule for want of memory; lower data.workers or "
                 f"data.batch_seconds, and go on with --resume ({str(error).splitlines()[0]})"
             ) from error
-        if training.fabric.world_size > 1:
+        if training.fabric.world_size > 1 and _is_of_connection(error):
             raise AsrError(
-                f"process {training.fabric.global_rank} of {training.fabric.world_size} cannot go on, as a rule "
-                f"because another one died; go on with --resume ({str(error).splitlines()[0]})"
+                f"process {training.fabric.global_rank} of {training.fabric.world_size} lost the connection to another "
+                "one, which has ended: its own message, above or in the log of its machine, says why. The state of the "
+                "last checkpoint is kept; go on with --resume (--debug shows what the connection reported)"
             ) from error
         raise
-    finally:
-        if progress is not None:
-            progress.close()
     if config.optimizer.average_checkpoints:
         wer = best_epochs.measure_average(training)
         if wer < training.best:
@@ -143,10 +160,30 @@ def _run(training: Training, data: SpeechData, folder: Path) -> int:
         f"best dev WER {100 * training.best:.2f} % after {training.minutes:.1f} minutes; "
         f"the model is {folder / 'bundle'}"
     )
-    left_out = training.left_out
-    summary = {"dev_wer": training.best, "minutes": round(training.minutes, 2), "left_out": len(left_out)}
+    summary = {
+        "dev_wer": training.best,
+        "minutes": round(training.minutes, 2),
+        "epochs": config.run.epochs,
+        "left_out": len(training.left_out),
+    }
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
-    return _report_left_out(left_out)
+    return 0
+
+
+def _report_run(folder: Path, ended: str, left_out: dict[str, str]) -> None:
+    """Draw the report; what keeps it from being written may not hide how the run ended."""
+    try:
+        write_run_file(folder, ended, left_out)
+        print(f"the report is {write_report(folder)}", flush=True)
+    except (AsrError, OSError) as error:
+        print(f"the report cannot be written: {error}", file=sys.stderr)
+
+
+def _is_of_connection(error: RuntimeError) -> bool:
+    """Whether an error comes from the exchange between processes, over gloo or NCCL."""
+    text = str(error)
+    signs = ("gloo", "Connection closed", "Connection reset", "NCCL", "timed out", "Timed out")
+    return isinstance(error, torch.distributed.DistError) or any(sign in text for sign in signs)
 
 
 def _save_bundle(training: Training, data: SpeechData, folder: Path) -> None:
