@@ -1,8 +1,10 @@
-"""Time training steps of a recipe's model: `python scripts/bench_training.py --config recipes/an4/config.yaml`.
+"""Time training steps: `python scripts/bench_training.py --config recipes/an4/config.yaml`, one recipe or several.
 
-The same batches of the recipe's own training data go, in turns in one process, through the model as it is and through
-the same network with torch.nn.LSTM on packed sequences in place of our recurrent layers. Printed are medians of a whole
-step (front end, recurrent stack, CTC, backward, optimiser), their ratio, and what of our step each part takes.
+The same batches of the first recipe's own training data go, in turns in one process, through each recipe's model as it
+is and through the same network with torch.nn.LSTM on packed sequences in place of our recurrent layers; with
+`--speechbrain 2` also through SpeechBrain's CRDNN encoder at its defaults and a model of ours with as many parameters.
+Printed are medians of a whole step (front end, recurrent stack, CTC, backward, optimiser), their ratio, and what of our
+step each part takes.
 """
 
 import argparse
@@ -10,7 +12,9 @@ import copy
 import statistics
 import time
 from collections import defaultdict
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +22,16 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.ctc import ctc_loss
 from asr.data import Batch, load_cuts
+from asr.model import AcousticModel, ModelConfig
 from asr.recurrent import RecurrentLayer
-from asr.training.config import read_config
+from asr.training.config import TrainConfig, read_config
 from asr.training.data import SpeechData
 from asr.training.train import new_bundle
+
+HOW_TO_INSTALL = (
+    "SpeechBrain comes with `pip install --no-deps speechbrain hyperpyyaml ruamel.yaml`, whose versions of torch and "
+    "torchaudio would replace ours."
+)
 
 
 class PackedTorchLayer(nn.Module):
@@ -67,45 +77,112 @@ class Contender:
         return times[-1] - times[0]
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        description="Time training steps of a recipe's model against torch.nn.LSTM."
-    )
-    parser.add_argument("--config", required=True, help="a recipe's, its data prepared")
-    parser.add_argument("--batches", type=int, default=8)
-    arguments = parser.parse_args()
-    config = read_config(["--config", arguments.config])
-    train, dev = ([*load_cuts(str(path))] for path in (config.data.train, config.data.dev))
-    torch.manual_seed(0)
-    bundle = new_bundle(config, train)
-    data = SpeechData(config, bundle, train, dev)
-    data.train_loader.set_epoch(0)
-    batches = list(islice(data.train_loader, arguments.batches + 1))
-    theirs = copy.deepcopy(bundle.model)
-    for index, layer in enumerate(theirs.recurrent):
-        theirs.recurrent[index] = PackedTorchLayer(layer)  # type: ignore[arg-type]
-    contenders = {"ours": Contender(bundle.model), "torch.nn.LSTM, packed": Contender(theirs)}
+class SpeechBrainModel(nn.Module):
+    """SpeechBrain's CRDNN encoder at its defaults, and an output layer; it is told of no lengths, and pads."""
+
+    def __init__(self, encoder: type[nn.Module], n_mels: int, vocab_size: int):
+        super().__init__()
+        self.encoder = encoder(input_shape=[None, None, n_mels])
+        with torch.no_grad():
+            width = self.encoder(torch.zeros(1, 8, n_mels)).shape[-1]
+        self.output = nn.Linear(width, vocab_size)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """features (batch, frame, mel) -> logits (batch, frame, token), a frame for each of the features'."""
+        return self.output(self.encoder(features)), lengths
+
+
+def speechbrain_encoder() -> type[nn.Module] | None:
+    """Give SpeechBrain's CRDNN class; None where its package is absent."""
+    try:
+        from speechbrain.lobes.models.CRDNN import CRDNN
+    except ImportError as error:
+        print(f"SpeechBrain is left out ({error}); {HOW_TO_INSTALL}")
+        return None
+    return CRDNN
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def as_large(config: ModelConfig, n_mels: int, vocab_size: int, count: int) -> AcousticModel:
+    """Give our model with the hidden size that comes nearest to so many parameters."""
+    sizes = range(64, 1025, 8)
+    with torch.device("meta"):
+        by_size = {
+            h: parameters(AcousticModel(replace(config, hidden_size=h), n_mels, vocab_size)) for h in sizes
+        }
+    nearest = min(by_size, key=lambda size: abs(by_size[size] - count))
+    return AcousticModel(replace(config, hidden_size=nearest), n_mels, vocab_size)
+
+
+def compare(title: str, models: dict[str, nn.Module], batches: list[Batch]) -> None:
+    """Time steps of the models in turns on the same batches, after one each that is not counted; print the medians."""
+    contenders = {name: Contender(model) for name, model in models.items()}
     for contender in contenders.values():
         contender.step(batches[0])
         contender.spent.clear()
+    counted = batches[1:]
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    for batch in batches[1:]:
+    for batch in counted:
         for name, contender in contenders.items():
             times[name].append(contender.step(batch))
-    ours = statistics.median(times["ours"])
-    speech = statistics.median(batch.seconds for batch in batches[1:])
-    millions = sum(p.numel() for p in bundle.model.parameters()) / 1e6
-    print(
-        f"{millions:.1f} M parameters, batches of {speech:.0f} s of speech, {torch.get_num_threads()} threads"
-    )
+    ours, speech = statistics.median(times["ours"]), statistics.median(batch.seconds for batch in counted)
+    threads = torch.get_num_threads()
+    print(f"{title}: {len(counted)} batches of {speech:.0f} s of speech, {threads} threads", flush=True)
     for name, values in times.items():
-        median = statistics.median(values)
-        speed = f"{median / ours:6.2f} of ours  {speech / median:5.0f} x real time"
-        print(f"  {name:22} {1000 * median:8.0f} ms a step  {speed}")
+        median, millions = statistics.median(values), parameters(models[name]) / 1e6
+        speed = f"{median / ours:6.2f} of ours  {speech / median:5.1f} x real time"
+        print(f"  {name:22} {millions:5.1f} M parameters  {1000 * median:8.0f} ms a step  {speed}")
     spent = contenders["ours"].spent
     shares = ", ".join(f"{name} {100 * value / sum(spent.values()):.0f} %" for name, value in spent.items())
-    print(f"  ours: {shares}")
+    print(f"  ours: {shares}", flush=True)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description="Time training steps of recipes' models against torch.nn.LSTM and SpeechBrain's CRDNN.",
+        epilog=HOW_TO_INSTALL,
+    )
+    parser.add_argument("--config", required=True, nargs="+", help="recipes' whose models are timed")
+    parser.add_argument("--data", help="the recipe whose prepared data they are timed on; default the first")
+    parser.add_argument("--batches", type=int, default=8)
+    parser.add_argument(
+        "--speechbrain",
+        type=int,
+        metavar="N",
+        default=0,
+        help="also against SpeechBrain's CRDNN, on N batches of 16 utterances: minutes each on two cores",
+    )
+    arguments = parser.parse_args()
+    source = read_config(["--config", arguments.data or arguments.config[0]])
+    train, dev = ([*load_cuts(str(path))] for path in (source.data.train, source.data.dev))
+    torch.manual_seed(0)
+    bundle = new_bundle(source, train)
+    n_mels, vocab_size = source.features.n_mels, bundle.tokenizer.vocab_size
+
+    def batches_of(config: TrainConfig, count: int) -> list[Batch]:
+        loader = SpeechData(config, bundle, train, dev).train_loader
+        loader.set_epoch(0)
+        return list(islice(loader, count + 1))
+
+    for path in arguments.config:
+        config = read_config(["--config", path])
+        size = config.text.vocab_size if config.text.tokenizer == "bpe" else vocab_size
+        ours = AcousticModel(config.model, n_mels, size)
+        theirs = copy.deepcopy(ours)
+        for index, layer in enumerate(theirs.recurrent):
+            theirs.recurrent[index] = PackedTorchLayer(layer)  # type: ignore[arg-type]
+        models = {"ours": ours, "torch.nn.LSTM, packed": theirs}
+        compare(Path(path).parent.name, models, batches_of(source, arguments.batches))
+    if arguments.speechbrain and (encoder := speechbrain_encoder()):
+        theirs = SpeechBrainModel(encoder, n_mels, vocab_size)
+        ours = as_large(source.model, n_mels, vocab_size, parameters(theirs))
+        config = replace(source, data=replace(source.data, batch_seconds=1e6, max_batch_size=16))
+        batches = batches_of(config, arguments.speechbrain)
+        compare("of equal size", {"ours": ours, "SpeechBrain's CRDNN": theirs}, batches)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
   asr train --config recipes/an4/config.yaml
   asr train --config recipes/an4/config.yaml --model.hidden_size 512 --run.folder runs/wide
   asr train --config recipes/an4/config.yaml --resume        go on where the run stopped
+  asr train --config recipes/an4/config.yaml --seeds 3       three runs, their mean and spread
+  asr train --report runs/an4                                draw a run's report.html again
 
 Every key of the configuration is also an option; `asr train --print-config` shows them all with their defaults.
 """
@@ -18,6 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="remove what the run folder holds and begin anew"
     )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="train N times, from run.seed and the seeds after it, into RUN.FOLDER/seedN",
+    )
+    parser.add_argument("--report", metavar="RUN", help="draw report.html of a run's folder again and exit")
     parser.add_argument("--print-config", action="store_true", help="print every key in force and exit")
 
 
@@ -25,10 +34,21 @@ def run(arguments: argparse.Namespace) -> int:
     """Train; 1 if it was interrupted or left utterances out because they could not be read."""
     from asr.training.config import config_text, read_config
 
+    if arguments.report:
+        from pathlib import Path
+
+        from asr.training.report import write_report
+
+        print(f"written: {write_report(Path(arguments.report))}")
+        return 0
     config = read_config(arguments.configuration)
     if arguments.print_config:
         print(config_text(config), end="")
         return 0
+    if arguments.seeds is not None:
+        from asr.training.seeds import train_seeds
+
+        return train_seeds(arguments.seeds, arguments.configuration, arguments.resume, arguments.overwrite)
     from asr.training.train import train
 
     return train(config, resume=arguments.resume, overwrite=arguments.overwrite)

@@ -148,6 +148,8 @@ class Training:
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._sum_gradients(parameters)
         self.scaler.unscale_(self.optimizer)
+        shown = (self.step + 1) % self.config.run.log_every == 0
+        layers = gradient_norms(self.model) if shown else {}  # before clipping hides what explodes
         norm = float(nn.utils.clip_grad_norm_(parameters, config.gradient_clip or float("inf")))
         names = name_some([name for batch in usable for name in batch.ids])
         if faulty or not torch.isfinite(torch.tensor([loss, norm])).all():
@@ -159,14 +161,11 @@ class Training:
             if self.average is not None:
                 self.average.update_parameters(self.model)
             self._note_spike(loss, names)
-        if not faulty:
-            self.scaler.update()  # halves the scale where float16 overflowed
+        self.scaler.update()  # halves the scale where float16 overflowed
         self.step += 1
         numbers = {"step": self.step, "epoch": self.epoch, "loss": loss, "learning_rate": rate}
         numbers |= {"gradient_norm": norm, "seconds": seconds}
-        if self.step % self.config.run.log_every == 0:
-            numbers |= gradient_norms(self.model)
-        self.on_step(numbers)
+        self.on_step(numbers | layers)
 
     def _sum(self, numbers: list[float]) -> list[float]:
         """Add up numbers over all processes."""

@@ -55,7 +55,9 @@ figure { margin: 0; break-inside: avoid; } figcaption { font-weight: 600; font-s
 .legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; margin: 0; padding: 0; list-style: none; }
 .legend li, pre { font-size: .85rem; }
 .legend svg { width: 1.6rem; height: .6rem; margin-right: .3rem; }
-td.words { text-align: left; font-size: 1rem; } td.words > * { margin-right: .3rem; }
+figcaption .quiet { font-weight: normal; } caption { padding-top: .8rem; }
+tbody > tr > :first-child { white-space: nowrap; }
+td.words { text-align: left; font-size: 1rem; width: 99%; } td.words > * { margin-right: .3rem; }
 tr.truth td { color: var(--quiet); }
 pre { background: var(--box); border: 1px solid var(--line); border-radius: 6px; padding: .6rem; }
 pre { white-space: pre-wrap; } pre, li, td.words { overflow-wrap: anywhere; }
@@ -209,7 +211,7 @@ def _charts(rows: Sequence[Mapping[str, float]]) -> list[str]:
         chart(
             "Gradient norm of each layer",
             {name.removeprefix("gradient/"): curve(name) for name in layers},
-            "from the input to the output; lines that drop by powers of ten: vanishing, that rise so: exploding",
+            "before clipping; a line that falls by powers of ten: vanishing, that rises so: exploding",
             log=True,
         ),
         chart("Throughput", {"speech": curve("speed")}, "seconds of speech a second"),
@@ -239,7 +241,7 @@ def chart(
     if not good:
         return f'<figure>{caption}<p class="quiet">{note or "nothing was logged"}</p></figure>'
     left, right = min(x for x, _ in good), max(x for x, _ in good)
-    ticks = _log_ticks([y for _, y in good]) if log else _ticks([y for _, y in good])
+    ticks = _log_ticks([y for _, y in good]) if log else _ticks([0.0, *(y for _, y in good)])
     place = math.log10 if log else float
     low, high = place(ticks[0]), place(ticks[-1])
 
