@@ -1,6 +1,7 @@
 """Batches: from cuts to padded features and tokens, made in worker processes while the model computes."""
 
 import copy
+import os
 import random
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -459,6 +460,7 @@ def make_loader(
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """Outlive what a terminal, `timeout` or SLURM sends to all processes: the parent saves its state, then ends us."""
+    """Outlive what a terminal or `timeout` sends to a group of processes: the parent saves its state, then ends us."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(os, "setpgrp"):  # a group of our own: SIGTERM must still come from the parent, and end us
+        os.setpgrp()
