@@ -172,19 +172,18 @@ class BeamSearch:
 
     def _spelled(self, words: Iterable[str]) -> tuple[list[str], list[list[int]]]:
         spelled: dict[str, list[int]] = {}
-        reason = None
         for word in dict.fromkeys(words):
             try:
                 spelled[word] = self.tokenizer.encode(word)
-            except TextError as error:
+            except TextError:
                 if word in self.hotwords:
                     spell(word, self.tokenizer)
                 self.left_out.append(word)
-                reason = reason or error
         if not spelled:
             raise DecodingError(
-                f"none of the {len(self.left_out)} words of the language model or lexicon can be written by this "
-                f"model: {reason}"
+                f"this model can write none of the {len(self.left_out)} words of the language model or lexicon, such "
+                f"as {self.left_out[0]!r}: it lacks their letters; `asr lm build --model BUNDLE` writes words as the "
+                "model does"
             )
         return list(spelled), list(spelled.values())
 

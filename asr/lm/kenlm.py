@@ -3,6 +3,7 @@
 import gzip
 import os
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +32,11 @@ def read_vocabulary(path: str | Path) -> list[str]:
                 words = _arpa_words(lines, path)
     except FileNotFoundError:
         raise DecodingError(f"there is no language model {path}") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise DecodingError(
+            f"{path} is no language model: it is neither an ARPA file, which is UTF-8 text, nor a KenLM binary"
+        ) from error
+    except (OSError, EOFError, zlib.error) as error:
         raise DecodingError(f"the language model {path} cannot be read: {error}") from error
     return [word for word in words if word.lower() not in SPECIAL_WORDS]
 

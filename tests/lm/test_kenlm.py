@@ -68,6 +68,23 @@ def test_damaged_files(tmp_path, damage, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_a_file_of_another_kind(tmp_path):
+    (tmp_path / "speech.wav").write_bytes(b"RIFF\xfe\xff" * 20)
+    with pytest.raises(DecodingError, match="neither an ARPA file"):
+        read_vocabulary(tmp_path / "speech.wav")
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_a_damaged_compressed_file(tmp_path, damage):
+    path = tmp_path / "lm.arpa.gz"
+    build(TEXT, 3).write_arpa(path)
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] if damage == "cut" else content[:40] + bytes(60) + content[100:])
+    with pytest.raises(DecodingError, match=r"lm\.arpa\.gz"):
+        score_text(path, ["a"])
+
+
 def test_missing_file():
     with pytest.raises(DecodingError, match="there is no language model nowhere"):
         score_text("nowhere.arpa", ["a"])
