@@ -1,0 +1,35 @@
+"""Several seeds of one training, and the spread of what they come to."""
+
+import json
+
+import pytest
+from speech import train_arguments
+
+from asr.cli import main
+
+
+def test_seeds_are_trained_once_each(corpus, tmp_path, capfd):
+    folder = tmp_path / "run"
+    arguments = train_arguments(corpus, folder, "--run.epochs=2", "--run.threads=1")
+    assert main([*arguments, "--seeds=1"]) == 0
+    first = folder / "seed1" / "checkpoints" / "last.ckpt"
+    written = first.stat().st_mtime_ns
+    assert main([*arguments, "--seeds=2", "--resume"]) == 0
+    assert first.stat().st_mtime_ns == written
+    printed = capfd.readouterr().out
+    assert "seed 1: finished before" in printed
+    assert "mean dev WER" in printed
+    found = json.loads((folder / "seeds.json").read_text())
+    wers = [json.loads((folder / f"seed{n}" / "summary.json").read_text())["dev_wer"] for n in (1, 2)]
+    assert found["dev_wers"] == wers
+    assert found["mean"] == pytest.approx(sum(wers) / 2)
+    assert (folder / "seed2" / "report.html").is_file()
+    assert "seed: 2" in (folder / "seed2" / "config.yaml").read_text()
+
+
+def test_a_seed_that_fails_ends_the_series(corpus, tmp_path, capfd):
+    arguments = train_arguments(corpus, tmp_path / "run", "--run.epochs=1", "--features.n_mels=0")
+    assert main([*arguments, "--seeds=2"]) == 1
+    assert not (tmp_path / "run" / "seed2").exists()
+    assert main([*arguments, "--seeds=0"]) == 1
+    assert "--seeds is 0; expected at least 1" in capfd.readouterr().err
