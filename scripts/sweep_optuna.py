@@ -48,7 +48,6 @@ def main() -> None:
         study_name="sweep",
         storage=f"sqlite:///{arguments.folder}/study.db",
         load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=1),
     )
     study.optimize(objective, n_trials=arguments.trials)
     done = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
