@@ -1,6 +1,7 @@
 """Parse the command's name, import its module, run it, and turn a user's errors into one clear message."""
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -53,6 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as in `asr ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_ERROR
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # what it holds cannot be written at exit
+        return _report(
+            f"asr {argv[0]}: stopped, for there is no space to write to: {error.strerror}", EXIT_ERROR, debug
+        )
     except ModuleNotFoundError as error:
         extra = _extra_of(error.name)
         if extra is None:

@@ -152,7 +152,8 @@ def run(arguments: argparse.Namespace) -> int:
                 failures.append(f"cannot write {output_path(targets[index], formats[0])}: {error.strerror}")
                 if error.errno in DISK_FULL:
                     progress.close()
-                    report_failures(failures, asked_for)
+                    for message in failures:
+                        print(message, file=sys.stderr)
                     raise AsrError(
                         "stopped; with more space, the same command goes on where it was"
                     ) from None

@@ -2,7 +2,9 @@
 
 import io
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,6 +110,19 @@ def test_a_full_disk_stops_the_run(bundle, tree, tmp_path, capsys, monkeypatch):
     errors = capsys.readouterr().err
     assert errors.count("No space left on device") == 1
     assert "the same command goes on where it was" in errors
+    assert "the others are done" not in errors
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_standard_output_on_a_full_disk(bundle, tree):
+    command = [sys.executable, "-m", "asr", "transcribe", str(tree / "one.wav"), "--model", str(bundle)]
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 1
+    assert (
+        result.stderr
+        == "asr transcribe: stopped, for there is no space to write to: No space left on device\n"
+    )
 
 
 def test_word_timestamps_of_standard_input(bundle, tree, capsys, monkeypatch):
