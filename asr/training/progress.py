@@ -167,6 +167,7 @@ def start_wandb(project: str, run: Path, config: Mapping[str, Any]) -> Any:
             "run.wandb empty"
         ) from error
     note = run / "logs" / "wandb_id"
+    note.parent.mkdir(parents=True, exist_ok=True)
     try:
         begun = wandb.init(
             project=project,
