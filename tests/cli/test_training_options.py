@@ -2,8 +2,12 @@
 
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
+import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +15,9 @@ from speech import train_arguments
 
 from asr.bundle import Bundle
 from asr.cli import main
+from asr.ctc import ctc_loss
 from asr.data.manifests import load_cuts, write_cuts
+from asr.errors import AlignmentError
 
 
 def losses(run):
@@ -78,3 +84,109 @@ def test_averaging_keeps_the_better_model(corpus, tmp_path):
     assert len(list((run / "checkpoints").glob("epoch-*.pt"))) == 2
     recorded = json.loads((run / "bundle" / "config.json").read_text())["training"]["dev_wer"]
     assert json.loads((run / "summary.json").read_text())["dev_wer"] == pytest.approx(recorded, abs=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_learns_as_float32_does(corpus, tmp_path, precision):
+    settings = ("--run.epochs=3", "--run.log_every=1", "--run.accelerator=cpu")
+    full, half = tmp_path / "full", tmp_path / "half"
+    assert main(train_arguments(corpus, full, *settings)) == 0
+    assert main(train_arguments(corpus, half, *settings, f"--run.precision={precision}")) == 0
+    assert losses(half) != losses(full)
+    assert losses(half)[-1] < losses(half)[0] / 2
+    if precision == "bfloat16":  # float16 skips its first steps, until the scale fits
+        assert losses(half) == pytest.approx(losses(full), rel=0.1)
+    scale = torch.load(half / "checkpoints" / "last.ckpt", weights_only=True)["scaler"].get("scale")
+    assert (scale is not None) == (precision == "float16")
+
+
+def test_a_fault_in_float16_costs_its_step_only(corpus, tmp_path, monkeypatch, capsys):
+    calls = iter(range(10**6))
+
+    def fails_once(*arguments):
+        if next(calls) == 2:
+            raise AlignmentError("the CTC loss is not finite: a: its loss is nan")
+        return ctc_loss(*arguments)
+
+    monkeypatch.setattr("asr.training.step.ctc_loss", fails_once)
+    settings = ("--run.epochs=1", "--run.precision=float16", "--run.accelerator=cpu")
+    assert main(train_arguments(corpus, tmp_path / "run", *settings)) == 0
+    assert capsys.readouterr().err.count("step 2 skipped: the CTC loss is not finite") == 1
+
+
+class FakeWandb(types.ModuleType):
+    """Weights & Biases as far as a run uses it; notes what it is told."""
+
+    class Error(Exception):
+        pass
+
+    def __init__(self):
+        super().__init__("wandb")
+        self.calls, self.logged, self.finished = [], [], 0
+
+    def init(self, **settings):
+        self.calls.append(settings)
+        return self
+
+    id = "abc"
+
+    def define_metric(self, name, step_metric=None):
+        pass
+
+    def log(self, values):
+        self.logged.append(values)
+
+    def finish(self):
+        self.finished += 1
+
+
+def test_weights_and_biases_is_told_what_the_csv_is(corpus, tmp_path, monkeypatch):
+    fake, run = FakeWandb(), tmp_path / "run"
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    arguments = train_arguments(corpus, run, "--run.wandb=tones", "--run.log_every=1")
+    assert main([*arguments, "--run.epochs=1"]) == 0
+    assert main([*arguments, "--run.epochs=2", "--resume"]) == 0
+    assert [call["id"] for call in fake.calls] == [None, "abc"]  # a resumed run goes on there too
+    assert fake.calls[0]["project"] == "tones"
+    assert fake.calls[0]["name"] == "run"
+    assert fake.calls[0]["config"]["model"]["hidden_size"] == 24
+    assert [values["loss"] for values in fake.logged if "dev_wer" not in values] == pytest.approx(
+        losses(run), rel=1e-5
+    )
+    assert sum("dev_wer" in values for values in fake.logged) == 2
+    assert fake.finished == 2
+
+
+def test_without_weights_and_biases_it_says_what_to_install(corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert main(train_arguments(corpus, tmp_path / "run", "--run.wandb=tones", "--run.epochs=1")) == 1
+    assert "pip install 'asr[wandb]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_weights_and_biases_itself_takes_a_run_offline(corpus, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    command = train_arguments(corpus, tmp_path / "run", "--run.wandb=tones", "--run.epochs=1")
+    done = subprocess.run(
+        [sys.executable, "-m", "asr", *command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "run" / "logs" / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def test_a_dead_process_is_told_in_plain_words(corpus, tmp_path):
+    settings = ("--run.epochs=400", "--run.accelerator=cpu", "--run.devices=2", "--run.threads=1")
+    command = [sys.executable, "-m", "asr", *train_arguments(corpus, tmp_path / "run", *settings)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch 1/"):
+            break
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    other = [int(n) for n in children if b"asr" in Path(f"/proc/{n}/cmdline").read_bytes()]
+    os.kill(other[0], signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "process 0 of 2 lost the connection to another one, which has ended" in errors
+    assert "gloo" not in errors
+    assert "Traceback" not in errors
