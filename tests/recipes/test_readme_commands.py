@@ -21,14 +21,15 @@ TEXTS = ["a b", "abc", "ca ab", "c", "b c a", "bac", "ab ab", "cc b"]
 
 def commands_of(readme: Path) -> list[list[str]]:
     """Give the `asr ...` lines of a README's code blocks, as a shell splits them."""
-    return [command[1:] for command in lines_of(readme) if command[0] == "asr"]
+    return [command[1:] for command in lines_of(readme, "asr ")]
 
 
-def lines_of(readme: Path) -> list[list[str]]:
-    """Give the lines of a README's code blocks, as a shell splits them."""
+def lines_of(readme: Path, beginning: str = "") -> list[list[str]]:
+    """Give the lines of a README's code blocks that begin so, as a shell splits them."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", readme.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line]
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    split = [shlex.split(line, comments=True) for line in lines if line.startswith(beginning)]
+    return [line for line in split if line]
 
 
 @pytest.fixture
@@ -52,7 +53,15 @@ def run_all(
 
 def is_at_hand(command: list[str]) -> bool:
     """Whether a README's command needs neither a public corpus, nor several GPUs, nor words the test cannot say."""
-    foreign = ("corpora/", "test-", "recipes/librispeech", "--run.devices", "three one seven", "speech.txt")
+    foreign = (
+        "--microphone",
+        "corpora/",
+        "test-",
+        "recipes/librispeech",
+        "--run.devices",
+        "three one seven",
+        "speech.txt",
+    )
     return not any(argument.startswith(foreign) for argument in command)
 
 
@@ -177,7 +186,7 @@ def test_readme(workplace, capsys, monkeypatch):
     make_corpus(workplace / "my_audio", utterances=30)
     (workplace / "my_audio" / "all.jsonl").unlink()
     make_corpus(workplace / "recordings" / "inside", utterances=3)
-    for name in ("speech.wav", "new_recording.wav"):
+    for name in ("speech.wav", "new_recording.wav", "spelled.wav"):
         soundfile.write(workplace / name, say("abc", np.random.default_rng(0)), RATE)
     for name in ("references.trn", "hypotheses.trn", "system_a.trn", "system_b.trn"):
         (workplace / name).write_text("".join(f"a b c {name[0]} (speaker-{i})\n" for i in range(9)))
@@ -200,7 +209,7 @@ def test_readme_python(workplace, bundle_for_readme):
     )
     assert any("asr.load" in block for block in blocks)
     for block in blocks:
-        exec(block, {"asr": asr})
+        exec(block, {"asr": asr, "microphone": [np.zeros(RATE, np.float32)] * 2})
 
 
 @pytest.fixture
