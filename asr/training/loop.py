@@ -24,7 +24,7 @@ from asr.bundle import Bundle
 from asr.ctc import ctc_loss, unalignable
 from asr.data import Batch, Loader
 from asr.decoding import greedy
-from asr.errors import AlignmentError, AsrError
+from asr.errors import AlignmentError, AsrError, ManifestError
 from asr.model import AcousticModel
 from asr.scoring import score
 from asr.text import BLANK
@@ -267,6 +267,12 @@ class Training:
         errors, words, wrong, characters, blanks, frames, entropy, loss, tokens = self._sum(
             [errors, words, wrong, characters, blanks, frames, entropy, loss, tokens]
         )
+        if not words:
+            reasons = list(self.dev_loader.left_out.items())
+            because = f", such as {reasons[0][0]}: {reasons[0][1]}" if reasons else ""
+            raise ManifestError(
+                f"data.dev holds no word that can be measured on{because}; give other dev data"
+            )
         return {
             "dev_loss": loss / tokens if tokens else float("nan"),
             "dev_wer": errors / max(words, 1),

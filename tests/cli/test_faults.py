@@ -8,7 +8,7 @@ from speech import RATE, train_arguments
 from asr.bundle import Bundle
 from asr.cli import main
 from asr.data.loading import BatchMaker
-from asr.data.manifests import load_cuts, write_cuts
+from asr.data.manifests import load_cuts, write_cuts, write_manifest
 
 
 @pytest.fixture
@@ -77,3 +77,14 @@ def test_planted_faults_are_named_and_a_model_is_left(faulty, capsys):
     assert Bundle.load(run / "bundle").training["train_utterances"] > 50
     page = (run / "report.html").read_text("utf-8")
     assert all(f"<li>{name}: " in page for name in told)
+
+
+def test_dev_data_of_which_nothing_can_be_used_ends_the_run(corpus, tmp_path, capsys):
+    cuts = load_cuts(corpus / "cuts" / "cuts_dev.jsonl.gz")
+    for cut in cuts:
+        cut.supervisions[0].text = "xyz"  # letters that the training text lacks
+    dev = write_manifest(cuts, tmp_path / "dev.jsonl.gz")
+    assert main([*train_arguments(corpus, tmp_path / "run", "--run.epochs=1"), f"--data.dev={dev}"]) == 1
+    message = capsys.readouterr().err
+    assert "data.dev holds no word that can be measured on, such as" in message
+    assert "Traceback" not in message

@@ -64,6 +64,7 @@ def test_librispeech_recipe_on_four_real_utterances(shared_data, tmp_path, monke
         "--text.vocab_size=40",
         "--data.speed_perturb=[0.9,1.1]",
         "--data.batch_seconds=20",
+        "--loss.intermediate_layers=[]",
     ]
     assert main([*arguments, *smaller]) == 0
     assert (

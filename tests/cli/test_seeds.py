@@ -28,8 +28,10 @@ def test_seeds_are_trained_once_each(corpus, tmp_path, capfd):
 
 
 def test_a_seed_that_fails_ends_the_series(corpus, tmp_path, capfd):
-    arguments = train_arguments(corpus, tmp_path / "run", "--run.epochs=1", "--features.n_mels=0")
-    assert main([*arguments, "--seeds=2"]) == 1
+    arguments = train_arguments(corpus, tmp_path / "run", "--run.epochs=1")
+    assert main([*arguments, f"--data.train={tmp_path}/nowhere.jsonl.gz", "--seeds=2"]) == 1
+    assert "there is no manifest" in capfd.readouterr().err
     assert not (tmp_path / "run" / "seed2").exists()
+    assert not (tmp_path / "run" / "seeds.json").exists()
     assert main([*arguments, "--seeds=0"]) == 1
     assert "--seeds is 0; expected at least 1" in capfd.readouterr().err
