@@ -36,7 +36,8 @@ from asr.training.step import GradientMaker
 SKIPS_IN_A_ROW = (
     10  # steps without finite gradients after which training stops: it will not recover by itself
 )
-SPIKE = 3.0  # times the median of the last losses
+SPIKE = 3.0  # times the median of the last losses,
+LEAST_SPIKE = 1.0  # and so much above it, nats for a token: hard batches of a good model are within that
 STUCK_SHARE = 0.99  # of frames whose best token is blank, from which on a model says nothing
 PATIENCE = 3  # epochs in which that is usual
 NAMED = 4  # utterances of a step; further ones are counted
@@ -199,7 +200,8 @@ class Training:
             )
 
     def _note_spike(self, loss: float, names: str) -> None:
-        if len(self.losses) >= 20 and loss > SPIKE * statistics.median(self.losses):
+        usual = statistics.median(self.losses) if len(self.losses) >= 20 else float("inf")
+        if loss > max(SPIKE * usual, usual + LEAST_SPIKE):
             self.warn(f"step {self.step}: the loss jumps to {loss:.2f} with {names}")
         self.losses.append(loss)
 
