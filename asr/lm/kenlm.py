@@ -2,18 +2,25 @@
 
 import gzip
 import os
+import struct
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from asr.errors import DecodingError
 from asr.lm.kneser_ney import SPECIAL_WORDS
 
 BINARY_MAGIC = b"mmap lm http://kheafield.com/code"
+# Behind the magic and what tells the machine's number formats apart: order, kind, whether the words are there, version,
+# and the number of unigrams (binary_format.hh of KenLM, format 5).
+BINARY_HEADER = struct.Struct("<100x?7xQ")
+BINARY_FORMAT = b" format version 5\n"
 GZIP_MAGIC = b"\x1f\x8b"
+AGAIN = "make or fetch it again"
 
 
 def read_vocabulary(path: str | Path) -> list[str]:
@@ -62,19 +69,40 @@ def _arpa_words(lines: Iterable[str], path: str | Path) -> list[str]:
         words.append(columns[1])
     if len(words) != expected:
         raise DecodingError(
-            f"the ARPA file {path} is damaged: it promises {expected} words and holds {len(words)}; make or "
-            "fetch it again"
+            f"the ARPA file {path} is damaged: it promises {expected} words and holds {len(words)}; {AGAIN}"
         )
     return words
 
 
 def _binary_words(path: Path) -> list[str]:
-    """Read the words that a KenLM binary keeps at its end, each ended by a zero, <unk> first."""
-    content = path.read_bytes()
-    start = content.rfind(b"<unk>\0")
-    if start < 0:
-        raise DecodingError(f"the KenLM binary {path} holds no words; name a --lexicon or use the ARPA file")
-    return content[start:].decode().rstrip("\0").split("\0")
+    """Read the words that a KenLM binary keeps at its end, each ended by a zero, <unk> first.
+
+    They are searched from the end of the mapped file, which may be far larger than they are.
+    """
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        head = content[: BINARY_HEADER.size]
+        if len(head) < BINARY_HEADER.size:
+            raise DecodingError(f"the KenLM binary {path} is damaged: it ends in its heading; {AGAIN}")
+        if not head.startswith(BINARY_MAGIC + BINARY_FORMAT):
+            raise DecodingError(
+                f"the KenLM binary {path} is of another format than 5, or its making was not finished; make it again "
+                "from the ARPA file, or use that"
+            )
+        has_words, expected = BINARY_HEADER.unpack(head)
+        if not has_words:
+            raise DecodingError(
+                f"the KenLM binary {path} was built without its words; name a --lexicon or use the ARPA file"
+            )
+        start = content.rfind(b"<unk>\0")
+        listed = content[start:] if start >= 0 else b""
+    words = listed.split(b"\0")[:-1]
+    # The heading does not count a word <unk> that the ARPA file lacked.
+    if not listed.endswith(b"\0") or len(words) not in (expected, expected + 1):
+        raise DecodingError(
+            f"the KenLM binary {path} is damaged: it promises {expected} words and {len(words)} are found at its "
+            f"end; {AGAIN}"
+        )
+    return [word.decode() for word in words]
 
 
 def load_kenlm(path: str | Path, words: Sequence[str]):
@@ -94,9 +122,7 @@ def load_kenlm(path: str | Path, words: Sequence[str]):
             return KenLM(str(path), Dictionary(list(words)))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise DecodingError(
-            f"the language model {path} is damaged or none: {reason}; make or fetch it again"
-        ) from error
+        raise DecodingError(f"the language model {path} is damaged or none: {reason}; {AGAIN}") from error
 
 
 def missing_flashlight() -> DecodingError:

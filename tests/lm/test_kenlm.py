@@ -1,7 +1,9 @@
 """What KenLM reads from our ARPA files, and what it says of damaged ones."""
 
+import base64
 import itertools
 import math
+import zlib
 
 import pytest
 
@@ -88,3 +90,61 @@ def test_a_damaged_compressed_file(tmp_path, damage):
 def test_missing_file():
     with pytest.raises(DecodingError, match="there is no language model nowhere"):
         score_text("nowhere.arpa", ["a"])
+
+
+# build(["a b", "a c"], 2) as KenLM's build_binary writes it, `build_binary toy.arpa` and `build_binary trie toy.arpa`:
+# there is no tool here that writes them. Compressed by zlib, in base 85.
+BINARIES = {
+    "probing": (
+        "c-qU&O)OBz$yLZGDJihh*U!#KO-"
+        "##7%}LQq&d=3P&QD2INXswEO)OC;OD!tS%+FIW<zhg9274f}pAks>2Lg}?BUFY7OdhaD7Gs0btPH3CBrcepefg5OI6E_tz4bxUE{"
+        "WcX8|dng0awoVkF~`QvYF7t3+fd2TDFyf?KIcYnpFFz`xOg@?uPv!f`Q@Kq1g(v_9fnC1-"
+        "Y|f^LrzE5Fed}>Eigrl+m)$Son4R%YCiy>(+9Jg!h5i3b9l6bxp9*UO3r)A1?Q5wwYhpbEsJXq^7ax?T6axnpQuZ<b5`!dD(UhHp"
+        "M`!4<r&9k{FU10CDDH82"
+    ),
+    "trie": (
+        "c-qU&O)OBz$yLZGDJihh*U!#KO-"
+        "##7%}LQq&d=3P&QD2INXswEO)OC;OD!tS%+FIW<zhg9274f}pAks>2Lg}?BUFY7Odhajf{KAK8&r-"
+        "J$pjd?piXhGWm_qOV0QN9OXA|}TshxA))qg=-uj?vmqc&H4RbB6Nwt5vUm@AOA4DMd#}3U_n6(ea+x*^WKQce@HY-"
+        ">?Bbq!j8lQy$6|gd32Zc$JpAAbs9lw6zr2PDA_b=5()q8(uL{?!_nwM?IU{h?zkjP-852TVAk{AF+wo^6"
+    ),
+}
+
+
+@pytest.fixture(params=BINARIES)
+def binary(tmp_path, request):
+    path = tmp_path / "lm.bin"
+    path.write_bytes(zlib.decompress(base64.b85decode(BINARIES[request.param])))
+    return path
+
+
+def test_a_binary_says_what_its_arpa_file_says(binary):
+    arpa = binary.with_name("lm.arpa")
+    build(["a b", "a c"], 2).write_arpa(arpa)
+    assert sorted(read_vocabulary(binary)) == ["a", "b", "c"]
+    for text in ("a b", "c a a", "zebra"):
+        assert score_text(binary, [text]).perplexity == pytest.approx(score_text(arpa, [text]).perplexity)
+
+
+BINARY_DAMAGES = {
+    "cut in the heading": (lambda data: data[:60], "ends in its heading"),
+    "cut": (lambda data: data[: len(data) // 2], "promises 6 words and 0 are found"),
+    "cut in the last word": (lambda data: data[:-2], "promises 6 words and 5 are found"),
+    "letters changed": (lambda data: data[:-8] + b"\xff" * 8, "promises 6 words"),
+    "another format": (lambda data: data.replace(b"version 5", b"version 4"), "another format than 5"),
+    "unfinished": (
+        lambda data: b"mmap lm http://kheafield.com/code incomplete\n" + data[45:],
+        "not finished",
+    ),
+    "without words": (lambda data: data[:100] + b"\0" + data[101:], "built without its words"),
+    "another machine": (lambda data: data[:64] + b"\1" + data[65:], "test values don't match"),
+}
+
+
+@pytest.mark.parametrize("damage", BINARY_DAMAGES)
+def test_damaged_binaries(binary, damage, capfd):
+    change, message = BINARY_DAMAGES[damage]
+    binary.write_bytes(change(binary.read_bytes()))
+    with pytest.raises(DecodingError, match=rf"lm\.bin.*{message}"):
+        score_text(binary, ["a"])
+    assert capfd.readouterr().err == ""
