@@ -54,7 +54,7 @@ class Contender:
 
     def __init__(self, model: nn.Module):
         self.model = model.train()
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
         self.spent: defaultdict[str, float] = defaultdict(float)
 
     def step(self, batch: Batch) -> float:

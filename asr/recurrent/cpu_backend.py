@@ -454,6 +454,7 @@ def _(d_y, d_state, x, lengths, state, weights, *arguments):
 def _setup_context(ctx, inputs, output):
     x, lengths, state, weights, noise, *ctx.arguments, _training = inputs
     y, _, _, reserve = output
+    ctx.set_materialize_grads(False)  # or the reserve, the largest of all, gets a gradient of zeros
     ctx.counts = (len(state), len(weights), len(noise))
     ctx.save_for_backward(x, lengths, y, reserve, *state, *weights, *noise)
 
@@ -466,7 +467,9 @@ def _backward(ctx, d_y, d_hn, d_cn, _d_reserve):
         rest[states : states + weights],
         rest[states + weights :],
     )
-    d_state = [d_hn, d_cn][:states]
+    d_y = torch.zeros_like(y) if d_y is None else d_y
+    finals = zip(state, (d_hn, d_cn), strict=False)
+    d_state = [torch.zeros_like(part) if given is None else given for part, given in finals]
     d_x, *rest = torch.ops.asr.recurrent_backward(
         d_y, d_state, x, lengths, state, weight, masks, y, reserve, *ctx.arguments
     )

@@ -77,7 +77,7 @@ class Training:
         self.model: AcousticModel = bundle.model.to(fabric.device)
         self.model.checkpoint_activations = config.run.checkpoint_activations
         self.average = moving_average(self.model, config.optimizer.ema) if config.optimizer.ema else None
-        self.optimizer = make_optimizer(self.model, config.optimizer, fabric.device.type == "cuda")
+        self.optimizer = make_optimizer(self.model, config.optimizer)
         autocast = autocast_type(config)
         self.scaler = torch.amp.GradScaler(fabric.device.type, enabled=autocast == torch.float16)
         self.gradients = GradientMaker(self.model, config.loss, autocast, self.scaler)

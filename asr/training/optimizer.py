@@ -11,7 +11,7 @@ from asr.model import AcousticModel
 from asr.training.config import OptimizerConfig
 
 
-def make_optimizer(model: AcousticModel, config: OptimizerConfig, fused: bool = False) -> torch.optim.AdamW:
+def make_optimizer(model: AcousticModel, config: OptimizerConfig) -> torch.optim.AdamW:
     """Make AdamW over a model's parameters; weight decay on matrices only.
 
     Each group carries `scale`, its share of the learning rate: `layer_decay` to the power of its distance from the
@@ -34,7 +34,7 @@ def make_optimizer(model: AcousticModel, config: OptimizerConfig, fused: bool = 
         ],
         lr=config.learning_rate,
         betas=config.betas,
-        fused=fused or None,
+        fused=True,
     )
 
 
