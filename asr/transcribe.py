@@ -4,6 +4,7 @@ Long audio is read block by block and recognised in windows (`asr.windows`), so 
 """
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,17 +20,27 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from asr.audio import UNKNOWN_FRAMES, load_audio
+from asr.batching import automatic_batch_seconds, in_halves
 from asr.bundle import SHIPPED, Bundle
-from asr.decoding import HOP_SECONDS, Hypothesis, Word, align, concatenate, greedy, loud_hops, word_edges
+from asr.decoding import (
+    HOP_SECONDS,
+    Hypothesis,
+    ParallelBeamSearch,
+    Word,
+    align,
+    concatenate,
+    greedy,
+    loud_hops,
+    word_edges,
+)
 from asr.errors import AsrError, AudioError, DecodingError
 from asr.recurrent import pack_for_inference
 from asr.streaming import CHUNK_SECONDS, Stream
 from asr.text import BLANK, normalise
-from asr.windows import Window, joint, windows
+from asr.windows import WINDOW_SECONDS, Window, joint, windows
 
 Audio = str | Path | bytes | BinaryIO | np.ndarray
 Decoder = Callable[[Tensor, Tensor], list[Hypothesis]]  # of logits (batch, frame, token) and lengths (batch,)
-BATCH_SECONDS = 240.0  # padded audio in a batch: enough to fill two cores, some hundred MB of activations
 BLOCK_SECONDS = 120.0  # audio read at a time
 BLOCKS_AHEAD = 16  # of the model; 8 MB each at 16 kHz, where they are full
 PAUSE_SECONDS = 0.8  # between two words that part segments
@@ -122,6 +133,13 @@ def header_seconds(path: str | Path) -> float:
 
 
 @dataclass
+class _Room:
+    """Samples that a batch may hold, padding included; fewer once memory ran out."""
+
+    samples: float
+
+
+@dataclass
 class _Recording:
     """What was heard of a recording so far.
 
@@ -181,7 +199,7 @@ class Recogniser:
         sources = [
             file_source(item, self.sample_rate)
             if isinstance(item, (str, Path))
-            else Source(f"audio {i}", lambda item=item: self._samples(item))
+            else Source(f"audio {i}", lambda item=item: self._samples(item), self._known_seconds(item))
             for i, item in enumerate(audio)
         ]
         outcomes = list(self.transcribe_sources(sources))
@@ -245,21 +263,28 @@ class Recogniser:
     def transcribe_sources(
         self,
         sources: Sequence[Source],
-        batch_seconds: float = BATCH_SECONDS,
+        batch_seconds: float | None = None,
         progress: Callable[[float], object] = lambda seconds: None,
     ) -> Iterator[tuple[int, Transcript | AsrError]]:
         """Transcribe many pieces of audio of any length, similar ones together, reading ahead of the model.
 
         Yields (position in `sources`, its Transcript, or the error that kept it from being read), in the order in
-        which they are done. One bad file costs nothing but itself. `progress` is told the seconds of audio that
-        each batch has added.
+        which they are done. One bad file costs nothing but itself. `batch_seconds` of audio, padding included, are
+        computed together: None for what is fast and fits the free memory, and less where memory runs out all the
+        same. `progress` is told the seconds of audio that each batch has added.
         """
+        if batch_seconds is None:
+            batch_seconds = automatic_batch_seconds(self.bundle, self.device)
+        room = _Room(batch_seconds * self.sample_rate)
+        if isinstance(self.decoder, ParallelBeamSearch):
+            self.decoder.prepare(sum(map(_windows_expected, sources)))
         order = sorted(range(len(sources)), key=lambda i: sources[i].seconds)
         recordings: dict[int, _Recording] = {}  # those that are not yet heard to their end
         with ThreadPoolExecutor(READERS) as readers:
             pieces = self._pieces(_read_ahead(readers, sources, order))
-            for batch in _batches(pieces, batch_seconds * self.sample_rate):
-                self._hear([(i, window) for i, window in batch if isinstance(window, Window)], recordings)
+            for batch in _batches(pieces, room):
+                heard = [(i, window) for i, window in batch if isinstance(window, Window)]
+                room.samples /= self._hear(heard, recordings)
                 for index, window in batch:
                     if isinstance(window, AsrError):
                         recordings.pop(index, None)
@@ -287,23 +312,27 @@ class Recogniser:
                 yield index, error
 
     @torch.inference_mode()
-    def _hear(self, heard: Sequence[tuple[int, Window]], recordings: dict[int, "_Recording"]) -> None:
-        """Recognise a batch of windows, (index of its recording, window) each."""
+    def _hear(self, heard: Sequence[tuple[int, Window]], recordings: dict[int, "_Recording"]) -> int:
+        """Recognise a batch of windows, (index of its recording, window) each; gives how many parts it took."""
         if not heard:
-            return
+            return 1
+        parts = in_halves(self._logits, [window.samples for _, window in heard])
         settled = []
-        for (index, window), logits in zip(
-            heard, self._logits([window.samples for _, window in heard]), strict=True
-        ):
+        for (index, window), logits in zip(heard, itertools.chain(*parts), strict=True):
             recording = recordings.setdefault(index, _Recording())
             settled.append(
                 recording.add(window, logits, round(window.offset / self.bundle.seconds_per_frame))
             )
             recording.loud.append(_between_seams(loud_hops(window.samples, self.sample_rate), window))
-        lengths = torch.tensor([len(logits) for _, logits in settled], device=self.device)
-        decoded = self.decoder(pad_sequence([logits for _, logits in settled], batch_first=True), lengths)
-        for (index, _), (first, _), hypothesis in zip(heard, settled, decoded, strict=True):
+        decoded = in_halves(self._decoded, [logits for _, logits in settled])
+        for (index, _), (first, _), hypothesis in zip(heard, settled, itertools.chain(*decoded), strict=True):
             recordings[index].parts.append((first, hypothesis))
+        return max(len(parts), len(decoded))
+
+    def _decoded(self, logits: Sequence[Tensor]) -> list[Hypothesis]:
+        """Decode logits, (frame, token) each."""
+        lengths = torch.tensor([len(one) for one in logits], device=self.device)
+        return self.decoder(pad_sequence(list(logits), batch_first=True), lengths)
 
     @torch.inference_mode()
     def _logits(self, samples: Sequence[np.ndarray]) -> list[Tensor]:
@@ -317,6 +346,9 @@ class Recogniser:
         with torch.autocast(self.device.type, torch.bfloat16, on_gpu and self.compute_type == "bfloat16"):
             logits, frames = self.bundle.model(features, frames)
         return [one[:count] for one, count in zip(logits.float(), frames.tolist(), strict=True)]
+
+    def _known_seconds(self, audio: Audio) -> float:
+        return audio.size / self.sample_rate if isinstance(audio, np.ndarray) else 0.0
 
     def _seconds(self, samples: np.ndarray) -> float:
         return len(samples) / self.sample_rate
@@ -390,6 +422,11 @@ def _shortened(words: tuple[Word, ...]) -> Iterator[tuple[Word, ...]]:
     yield from _shortened(words[longest:])
 
 
+def _windows_expected(source: Source) -> float:
+    """Say in about how many windows a source is heard; infinitely many where its length is not known."""
+    return max(1.0, source.seconds / WINDOW_SECONDS) if source.seconds else math.inf
+
+
 def _read_ahead(
     readers: ThreadPoolExecutor, sources: Sequence[Source], order: Iterable[int]
 ) -> Iterator[tuple[int, np.ndarray | AsrError]]:
@@ -428,14 +465,14 @@ def _readable(block: np.ndarray | AsrError) -> np.ndarray:
 
 
 def _batches(
-    pieces: Iterable[tuple[int, Window | AsrError]], most: float
+    pieces: Iterable[tuple[int, Window | AsrError]], room: _Room
 ) -> Iterator[list[tuple[int, Window | AsrError]]]:
-    """Group windows into batches of at most `most` samples, padding included; at least one in each."""
+    """Group windows into batches that fill the room, padding included; at least one in each."""
     batch: list[tuple[int, Window | AsrError]] = []
     longest = 0
     for index, piece in pieces:
         longest = max(longest, len(piece.samples) if isinstance(piece, Window) else 0)
-        if batch and longest * (len(batch) + 1) > most:
+        if batch and longest * (len(batch) + 1) > room.samples:
             yield batch
             batch = []
             longest = len(piece.samples) if isinstance(piece, Window) else 0

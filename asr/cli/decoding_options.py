@@ -1,6 +1,7 @@
 """The decoder's options, the same for every command that turns audio into text."""
 
 import argparse
+import math
 import sys
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
@@ -42,6 +43,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="words to prefer, one a line, with a bonus (log) behind it if not 4",
     )
+
+
+def add_batch_size(parser: argparse.ArgumentParser) -> None:
+    """Declare the option of how much audio is computed together."""
+    parser.add_argument(
+        "--batch-size",
+        "--batch-seconds",
+        dest="batch_seconds",
+        metavar="SECONDS",
+        type=_batch_seconds,
+        default="auto",
+        help="seconds of audio computed together (default: auto, what is fast and fits the free memory)",
+    )
+
+
+def _batch_seconds(text: str) -> float | None:
+    """Read a number of seconds; None for auto."""
+    if text == "auto":
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} was given; expected seconds of audio, more than 0, or auto"
+        )
+    return seconds
 
 
 def decoder_from(arguments: argparse.Namespace, bundle: "Bundle") -> "Decoder":

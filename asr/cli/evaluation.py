@@ -65,7 +65,7 @@ def evaluate(
     recogniser: Recogniser,
     cuts: Sequence[Cut],
     normaliser: str,
-    batch_seconds: float,
+    batch_seconds: float | None,
     failures: list[str],
     progress: Callable[[], object] = lambda: None,
 ) -> Evaluation:

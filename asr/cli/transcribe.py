@@ -81,15 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the recurrent weights on a CPU, of the model on a GPU (not int8); smaller is faster for single files",
     )
     parser.add_argument("--threads", type=int, default=0, help="of the CPU (default: torch's choice)")
-    parser.add_argument(
-        "--batch-size",
-        "--batch-seconds",
-        dest="batch_seconds",
-        metavar="SECONDS",
-        type=float,
-        default=240.0,
-        help="seconds of audio computed together (default: 240)",
-    )
+    decoding_options.add_batch_size(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     decoding_options.add_arguments(parser)
     live.add_arguments(parser)

@@ -12,6 +12,8 @@ from asr.decoding.beam import BeamSearch
 from asr.decoding.greedy import Hypothesis
 from asr.errors import DecodingError
 
+LEAST_UTTERANCES = 2  # for each process: forking takes as long as searching some utterances
+
 
 def usable_cores() -> int:
     """Count the cores that this process may run on."""
@@ -21,9 +23,10 @@ def usable_cores() -> int:
 class ParallelBeamSearch:
     """Decode each batch with `search` in several processes: call it as the search itself.
 
-    The processes are forked, so that they share the language model's memory. Make it before threads are started, as
-    those that read audio: what a fork copies of their work is lost to them. The processes end with this one, however
-    that ends. Where there is no safe fork (other systems than Linux), everything is decoded in this process.
+    The processes are forked, so that they share the language model's memory, once there is enough to decode that they
+    bring more than they cost. `prepare` forks them before threads are started, as those that read audio: what a fork
+    copies of their work is lost to them. The processes end with this one, however that ends. Where there is no safe
+    fork (other systems than Linux), everything is decoded in this process.
 
     Raises DecodingError where a process has died; the next call starts new ones.
     """
@@ -32,15 +35,17 @@ class ParallelBeamSearch:
         self.search = search
         self.processes = processes if sys.platform == "linux" else 1
         self._workers: list[tuple[multiprocessing.Process, Connection]] = []
-        if self.processes > 1:
+
+    def prepare(self, utterances: float) -> None:
+        """Start the processes where so many utterances, known or expected, are enough for them."""
+        if self.processes > 1 and not self._workers and utterances >= LEAST_UTTERANCES * self.processes:
             self._start()
 
     def __call__(self, logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
         """Decode a batch: logits (batch, frame, token), lengths (batch,) int64."""
-        if self.processes == 1 or len(lengths) == 1:
+        self.prepare(len(lengths))
+        if not self._workers or len(lengths) == 1:
             return self.search(logits, lengths)
-        if not self._workers:
-            self._start()
         # In turns from the longest on, all have about as much to do.
         order = lengths.argsort(descending=True).tolist()
         shares = [order[i :: self.processes] for i in range(self.processes)]

@@ -1,11 +1,11 @@
 """How many seconds of audio a batch may hold in this machine's memory."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from asr.batching import free_memory
 from asr.bundle import Bundle
 from asr.ctc import ctc_loss
 from asr.errors import ConfigError
@@ -35,7 +35,8 @@ def with_batch_seconds(
 
         seconds = float(yaml.safe_load(resumed.read_text("utf-8"))["data"]["batch_seconds"])
     else:
-        free = free_memory(config.run.accelerator)
+        on_gpu = config.run.accelerator != "cpu" and torch.cuda.is_available()
+        free = free_memory("cuda" if on_gpu else "cpu")
         per_second = bytes_per_second(bundle)
         seconds = SHARE * free / per_second
         if seconds < config.data.max_seconds:
@@ -80,14 +81,3 @@ def bytes_per_second(bundle: Bundle) -> float:
     model.train(was_training)
     torch.set_rng_state(state)  # a run with "auto" is the run with the number it finds
     return sum(size for pointer, size in kept.items() if pointer not in weights) / (2 * PROBE_SECONDS)
-
-
-def free_memory(accelerator: str = "auto") -> int:
-    """Give the free bytes of the GPU that is trained on, or of this machine."""
-    if accelerator != "cpu" and torch.cuda.is_available():
-        return torch.cuda.mem_get_info()[0]
-    lines = Path("/proc/meminfo")
-    if lines.exists():  # counts what the system would give back, its file cache
-        fields = dict(line.split(":") for line in lines.read_text().splitlines())
-        return 1024 * int(fields["MemAvailable"].split()[0])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -175,6 +175,13 @@ def test_a_recording_damaged_half_way_fails_as_a_whole(bundle, tmp_path, monkeyp
     assert f"{tmp_path}/damaged.flac" in printed.err
 
 
+@pytest.mark.parametrize("size", ["0", "-3", "nan", "many"])
+def test_a_batch_size_that_is_none(bundle, tree, size, capsys):
+    with pytest.raises(SystemExit):
+        main(["transcribe", str(tree), "--model", str(bundle), "--batch-size", size])
+    assert f"{size!r} was given; expected seconds of audio, more than 0, or auto" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("compute_type", ["bfloat16", "int8"])
 def test_smaller_weights_hear_the_same(bundle, tree, compute_type, capsys):
     arguments = ["transcribe", str(tree), "--recursive", "--model", str(bundle), "--quiet"]

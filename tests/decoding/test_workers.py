@@ -26,6 +26,7 @@ def search():
 @pytest.fixture
 def parallel(search):
     parallel = ParallelBeamSearch(search, 3)
+    parallel.prepare(6)
     yield parallel
     parallel.close()
 
@@ -47,7 +48,19 @@ def test_a_dying_process_is_told_and_replaced(search, parallel):
     process.join()
     with pytest.raises(DecodingError, match="one of the 3 processes of the beam search died"):
         parallel(*batch(4))
-    assert parallel(*batch(4)) == search(*batch(4))
+    assert parallel(*batch(6)) == search(*batch(6))
+    assert len(parallel._workers) == 3
+
+
+def test_few_utterances_are_not_worth_processes(search):
+    parallel = ParallelBeamSearch(search, 3)
+    assert parallel(*batch(5)) == search(*batch(5))
+    assert parallel._workers == []
+    parallel.prepare(5)
+    assert parallel._workers == []
+    assert parallel(*batch(6)) == search(*batch(6))
+    assert len(parallel._workers) == 3
+    parallel.close()
 
 
 def test_an_interrupt_leaves_no_answers_behind(search, parallel, monkeypatch):
@@ -66,7 +79,7 @@ def test_processes_end_with_a_killed_caller():
     program = (
         "import os, time; from asr.decoding import BeamSearch, ParallelBeamSearch;"
         "from asr.text import CharacterTokenizer;"
-        "parallel = ParallelBeamSearch(BeamSearch(CharacterTokenizer(' ab')), 2);"
+        "parallel = ParallelBeamSearch(BeamSearch(CharacterTokenizer(' ab')), 2); parallel.prepare(4);"
         "print(*(process.pid for process, _ in parallel._workers), flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as caller:
