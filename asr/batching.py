@@ -110,13 +110,17 @@ def in_halves(compute: Callable[[Sequence[Item]], Result], items: Sequence[Item]
             raise
         if len(items) == 1:
             raise AsrError(
-                "the memory does not hold what recognising a single stretch of audio takes "
-                f"({(str(error) or "MemoryError").splitlines()[0]}); end other programs, use another --device or a smaller model"
+                f"the memory does not hold what recognising a single stretch of audio takes ({_reason(error)}); end "
+                "other programs, use another --device or a smaller model"
             ) from error
     if torch.cuda.is_available():  # here, where the error no longer keeps what was computed so far
         torch.cuda.empty_cache()
     middle = len(items) // 2
     return in_halves(compute, items[:middle]) + in_halves(compute, items[middle:])
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
