@@ -65,12 +65,14 @@ def to_json(transcript: "Transcript", layout: Layout = Layout()) -> dict:
     for number, segment in enumerate(transcript.segments):
         value = {"id": number, "start": segment.start, "end": segment.end, "text": segment.text}
         if layout.word_timestamps:
-            value["words"] = [
-                {"word": word.word, "start": word.start, "end": word.end, "probability": word.confidence}
-                for word in segment.words
-            ]
+            value["words"] = [_timed_word(word) for word in segment.words]
         segments.append(value)
-    return {"text": transcript.text, "segments": segments, "language": None} | asdict(transcript)
+    return {"text": transcript.text, "segments": segments, "language": None} | transcript.to_dict()
+
+
+def _timed_word(word: "Word") -> dict:
+    value = {"word": word.word, "start": word.start, "end": word.end, "probability": word.confidence}
+    return value | ({"characters": [asdict(one) for one in word.characters]} if word.characters else {})
 
 
 def write_outputs(

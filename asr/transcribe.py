@@ -24,6 +24,7 @@ from asr.batching import automatic_batch_seconds, in_halves
 from asr.bundle import SHIPPED, Bundle
 from asr.decoding import (
     HOP_SECONDS,
+    Character,
     Hypothesis,
     ParallelBeamSearch,
     Word,
@@ -31,6 +32,7 @@ from asr.decoding import (
     concatenate,
     greedy,
     loud_hops,
+    share_out,
     word_edges,
 )
 from asr.errors import AsrError, AudioError, DecodingError
@@ -90,8 +92,12 @@ class Transcript:
         )
 
     def to_dict(self) -> dict:
-        """Give the transcript as plain values for JSON."""
-        return asdict(self)
+        """Give the transcript as plain values for JSON; words without letters' times leave them out."""
+        values = asdict(self)
+        for word in values["words"]:
+            if not word["characters"]:
+                del word["characters"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -189,28 +195,32 @@ class Recogniser:
         self.compute_type = compute_type
         self.sample_rate = bundle.log_mel.config.sample_rate
 
-    def transcribe(self, audio: Audio | list[Audio]) -> Transcript | list[Transcript]:
+    def transcribe(
+        self, audio: Audio | list[Audio], *, character_times: bool = False
+    ) -> Transcript | list[Transcript]:
         """Transcribe a file, bytes, an open binary stream or samples; a list gives a list.
 
-        Samples are (time,) float at the model's sample rate, in [-1, 1]. Raises AudioError for what cannot be read.
+        Samples are (time,) float at the model's sample rate, in [-1, 1]. `character_times` says when each letter of a
+        word was said, too: those of a token of several letters share its time. Raises AudioError for what cannot be
+        read.
         """
         if not isinstance(audio, list):
-            return self.transcribe([audio])[0]  # type: ignore[index]
+            return self.transcribe([audio], character_times=character_times)[0]  # type: ignore[index]
         sources = [
             file_source(item, self.sample_rate)
             if isinstance(item, (str, Path))
             else Source(f"audio {i}", lambda item=item: self._samples(item), self._known_seconds(item))
             for i, item in enumerate(audio)
         ]
-        outcomes = list(self.transcribe_sources(sources))
+        outcomes = list(self.transcribe_sources(sources, character_times=character_times))
         for _, outcome in outcomes:
             if isinstance(outcome, AsrError):
                 raise outcome
         return [transcript for _, transcript in sorted(outcomes, key=lambda pair: pair[0])]  # type: ignore[misc]
 
     @torch.inference_mode()
-    def align(self, audio: Audio, text: str) -> Transcript:
-        """Say when each word of a known text was said in the audio, which is heard as one piece.
+    def align(self, audio: Audio, text: str, *, character_times: bool = False) -> Transcript:
+        """Say when each word of a known text, and each letter, was said in the audio, which is heard as one piece.
 
         The text is normalised as the model's transcripts were. Raises AudioError for audio that cannot be read,
         TextError for letters that the model lacks, AlignmentError for a text that is empty or too long.
@@ -219,7 +229,8 @@ class Recogniser:
         tokens = self.bundle.tokenizer.encode(normalise(text, self.bundle.normaliser))
         (logits,) = self._logits([samples])
         hypothesis = align(logits.log_softmax(-1), tokens)
-        return self._transcript(hypothesis, loud_hops(samples, self.sample_rate), self._seconds(samples))
+        loud = loud_hops(samples, self.sample_rate)
+        return self._transcript(hypothesis, loud, self._seconds(samples), character_times)
 
     def stream(self, chunk: float = CHUNK_SECONDS, look_ahead: float | None = None) -> Stream:
         """Begin to recognise speech as it comes: `feed` it samples, then `finish`.
@@ -265,6 +276,7 @@ class Recogniser:
         sources: Sequence[Source],
         batch_seconds: float | None = None,
         progress: Callable[[float], object] = lambda seconds: None,
+        character_times: bool = False,
     ) -> Iterator[tuple[int, Transcript | AsrError]]:
         """Transcribe many pieces of audio of any length, similar ones together, reading ahead of the model.
 
@@ -294,10 +306,8 @@ class Recogniser:
                     if window.last:
                         recording = recordings.pop(index)
                         hypothesis, loud = concatenate(recording.parts), np.concatenate(recording.loud)
-                        yield (
-                            index,
-                            self._transcript(hypothesis, loud, window.offset + self._seconds(window.samples)),
-                        )
+                        duration = window.offset + self._seconds(window.samples)
+                        yield index, self._transcript(hypothesis, loud, duration, character_times)
 
     def _pieces(
         self, blocks: Iterable[tuple[int, np.ndarray | AsrError]]
@@ -353,19 +363,35 @@ class Recogniser:
     def _seconds(self, samples: np.ndarray) -> float:
         return len(samples) / self.sample_rate
 
-    def _transcript(self, hypothesis: Hypothesis, loud: np.ndarray, duration: float) -> Transcript:
-        """Spell a hypothesis: text, and words from where their sound, by `loud_hops`, starts to where it ends."""
+    def _transcript(
+        self, hypothesis: Hypothesis, loud: np.ndarray, duration: float, character_times: bool
+    ) -> Transcript:
+        """Spell a hypothesis: text, and words from where their sound, by `loud_hops`, starts to where it ends.
+
+        The border between two tokens is looked for alike, so that a word's first letter starts as the word does.
+        """
         tokenizer, step = self.bundle.tokenizer, self.bundle.seconds_per_frame
         spans = tokenizer.word_spans(hypothesis.tokens)
+        parts = [part for span in spans for part in ([span] if not character_times else [[i] for i in span])]
         cores = [
-            (hypothesis.frames[span[0]][0] * step, (hypothesis.frames[span[-1]][1] + 1) * step)
-            for span in spans
+            (hypothesis.frames[part[0]][0] * step, (hypothesis.frames[part[-1]][1] + 1) * step)
+            for part in parts
         ]
+        edges = iter(
+            [(round(start, 3), round(min(end, duration), 3)) for start, end in word_edges(loud, cores)]
+        )
         words = []
-        for positions, (start, end) in zip(spans, word_edges(loud, cores), strict=True):
-            text = tokenizer.decode([hypothesis.tokens[i] for i in positions])
-            confidence = min(hypothesis.confidences[i] for i in positions)
-            words.append(Word(text, round(start, 3), round(min(end, duration), 3), confidence))
+        for span in spans:
+            text = tokenizer.decode([hypothesis.tokens[i] for i in span])
+            confidence = min(hypothesis.confidences[i] for i in span)
+            characters: tuple[Character, ...] = ()
+            if character_times:
+                timed = [(tokenizer.decode([hypothesis.tokens[i]]).strip(), *next(edges)) for i in span]
+                start, end = timed[0][1], timed[-1][2]
+                characters = tuple(letter for token in timed for letter in share_out(*token))
+            else:
+                start, end = next(edges)
+            words.append(Word(text, start, end, confidence, characters))
         others = tuple(
             Alternative(" ".join(tokenizer.decode(other.tokens).split()), other.score)
             for other in hypothesis.alternatives

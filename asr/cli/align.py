@@ -3,6 +3,7 @@
   asr align speech.wav speech.txt --model BUNDLE             a line a word: start, end, word, confidence
   asr align speech.wav "three one seven" --model BUNDLE -f json
   asr align speech.wav speech.txt --model BUNDLE -f srt -o speech.srt
+  asr align speech.wav speech.txt --character-timestamps     a line a letter: start, end, letter, word
 
 TEXT is a file, or the text itself where no file has that name. It is normalised as the model's transcripts were.
 """
@@ -23,19 +24,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", metavar="TEXT", help="file with what is said in it, or the text itself")
     model_option.add_argument(parser)
     parser.add_argument("-f", "--format", choices=FORMATS, default="tsv", help="(default: tsv)")
+    parser.add_argument(
+        "--character-timestamps",
+        action="store_true",
+        help="a line a letter in tsv; the letters of each word in json",
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="write there instead of printing")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Align, and print or write the words' times."""
+    letters = arguments.character_timestamps
+    if letters and arguments.format not in ("tsv", "json"):
+        raise AsrError(f"--character-timestamps are for tsv and json; {arguments.format} has words")
     text = _text(arguments.text)
 
     from asr.outputs import Layout, render
     from asr.transcribe import load
 
-    transcript = load(model_option.model_folder(arguments), arguments.device).align(arguments.audio, text)
-    if arguments.format == "tsv":
+    model = load(model_option.model_folder(arguments), arguments.device)
+    transcript = model.align(arguments.audio, text, character_times=letters)
+    if arguments.format == "tsv" and letters:
+        lines = [
+            f"{one.start:.3f}\t{one.end:.3f}\t{one.character}\t{word.word}"
+            for word in transcript.words
+            for one in word.characters
+        ]
+        output = "\n".join(["start\tend\tcharacter\tword", *lines]) + "\n"
+    elif arguments.format == "tsv":
         lines = [f"{w.start:.3f}\t{w.end:.3f}\t{w.word}\t{w.confidence:.3f}" for w in transcript.words]
         output = "\n".join(["start\tend\tword\tconfidence", *lines]) + "\n"
     else:

@@ -65,6 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--word-timestamps", action="store_true", help="list the words of each segment in json"
     )
+    parser.add_argument(
+        "--character-timestamps", action="store_true", help="list the letters of each word with it in json"
+    )
     parser.add_argument("--max-line-width", type=int, metavar="N", help="characters in a line of subtitles")
     parser.add_argument(
         "--max-line-count", type=int, metavar="N", help="lines in a subtitle; needs --max-line-width"
@@ -99,6 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     formats = _formats(arguments.format)
     layout = _layout(arguments)
+    if arguments.character_timestamps and "json" not in formats:
+        raise AsrError("--character-timestamps are written into json, which was not asked for; add -f json")
     found, failures = find_audio(arguments.inputs, arguments.recursive)
     asked_for = len(found) + len(failures)
     if not found and not failures:
@@ -133,7 +138,9 @@ def run(arguments: argparse.Namespace) -> int:
     sources = [source(path) for path in paths]
     printed = InOrder(lambda index, text: print(text, end="", flush=True))
     progress = _speech_progress(sources, arguments.quiet)
-    for index, outcome in recogniser.transcribe_sources(sources, arguments.batch_seconds, progress.update):
+    for index, outcome in recogniser.transcribe_sources(
+        sources, arguments.batch_seconds, progress.update, arguments.character_timestamps
+    ):
         if not isinstance(outcome, Transcript):
             failures.append(str(outcome))
             printed.skip(index)
@@ -168,7 +175,7 @@ def _layout(arguments: argparse.Namespace) -> Layout:
     if arguments.max_line_count is not None and arguments.max_line_width is None:
         raise AsrError("--max-line-count was given without --max-line-width, which says where lines end")
     return Layout(
-        arguments.word_timestamps,
+        arguments.word_timestamps or arguments.character_timestamps,
         arguments.max_line_width,
         arguments.max_line_count,
         arguments.highlight_words,

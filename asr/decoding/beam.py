@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from asr.decoding.alignment import align
+from asr.decoding.cuda_beam import CudaBeamSearch
 from asr.decoding.greedy import Hypothesis, collapse
 from asr.decoding.hotwords import BiasNode, BiasTree, single_words, spell
 from asr.errors import DecodingError, TextError
@@ -17,7 +20,7 @@ from asr.text import BLANK, CharacterTokenizer, Tokenizer
 
 LOG10 = math.log(10)  # KenLM's scores are log10, ours natural
 NO_LEXICON = "none"
-SURE_BLANK = math.log(0.9999)
+SURE_BLANK = 0.9999  # probability from which on a blank frame leaves nothing to search
 IMPOSSIBLE = -1e4  # log probability of what must not happen
 
 
@@ -55,6 +58,8 @@ class BeamConfig:
 
 class BeamSearch:
     """Decode with a beam: call it with logits and lengths as `greedy`.
+
+    Logits on a GPU are searched there where nothing but the model has a say: no language model, lexicon or hotwords.
 
     Arguments:
         tokenizer: the model's.
@@ -109,6 +114,7 @@ class BeamSearch:
     def reweigh(self, config: BeamConfig) -> None:
         """Take other sizes and weights, without reading the language model again."""
         self.config = config
+        self._on_gpu: CudaBeamSearch | None = None
         self._decoder, self._parts = (
             self._flashlight_decoder()
         )  # the parts live as long as the decoder that uses them
@@ -119,12 +125,23 @@ class BeamSearch:
         Arguments: logits (batch, frame, token), unnormalised or log probabilities, blank at 0; lengths (batch,) int64.
         Returns the best hypothesis of each utterance, with the others of the n best as its `alternatives`.
         """
+        if self.runs_on_gpu(logits):
+            if self._on_gpu is None:
+                size = max(self.config.beam_size, self.config.nbest)
+                self._on_gpu = CudaBeamSearch(self.tokenizer, size, self.config.nbest, SURE_BLANK)
+            return self._on_gpu(logits, lengths)
         log_probs = logits.float().log_softmax(-1).cpu().numpy()
         return [self.decode_one(log_probs[i, :n]) for i, n in enumerate(lengths.tolist())]
 
+    def runs_on_gpu(self, logits: Tensor) -> bool:
+        """Whether these logits are searched on the GPU that they are on."""
+        config = self.config
+        free = self.words is None and not self.has_lm and not self.hotwords
+        return logits.is_cuda and free and CudaBeamSearch.fits(self.tokenizer, config.beam_size, config.nbest)
+
     def decode_one(self, log_probs: np.ndarray) -> Hypothesis:
         """Decode one utterance's log probabilities, (frame, token)."""
-        sure = log_probs[:, BLANK] > SURE_BLANK
+        sure = log_probs[:, BLANK] > math.log(SURE_BLANK)
         frames = np.flatnonzero(
             ~(sure & np.roll(sure, 1))
         )  # of several sure blanks in a row, one says it all
@@ -142,6 +159,8 @@ class BeamSearch:
             if len(best) == self.config.nbest:
                 break
         first, *others = best.values()
+        if first.tokens:  # where they are said most probably, rather than where the beam first heard them
+            first = replace(align(torch.from_numpy(log_probs), first.tokens), score=first.score)
         return replace(first, alternatives=tuple(others))
 
     def _emissions(self, log_probs: np.ndarray) -> np.ndarray:

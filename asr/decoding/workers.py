@@ -6,6 +6,7 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
+import torch
 from torch import Tensor
 
 from asr.decoding.beam import BeamSearch
@@ -43,6 +44,8 @@ class ParallelBeamSearch:
 
     def __call__(self, logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
         """Decode a batch: logits (batch, frame, token), lengths (batch,) int64."""
+        if self.search.runs_on_gpu(logits):
+            return self.search(logits, lengths)
         self.prepare(len(lengths))
         if not self._workers or len(lengths) == 1:
             return self.search(logits, lengths)
@@ -76,6 +79,8 @@ class ParallelBeamSearch:
         self._workers = []
 
     def _start(self) -> None:
+        import torchaudio.functional  # noqa: F401 (the alignment's, once for all of them)
+
         context = multiprocessing.get_context("fork")
         for _ in range(self.processes):
             ours, theirs = context.Pipe()
@@ -89,6 +94,7 @@ class ParallelBeamSearch:
 def _serve(search: BeamSearch, pipe: Connection, inherited: list[Connection]) -> None:
     """Decode what comes through the pipe until its other end is closed, by the caller's death at the latest."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's business
+    torch.set_num_threads(1)  # the pool of threads did not come along in the fork
     for other in inherited:  # an open copy would hide that death
         other.close()
     while True:

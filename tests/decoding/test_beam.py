@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from asr.decoding import BeamConfig, BeamSearch, greedy, read_hotwords
+from asr.decoding import BeamConfig, BeamSearch, align, greedy, read_hotwords
 from asr.errors import DecodingError
 from asr.lm.kneser_ney import build
 from asr.text import BpeTokenizer, CharacterTokenizer
@@ -76,6 +76,14 @@ def test_lengths_and_silence():
     assert second.tokens == []
     silence = one_hot(torch.zeros(1, 30, dtype=torch.int64), 7) * 20.0
     assert decode(search, silence) == ""
+
+
+def test_tokens_lie_where_they_are_most_probable():
+    logits = torch.randn(1, 60, 7, generator=torch.Generator().manual_seed(5)) * 2
+    (found,) = BeamSearch(CHARACTERS)(logits, torch.tensor([60]))
+    placed = align(logits[0].log_softmax(-1), found.tokens)
+    assert (found.frames, found.confidences) == (placed.frames, placed.confidences)
+    assert found.score > placed.score  # of all alignments together
 
 
 @pytest.mark.parametrize("text", ["a cab", "bad cab", "cab cab a a", "a"])
