@@ -54,13 +54,19 @@ figure { margin: 0; break-inside: avoid; } figcaption { font-weight: 600; font-s
 .curve, .dot { stroke: oklch(var(--curve) .14 var(--hue)); } .dot { fill: oklch(var(--curve) .14 var(--hue)); }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; margin: 0; padding: 0; list-style: none; }
 .legend li, pre { font-size: .85rem; }
-.legend svg { width: 1.6rem; height: .6rem; margin-right: .3rem; }
+.legend svg { display: inline-block; width: 1.6rem; height: .6rem; margin-right: .3rem; }
 figcaption .quiet { font-weight: normal; } caption { padding-top: .8rem; }
 tbody > tr > :first-child { white-space: nowrap; }
 td.words { text-align: left; font-size: 1rem; width: 99%; } td.words > * { margin-right: .3rem; }
 tr.truth td { color: var(--quiet); }
 pre { background: var(--box); border: 1px solid var(--line); border-radius: 6px; padding: .6rem; }
 pre { white-space: pre-wrap; } pre, li, td.words { overflow-wrap: anywhere; }
+@media print {
+  .wide { overflow: visible; } .picture { max-width: 100%; height: auto; break-inside: avoid; }
+  .picture image { filter: none !important; }
+  h2, h3, .key { break-after: avoid; } table, pre, .key { break-inside: avoid; }
+  pre { columns: 3; font-size: .7rem; }
+}
 </style>
 </head>
 <body>
