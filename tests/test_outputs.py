@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from asr.decoding import Character
 from asr.outputs import FORMATS, Layout, render, to_json, write_outputs
 from asr.scoring.formats import read_transcripts
 from asr.transcribe import Transcript, Word
@@ -95,6 +96,17 @@ def test_json_has_whispers_fields():
     }
     assert value["segments"][0]["words"][1] == {"word": "two", "start": 0.4, "end": 0.8, "probability": 0.8}
     assert "words" not in to_json(TALK)["segments"][0]
+
+
+def test_letters_are_listed_with_their_words_only_where_there_are_some():
+    word = Word("ab", 0.1, 0.3, 0.9, (Character("a", 0.1, 0.2), Character("b", 0.2, 0.3)))
+    value = json.loads(
+        render(Transcript("ab c", (word, Word("c", 0.4, 0.5, 0.8)), 1.0), "json", "x", Layout(True))
+    )
+    letters = [{"character": "a", "start": 0.1, "end": 0.2}, {"character": "b", "start": 0.2, "end": 0.3}]
+    for words in (value["words"], value["segments"][0]["words"]):
+        assert words[0]["characters"] == letters
+        assert "characters" not in words[1]
 
 
 def test_tsv_is_in_milliseconds():

@@ -133,6 +133,23 @@ def test_word_timestamps_of_standard_input(bundle, tree, capsys, monkeypatch):
     assert value["segments"][0]["words"][0].keys() == {"word", "start", "end", "probability"}
 
 
+def test_times_of_letters_change_no_word(bundle, tree, capsys):
+    command = ["transcribe", str(tree / "one.wav"), "--model", str(bundle), "-f", "json"]
+    assert main([*command, "--word-timestamps"]) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert main([*command, "--character-timestamps"]) == 0
+    timed = json.loads(capsys.readouterr().out)
+    for word in [*timed["words"], *timed["segments"][0]["words"]]:
+        letters = word.pop("characters")
+        assert "".join(letter["character"] for letter in letters) == word["word"]
+        edges = [letter[edge] for letter in letters for edge in ("start", "end")]
+        assert edges == sorted(edges)
+        assert (edges[0], edges[-1]) == (word["start"], word["end"])
+    assert timed == plain
+    assert main(["transcribe", str(tree / "one.wav"), "--model", str(bundle), "--character-timestamps"]) == 1
+    assert "add -f json" in capsys.readouterr().err
+
+
 def test_a_long_recording_gives_the_words_of_its_parts(bundle, tmp_path, monkeypatch):
     model = asr.load(bundle, "cpu")
     generator = np.random.default_rng(4)
