@@ -5,8 +5,9 @@ whole. One that reads in both has to know what follows: its reverse state begins
 look-ahead (latency-controlled BLSTM, Zhang et al. 2016). Each layer reads chunk and look-ahead together, and the chunk
 a second time for the state to carry on; the next chunk reads what was looked ahead at again.
 
-Features normalised over the utterance need its end. In a stream their mean and variance are those of what was heard so
-far, of the last STATISTICS_SECONDS above all; features normalised with the training data's are as in the whole.
+Features normalised over the utterance need its end. In a stream their mean and variance, or their level, are those of
+what was heard so far in the last STATISTICS_SECONDS; features normalised with the training data's alone are
+as in the whole.
 """
 
 import math
@@ -21,7 +22,7 @@ from asr.bundle import Bundle
 from asr.decoding import Word
 from asr.decoding.greedy import collapse
 from asr.errors import AsrError, AudioError
-from asr.features import STD_FLOOR, LogMel, frame_count
+from asr.features import STD_FLOOR, LogMel, frame_count, level_of
 from asr.text import BLANK
 
 CHUNK_SECONDS = 0.5
@@ -134,8 +135,8 @@ class _FrontEnd:
     def __init__(self, bundle: Bundle, device: torch.device):
         self.bundle, self.device = bundle, device
         config, front = bundle.log_mel.config, bundle.model.config.front_end
-        self.running = config.normalise == "utterance"
-        # Normalised later where the statistics are those of the stream.
+        # Normalised when they are read where the statistics are those of the stream.
+        self.running = config.normalise in ("utterance", "level")
         self.log_mel = (
             LogMel(replace(config, normalise="none")).to(device) if self.running else bundle.log_mel
         )
@@ -151,11 +152,8 @@ class _FrontEnd:
             0, config.n_mels, device=device
         )  # those needed again, from `first_feature` on
         self.first_feature = 0
-        self.statistics = torch.zeros(
-            2, config.n_mels, dtype=torch.float64, device=device
-        )  # sum, sum of squares
-        self.count = 0.0  # of the feature frames in them
-        self.memory = STATISTICS_SECONDS * config.sample_rate / config.hop_length
+        self.memory = round(STATISTICS_SECONDS * config.sample_rate / config.hop_length)  # frames
+        self.recent = torch.zeros(0, config.n_mels, device=device)  # features of that time
         self.begin = 0  # first frame not yet forgotten
 
     @property
@@ -183,15 +181,19 @@ class _FrontEnd:
     def read(self, end: int) -> Tensor:
         """Give the output (1, frame, feature) from the first frame not yet forgotten to `end`."""
         self._extend(min(self._features_for(end), frame_count(self.heard, self.hop)))
-        features = self.features
-        if self.running:
-            mean, square = self.statistics / self.count
-            std = (square - mean.square()).clamp(min=STD_FLOOR**2).sqrt()
-            features = ((features - mean) / std).float()
+        features = self._normalised(self.features) if self.running else self.features
         lengths = torch.tensor([len(features)], device=self.device)
         output, _ = self.bundle.model.front_end(features.unsqueeze(0), lengths)
         first = self.first_feature // self.subsampling
         return output[:, self.begin - first : end - first]
+
+    def _normalised(self, features: Tensor) -> Tensor:
+        """Normalise features (frame, mel) by what was heard so far."""
+        if self.bundle.log_mel.config.normalise == "level":
+            level = level_of(self.recent.unsqueeze(0), torch.tensor([len(self.recent)]))
+            return self.bundle.log_mel.standardise(features.unsqueeze(0), level)[0]
+        std = self.recent.std(0, correction=0).clamp(min=STD_FLOOR)
+        return (features - self.recent.mean(0)) / std
 
     def _extend(self, end: int) -> None:
         """Compute the features up to frame `end`."""
@@ -202,12 +204,7 @@ class _FrontEnd:
         new = self.log_mel(samples.unsqueeze(0))[0][0, known - first : end - first]
         self.features = torch.cat([self.features, new])
         if self.running:
-            new = new.double()
-            self.statistics += torch.stack([new.sum(0), new.square().sum(0)])
-            self.count += len(new)
-            if self.count > self.memory:  # so that what is long past counts for less and less
-                self.statistics *= self.memory / self.count
-                self.count = self.memory
+            self.recent = torch.cat([self.recent, new])[-self.memory :]
         # The next frame's window begins before the end of this one's.
         first = max(0, end - math.ceil(self.half_window / self.hop))
         self.samples = self.samples[first * self.hop - self.first_sample :]
