@@ -113,6 +113,28 @@ def test_a_full_disk_stops_the_run(bundle, tree, tmp_path, capsys, monkeypatch):
     assert "the others are done" not in errors
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
+def test_an_output_that_cannot_be_written_whole_is_not_there(bundle, tmp_path):
+    words = ["abc cab", " ".join(["abc"] * 30), "ba c"]
+    for name, text in zip(("one", "two", "three"), words, strict=True):
+        soundfile.write(tmp_path / f"{name}.wav", say(text, np.random.default_rng(0)), RATE)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "two.txt").write_text("of an earlier run")
+    program = (
+        "import resource, sys; from asr.cli import main; resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40));"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    paths = [str(tmp_path / f"{name}.wav") for name in ("one", "two", "three")]
+    command = [sys.executable, "-c", program, "transcribe", *paths, "--model", str(bundle), "-o", str(out)]
+    result = subprocess.run([*command, "--overwrite"], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert f"cannot write {out}/two.txt: File too large" in result.stderr
+    assert "1 of 3 could not be done; the others are done" in result.stderr
+    assert names(out) == ["one.txt", "three.txt", "two.txt"]  # nothing half-written beside them
+    assert (out / "two.txt").read_text() == "of an earlier run"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_standard_output_on_a_full_disk(bundle, tree):
     command = [sys.executable, "-m", "asr", "transcribe", str(tree / "one.wav"), "--model", str(bundle)]
