@@ -10,13 +10,20 @@ Every key of the configuration is also an option; `asr train --print-config` sho
 """
 
 import argparse
+import signal
+import sys
+from typing import Any
 
 TAKES_CONFIGURATION = True  # what argparse does not know is the configuration's
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what is no part of the configuration."""
-    parser.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the run folder's last checkpoint; a run without any begins",
+    )
     parser.add_argument(
         "--overwrite", action="store_true", help="remove what the run folder holds and begin anew"
     )
@@ -31,7 +38,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train; 1 if it was interrupted or left utterances out because they could not be read."""
+    """Train; 1 if utterances were left out, 130 after Ctrl-C and 143 after SIGTERM."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt as interruption:  # not between steps, where the state is saved first
+        print("\nasr train: interrupted; the same command with --resume goes on", file=sys.stderr)
+        return 128 + (interruption.args[0] if interruption.args else signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    """Take SIGTERM as Python takes Ctrl-C."""
+    raise KeyboardInterrupt(signum)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     from asr.training.config import config_text, read_config
 
     if arguments.report:

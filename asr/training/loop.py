@@ -24,7 +24,7 @@ from asr.bundle import Bundle
 from asr.ctc import ctc_loss, unalignable
 from asr.data import Batch, Loader
 from asr.decoding import greedy
-from asr.errors import AlignmentError, AsrError, ManifestError
+from asr.errors import AlignmentError, AsrError
 from asr.model import AcousticModel
 from asr.scoring import score
 from asr.text import BLANK
@@ -41,6 +41,10 @@ LEAST_SPIKE = 1.0  # and so much above it, nats for a token: hard batches of a g
 STUCK_SHARE = 0.99  # of frames whose best token is blank, from which on a model says nothing
 PATIENCE = 3  # epochs in which that is usual
 NAMED = 4  # utterances of a step; further ones are counted
+
+
+class CommonError(AsrError):
+    """What ends a run in all of its processes alike; the first one says it."""
 
 
 class StoppedError(Exception):
@@ -73,7 +77,8 @@ class Training:
     ):
         self.fabric, self.config, self.bundle = fabric, config, bundle
         self.train_loader, self.dev_loader, self.folder = train, dev, folder
-        self.on_step, self.on_epoch, self.warn = on_step, on_epoch, warn
+        self.on_step, self.on_epoch = on_step, on_epoch
+        self.warn = warn if fabric.is_global_zero else lambda message: None
         self.model: AcousticModel = bundle.model.to(fabric.device)
         self.model.checkpoint_activations = config.run.checkpoint_activations
         self.average = moving_average(self.model, config.optimizer.ema) if config.optimizer.ema else None
@@ -96,7 +101,7 @@ class Training:
 
     @property
     def left_out(self) -> dict[str, str]:
-        """{utterance: reason} of everything that could not be used so far."""
+        """{utterance: reason} of everything that could not be used so far; of other processes, until the last save."""
         return self.train_loader.left_out | self.dev_loader.left_out | self.gradients.left_out
 
     def fit(self) -> None:
@@ -111,6 +116,7 @@ class Training:
                 self.epoch, self.batch, self.epoch_loss, self.epoch_steps = self.epoch + 1, 0, 0.0, 0
                 self.on_epoch(self)
                 self.save()
+            self.received = None  # a signal during the last save: nothing is left that it could stop
 
     def _train_epoch(self) -> None:
         self.model.train()
@@ -119,12 +125,14 @@ class Training:
             return
         batches = iter(self.train_loader)
         while group := list(islice(batches, self.config.optimizer.accumulate_batches)):
-            if self._sum([float(self.received or 0)])[0]:
+            overdue = time.monotonic() - self.saved > 60 * self.config.run.checkpoint_minutes
+            stop, save = self._sum([float(self.received or 0), float(overdue and self.fabric.is_global_zero)])
+            if stop:
                 self._stop()
+            if save:  # all of them, when it is time by the clock of the first
+                self.save()
             self._step(group)
             self.batch += len(group)
-            if time.monotonic() - self.saved > 60 * self.config.run.checkpoint_minutes:
-                self.save()
 
     def _step(self, batches: list[Batch]) -> None:
         """Take one step with the gradients of these batches, of all processes together."""
@@ -152,16 +160,16 @@ class Training:
         shown = (self.step + 1) % self.config.run.log_every == 0
         layers = gradient_norms(self.model) if shown else {}  # before clipping hides what explodes
         norm = float(nn.utils.clip_grad_norm_(parameters, config.gradient_clip or float("inf")))
-        names = name_some([name for batch in usable for name in batch.ids])
         if faulty or not torch.isfinite(torch.tensor([loss, norm])).all():
-            self._skip("; ".join(maker.faults) or f"the gradient's norm is {norm} for {names}")
+            faults = [fault for each in self._gather(maker.faults) for fault in each]
+            self._skip("; ".join(faults) or f"the gradient's norm is {norm} for {self._names(usable)}")
         else:
             self.scaler.step(self.optimizer)
             self.skipped_in_a_row = 0
             self.epoch_loss, self.epoch_steps = self.epoch_loss + loss, self.epoch_steps + 1
             if self.average is not None:
                 self.average.update_parameters(self.model)
-            self._note_spike(loss, names)
+            self._note_spike(loss, usable)
         self.scaler.update()  # halves the scale where float16 overflowed
         self.step += 1
         numbers = {"step": self.step, "epoch": self.epoch, "loss": loss, "learning_rate": rate}
@@ -175,6 +183,18 @@ class Training:
         tensor = torch.tensor(numbers, dtype=torch.float64, device=self.fabric.device)
         torch.distributed.all_reduce(tensor)
         return tensor.tolist()
+
+    def _gather(self, value: Any) -> list[Any]:
+        """Give the values of all processes, in their order."""
+        values = [value] * self.fabric.world_size
+        if self.fabric.world_size > 1:
+            torch.distributed.all_gather_object(values, value)
+        return values
+
+    def _names(self, batches: list[Batch]) -> str:
+        """Name utterances of a step, of all processes."""
+        gathered = self._gather([name for batch in batches for name in batch.ids])
+        return name_some([name for names in gathered for name in names])
 
     def _sum_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Add up the gradients of all processes, which may have split their batches as their memory asks for."""
@@ -191,18 +211,17 @@ class Training:
 
     def _skip(self, message: str) -> None:
         self.skipped_in_a_row += 1
-        if self.gradients.faults or self.fabric.is_global_zero:
-            self.warn(f"step {self.step} skipped: {message}")
+        self.warn(f"step {self.step} skipped: {message}")
         if self.skipped_in_a_row >= SKIPS_IN_A_ROW:
-            raise AsrError(
+            raise CommonError(
                 f"the loss or its gradient was not finite in {SKIPS_IN_A_ROW} steps in a row; a lower "
                 f"optimizer.learning_rate or optimizer.gradient_clip usually helps. The last: {message}"
             )
 
-    def _note_spike(self, loss: float, names: str) -> None:
+    def _note_spike(self, loss: float, batches: list[Batch]) -> None:
         usual = statistics.median(self.losses) if len(self.losses) >= 20 else float("inf")
         if loss > max(SPIKE * usual, usual + LEAST_SPIKE):
-            self.warn(f"step {self.step}: the loss jumps to {loss:.2f} with {names}")
+            self.warn(f"step {self.step}: the loss jumps to {loss:.2f} with {self._names(batches)}")
         self.losses.append(loss)
 
     @torch.no_grad()
@@ -212,7 +231,8 @@ class Training:
         model.eval()
         self._average_buffers(model)
         measured = self.measure(model)
-        self.minutes += (time.monotonic() - self.began) / 60
+        minutes = self.minutes + (time.monotonic() - self.began) / 60
+        self.minutes = self._gather(minutes)[0]  # by one clock, as they end the run
         self.began = time.monotonic()
         self.history.append(
             {
@@ -223,11 +243,7 @@ class Training:
                 **measured,
             }
         )
-        if (
-            measured["blank_share"] > STUCK_SHARE
-            and self.epoch + 1 >= PATIENCE
-            and self.fabric.is_global_zero
-        ):
+        if measured["blank_share"] > STUCK_SHARE and self.epoch + 1 >= PATIENCE:
             self.warn(
                 f"after {self.epoch + 1} epochs {100 * measured['blank_share']:.1f} % of the frames are blank (entropy "
                 f"{measured['entropy']:.3f} nat): the model says nothing yet. If this lasts: see that transcripts "
@@ -240,10 +256,11 @@ class Training:
         self.dev_pairs = []
         errors = words = wrong = characters = blanks = frames = entropy = loss = tokens = 0.0
         self.dev_loader.set_epoch(0)
-        for batch in self.dev_loader:
+        batches = iter(self.dev_loader)
+        for _ in range(len(self.dev_loader)):  # as many in each process, though of some nothing can be read
             if self._sum([float(self.received or 0)])[0]:
                 self._stop()
-            if not batch.ids:
+            if (batch := next(batches, None)) is None:
                 continue
             batch = batch.to(self.fabric.device)
             logits, lengths = model(batch.features, batch.feature_lengths)
@@ -270,11 +287,9 @@ class Training:
             [errors, words, wrong, characters, blanks, frames, entropy, loss, tokens]
         )
         if not words:
-            reasons = list(self.dev_loader.left_out.items())
+            reasons = [item for each in self._gather(self.dev_loader.left_out) for item in each.items()]
             because = f", such as {reasons[0][0]}: {reasons[0][1]}" if reasons else ""
-            raise ManifestError(
-                f"data.dev holds no word that can be measured on{because}; give other dev data"
-            )
+            raise CommonError(f"data.dev holds no word that can be measured on{because}; give other dev data")
         return {
             "dev_loss": loss / tokens if tokens else float("nan"),
             "dev_wer": errors / max(words, 1),
@@ -292,7 +307,7 @@ class Training:
                     buffer /= self.fabric.world_size
 
     def state(self) -> dict[str, Any]:
-        """Give everything that going on needs."""
+        """Give everything that going on needs; all processes have to ask for it together."""
         return {
             "format": 1,
             "processes": self.fabric.world_size,
@@ -301,6 +316,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "log_mel": self.bundle.log_mel.state_dict(),
+            "buffers": self._gather({name: buffer.cpu() for name, buffer in self.model.named_buffers()}),
             "left_out": self.left_out,
             **{name: getattr(self, name) for name in COUNTERS},
         }
@@ -314,6 +330,10 @@ class Training:
             )
         try:
             self.model.load_state_dict(state["model"])
+            if (
+                state["processes"] == self.fabric.world_size > 1
+            ):  # the others have statistics of their own batches
+                self.model.load_state_dict(state["buffers"][self.fabric.global_rank], strict=False)
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -325,10 +345,13 @@ class Training:
             setattr(self, name, state[name])
 
     def save(self) -> None:
-        """Write a checkpoint, in the first process."""
+        """Write a checkpoint, in the first process, of what all know; they have to call this together."""
         self.saved = time.monotonic()
+        for left_out in self._gather(self.left_out):
+            self.gradients.left_out |= left_out
+        state = self.state()
         if self.folder is not None and self.fabric.is_global_zero:
-            write_checkpoint(self.folder, self.state())
+            write_checkpoint(self.folder, state)
 
     def _stop(self) -> None:
         self.save()

@@ -67,8 +67,7 @@ def train_seeds(count: int, arguments: Sequence[str], resume: bool = False, over
         if resume and _is_finished(summary, config.run.epochs):
             print(f"seed {seed}: finished before, in {run}", flush=True)
         else:
-            begun = resume and (run / "checkpoints").is_dir()
-            more = ["--resume"] if begun else ["--overwrite"] if overwrite else []
+            more = ["--resume"] if resume else ["--overwrite"] if overwrite else []
             print(f"seed {seed}: {run}", flush=True)
             status = _run_child([*arguments, f"--run.seed={seed}", f"--run.folder={run}", *more])
             if status and not (status == 1 and _is_finished(summary, config.run.epochs)):

@@ -8,6 +8,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ from asr.training.checkpoint import has_checkpoint, read_checkpoint
 from asr.training.checks import quick_report, target_of
 from asr.training.config import TrainConfig, config_text
 from asr.training.data import SpeechData
-from asr.training.loop import StoppedError, Training
+from asr.training.loop import CommonError, StoppedError, Training
 from asr.training.progress import Progress, start_wandb
 from asr.training.report import write_report, write_run_file
 from asr.training.warm_start import warm_start
@@ -53,13 +54,34 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
     _quieten_lightning()
     folder = Path(config.run.folder)
     _check_folder(folder, resume, overwrite)
+    if resume and not has_checkpoint(folder / CHECKPOINTS):
+        print(f"there is no checkpoint in {folder} to go on from: the run begins", file=sys.stderr)
+        resume = False
     state = read_checkpoint(folder / CHECKPOINTS) if resume else None
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     fabric = Fabric(
         accelerator=config.run.accelerator, devices=config.run.devices, num_nodes=config.run.nodes
     )
-    fabric.launch()
+    with _launched(fabric):
+        return _train(config, fabric, folder, state)
+
+
+@contextmanager
+def _launched(fabric: Fabric) -> Iterator[None]:
+    """Start the other processes; when this one ends in an error, end those, which would wait for it for long."""
+    try:
+        fabric.launch()
+        yield
+    except BaseException:  # Ctrl-C too
+        for process in getattr(fabric.strategy.launcher, "procs", []):
+            process.kill()
+        raise
+
+
+def _train(config: TrainConfig, fabric: Fabric, folder: Path, state: dict[str, Any] | None) -> int:
+    """Train in this process, from a checkpoint's state or from the start."""
+    resume = state is not None
     torch.use_deterministic_algorithms(config.run.deterministic)
     torch.manual_seed(config.run.seed)
     train_cuts, dev_cuts = (
@@ -89,9 +111,12 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
 
 def _run(training: Training, data: SpeechData, folder: Path) -> int:
     """Run the loop with all that looks on, and say what came of it; the report is drawn however it ends."""
-    first, config = training.fabric.is_global_zero, training.config
-    if not first:
-        return _fit(training, data, folder, None)
+    config = training.config
+    if not training.fabric.is_global_zero:
+        # How the run ends, the first process says; a status of ours would have it killed in the middle of that.
+        with suppress(CommonError):
+            _fit(training, data, folder, None)
+        return 0
     steps = -(-len(data.train_loader) // config.optimizer.accumulate_batches)
     wandb = start_wandb(config.run.wandb, folder, asdict(config))
     progress = Progress(folder / "logs", config.run.epochs, steps, config.run.log_every, training.step, wandb)
@@ -101,6 +126,9 @@ def _run(training: Training, data: SpeechData, folder: Path) -> int:
         ended = "interrupted; --resume goes on" if status else "finished"
     except AsrError as error:
         ended = f"ended: {error}"
+        raise
+    except KeyboardInterrupt:
+        ended = "interrupted; --resume goes on"
         raise
     finally:
         progress.close()

@@ -66,11 +66,6 @@ def test_a_run_is_not_overwritten_unasked(capsys, corpus, run_folder):
     assert "--resume goes on with it, --overwrite replaces it" in message
 
 
-def test_nothing_to_resume(capsys, corpus, tmp_path):
-    message = message_of(capsys, train_arguments(corpus, tmp_path / "none", "--resume"))
-    assert "nothing to resume" in message
-
-
 def test_letters_outside_the_alphabet_are_left_out_and_named(capsys, corpus, tmp_path):
     folder = tmp_path / "dev"
     manifest = make_corpus(folder, utterances=4, seed=9)
