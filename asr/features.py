@@ -25,9 +25,9 @@ FLOOR = 1e-10
 STD_FLOOR = 0.1
 # An utterance's level is that of its loudest frames, so many of them; a word has them.
 LOUDEST_FRAMES = 50
-# In nats: what lies further below the level (70 dB) is as good as silence, and a recording is taken to be at most so
-# much (30 dB) quieter than the training data, or the noise of one without speech would be made as loud as speech.
-LEVEL_RANGE, QUIETER_AT_MOST = 16.0, 7.0
+# In nats. Louder or quieter than the training data by more than 6 dB is brought to that; what stands out from the quietest
+# tenth of its frames by less than 10 dB is noise without speech, and stays as it is.
+LEVEL_TOLERANCE, LEAST_CONTRAST = 1.4, 2.3
 # Frames transformed together: few enough for a processor's cache (twice as fast as whole batches), many
 # enough to fill a GPU, and a bound on the memory that hours of audio take.
 BLOCK_ON_CPU = 512
@@ -48,9 +48,8 @@ class FeatureConfig:
         n_mels: mel bands.
         f_min, f_max: lowest and highest frequency of the bands in Hz; f_max None is half the sample rate.
         normalise: "utterance" gives each band of each utterance mean 0 and variance 1; "global" uses the mean and
-            variance of the training data, so that silence around the speech changes nothing, but its loudness does;
-            "level" the same once the level of each utterance's loudest half second is taken off, so that neither
-            does; "none" leaves the log power.
+            variance of the training data, so that silence around the speech changes nothing, and brings utterances
+            that are much louder or quieter than those near their level; "none" leaves the log power.
     """
 
     sample_rate: int = 16000
@@ -60,7 +59,7 @@ class FeatureConfig:
     n_mels: int = 80
     f_min: float = 20.0
     f_max: float | None = None
-    normalise: Literal["utterance", "level", "global", "none"] = "utterance"
+    normalise: Literal["utterance", "global", "none"] = "utterance"
 
     def __post_init__(self):
         for name in ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels"):
@@ -77,9 +76,9 @@ class FeatureConfig:
                 f"features.f_min and f_max are {self.f_min} and {f_max} Hz; expected 0 <= f_min < f_max <= "
                 f"{self.sample_rate / 2}, half the sample rate"
             )
-        if self.normalise not in ("utterance", "level", "global", "none"):
+        if self.normalise not in ("utterance", "global", "none"):
             raise ConfigError(
-                f"features.normalise is {self.normalise!r}; expected 'utterance', 'level', 'global' or 'none'"
+                f"features.normalise is {self.normalise!r}; expected 'utterance', 'global' or 'none'"
             )
         filters = _mel_filters(
             self.sample_rate, self.n_fft, self.n_mels, self.f_min, self.f_max, torch.device("cpu")
@@ -90,11 +89,6 @@ class FeatureConfig:
                 f"features.n_mels is {self.n_mels}: {empty} of these bands are narrower than the steps of "
                 f"n_fft {self.n_fft}; take fewer bands or a larger n_fft"
             )
-
-    @property
-    def uses_training_data(self) -> bool:
-        """Whether features are normalised with statistics of the training data."""
-        return self.normalise in ("level", "global")
 
 
 def frame_count(samples: Count, hop_length: int) -> Count:
@@ -159,11 +153,6 @@ def log_mel(
     return features.where(_valid(counts, features.shape[1], features.device).unsqueeze(-1), 0), counts
 
 
-def _below(features: Tensor, level: Tensor) -> Tensor:
-    """Log power (batch, frame, mel) above each utterance's level (batch,), cut off LEVEL_RANGE below it."""
-    return (features - level[:, None, None]).clamp(min=-LEVEL_RANGE)
-
-
 def _valid(lengths: Tensor, size: int, device: torch.device) -> Tensor:
     """Whether a place is within its utterance's own length: (batch, size) bool."""
     return torch.arange(size, device=device) < lengths.to(device).unsqueeze(1)
@@ -220,9 +209,9 @@ def level_of(features: Tensor, frames: Tensor) -> Tensor:
 class LogMel(nn.Module):
     """Samples to normalised log-mel features.
 
-    With normalise="level" or "global" the buffers `mean` and `std` (mel,) hold the training data's statistics, and
-    for "level" `level` () their utterances' mean level. They are NaN until `fit_statistics` or a state dict fills
-    them, so that forgetting it cannot pass unseen.
+    With normalise="global" the buffers `mean` and `std` (mel,) hold the training data's statistics and `level` () its
+    utterances' mean level. They are NaN until `fit_statistics` or a state dict fills them, so that forgetting it cannot
+    pass unseen.
 
     >>> log_mel = LogMel(FeatureConfig(n_mels=40))
     >>> features, lengths = log_mel(torch.randn(2, 16000), torch.tensor([16000, 8000]))
@@ -237,10 +226,9 @@ class LogMel(nn.Module):
     def __init__(self, config: FeatureConfig):
         super().__init__()
         self.config = config
-        if config.uses_training_data:
+        if config.normalise == "global":
             self.register_buffer("mean", torch.full((config.n_mels,), torch.nan))
             self.register_buffer("std", torch.full((config.n_mels,), torch.nan))
-        if config.normalise == "level":
             self.register_buffer("level", torch.tensor(torch.nan))
 
     def forward(self, samples: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -255,16 +243,23 @@ class LogMel(nn.Module):
             centred = (features - features.sum(1, keepdim=True) / count).where(valid, 0)
             variance = centred.square().sum(1, keepdim=True) / count
             features = centred / variance.sqrt().clamp(min=STD_FLOOR)
-        elif self.config.uses_training_data:
-            level = level_of(features, frames) if self.config.normalise == "level" else None
-            features = self.standardise(features, level).where(valid, 0)
+        elif self.config.normalise == "global":
+            features = self.standardise(features - self._excess(features, frames)).where(valid, 0)
         return features, frames
 
-    def standardise(self, features: Tensor, level: Tensor | None = None) -> Tensor:
-        """Normalise log power (batch, frame, mel) with the training data's statistics; level (batch,) for "level"."""
-        if level is not None:
-            features = _below(features, level.clamp(min=self.level - QUIETER_AT_MOST))
+    def standardise(self, features: Tensor) -> Tensor:
+        """Normalise log power (..., mel) with the training data's statistics, whatever its level."""
         return (features - self.mean) / self.std
+
+    def _excess(self, features: Tensor, frames: Tensor) -> Tensor:
+        """How much louder (or, negative, quieter) than tolerated each utterance is: (batch, 1, 1) nats."""
+        power = features.logsumexp(-1)
+        inside = _valid(frames, features.shape[1], features.device)
+        quiet = power.masked_fill(~inside, torch.nan).nanquantile(0.1, 1)
+        level = level_of(features, frames)
+        off = level - self.level
+        excess = off - off.clamp(-LEVEL_TOLERANCE, LEVEL_TOLERANCE)
+        return excess.where(level - quiet > LEAST_CONTRAST, 0)[:, None, None]
 
     @torch.no_grad()
     def fit_statistics(self, utterances: Iterable[Tensor | np.ndarray]) -> None:
@@ -272,22 +267,19 @@ class LogMel(nn.Module):
 
         Raises ValueError where there is nothing to fit them to, or nothing that uses them.
         """
-        if not self.config.uses_training_data:
+        if self.config.normalise != "global":
             raise ValueError(f"normalise={self.config.normalise!r} uses no statistics of the training data")
         count, total, squares, levels = 0, torch.zeros(()), torch.zeros(()), []
         for samples in utterances:
             features, frames = self._log_mel(torch.as_tensor(samples, device=self.mean.device).unsqueeze(0))
-            if self.config.normalise == "level":
-                levels.append(level_of(features, frames))
-                features = _below(features, levels[-1])
+            levels.append(level_of(features, frames))
             features = features[0].double()
             count += len(features)
             total, squares = total + features.sum(0), squares + features.square().sum(0)
         if count == 0:
             raise ValueError("no frames to compute statistics of")
         mean = total / count
-        if levels:
-            self.level.copy_(torch.cat(levels).mean())
+        self.level.copy_(torch.cat(levels).mean())
         self.mean.copy_(mean)
         self.std.copy_((squares / count - mean.square()).clamp(min=STD_FLOOR**2).sqrt())
 

@@ -5,9 +5,9 @@ whole. One that reads in both has to know what follows: its reverse state begins
 look-ahead (latency-controlled BLSTM, Zhang et al. 2016). Each layer reads chunk and look-ahead together, and the chunk
 a second time for the state to carry on; the next chunk reads what was looked ahead at again.
 
-Features normalised over the utterance need its end. In a stream their mean and variance, or their level, are those of
-what was heard so far in the last STATISTICS_SECONDS; features normalised with the training data's alone are
-as in the whole.
+Features normalised over the utterance need its end. In a stream their mean and variance are those of what was heard in
+the last STATISTICS_SECONDS; features normalised with the training data's are as in the whole, where the whole is no
+more than LEVEL_TOLERANCE off the training data's level: the level of what will follow is not known.
 """
 
 import math
@@ -22,7 +22,7 @@ from asr.bundle import Bundle
 from asr.decoding import Word
 from asr.decoding.greedy import collapse
 from asr.errors import AsrError, AudioError
-from asr.features import STD_FLOOR, LogMel, frame_count, level_of
+from asr.features import STD_FLOOR, LogMel, frame_count
 from asr.text import BLANK
 
 CHUNK_SECONDS = 0.5
@@ -135,11 +135,8 @@ class _FrontEnd:
     def __init__(self, bundle: Bundle, device: torch.device):
         self.bundle, self.device = bundle, device
         config, front = bundle.log_mel.config, bundle.model.config.front_end
-        # Normalised when they are read where the statistics are those of the stream.
-        self.running = config.normalise in ("utterance", "level")
-        self.log_mel = (
-            LogMel(replace(config, normalise="none")).to(device) if self.running else bundle.log_mel
-        )
+        self.running = config.normalise == "utterance"
+        self.log_mel = LogMel(replace(config, normalise="none")).to(device)  # normalised when they are read
         self.hop, self.half_window = config.hop_length, config.n_fft // 2
         self.subsampling = bundle.model.subsampling
         self.reach = 0  # feature frames that a frame of the output sees to either side
@@ -153,7 +150,7 @@ class _FrontEnd:
         )  # those needed again, from `first_feature` on
         self.first_feature = 0
         self.memory = round(STATISTICS_SECONDS * config.sample_rate / config.hop_length)  # frames
-        self.recent = torch.zeros(0, config.n_mels, device=device)  # features of that time
+        self.recent = torch.zeros(0, config.n_mels, device=device)  # their features
         self.begin = 0  # first frame not yet forgotten
 
     @property
@@ -181,19 +178,19 @@ class _FrontEnd:
     def read(self, end: int) -> Tensor:
         """Give the output (1, frame, feature) from the first frame not yet forgotten to `end`."""
         self._extend(min(self._features_for(end), frame_count(self.heard, self.hop)))
-        features = self._normalised(self.features) if self.running else self.features
+        features = self._normalised(self.features)
         lengths = torch.tensor([len(features)], device=self.device)
         output, _ = self.bundle.model.front_end(features.unsqueeze(0), lengths)
         first = self.first_feature // self.subsampling
         return output[:, self.begin - first : end - first]
 
     def _normalised(self, features: Tensor) -> Tensor:
-        """Normalise features (frame, mel) by what was heard so far."""
-        if self.bundle.log_mel.config.normalise == "level":
-            level = level_of(self.recent.unsqueeze(0), torch.tensor([len(self.recent)]))
-            return self.bundle.log_mel.standardise(features.unsqueeze(0), level)[0]
-        std = self.recent.std(0, correction=0).clamp(min=STD_FLOOR)
-        return (features - self.recent.mean(0)) / std
+        """Normalise features (frame, mel)."""
+        if self.running:
+            std = self.recent.std(0, correction=0).clamp(min=STD_FLOOR)
+            return (features - self.recent.mean(0)) / std
+        is_global = self.bundle.log_mel.config.normalise == "global"
+        return self.bundle.log_mel.standardise(features) if is_global else features
 
     def _extend(self, end: int) -> None:
         """Compute the features up to frame `end`."""

@@ -47,8 +47,8 @@ class AugmentationConfig:
         snr_db: lowest and highest ratio of speech to noise.
         codecs: of which one is drawn: 8khz (the band alone), telephone (8 kHz, mu-law), gsm, mp3, vorbis, opus.
         codec_share: of the utterances.
-        volume_db: most by which an utterance is made louder or softer. Features that are normalised by utterance or
-            level do not see it.
+        volume_db: most by which an utterance is made louder or softer. Features that are normalised by utterance do
+            not see it, and those normalised globally no more than 6 dB of it.
     """
 
     reverberation: str = ""
