@@ -25,9 +25,9 @@ FLOOR = 1e-10
 STD_FLOOR = 0.1
 # An utterance's level is that of its loudest frames, so many of them; a word has them.
 LOUDEST_FRAMES = 50
-# In nats. Louder or quieter than the training data by more than 6 dB is brought to that; what stands out from the quietest
+# In nats. Louder or quieter than the training data by more than 3 dB is brought to that; what stands out from the quietest
 # tenth of its frames by less than 10 dB is noise without speech, and stays as it is.
-LEVEL_TOLERANCE, LEAST_CONTRAST = 1.4, 2.3
+LEVEL_TOLERANCE, LEAST_CONTRAST = 0.7, 2.3
 # Frames transformed together: few enough for a processor's cache (twice as fast as whole batches), many
 # enough to fill a GPU, and a bound on the memory that hours of audio take.
 BLOCK_ON_CPU = 512
@@ -48,8 +48,8 @@ class FeatureConfig:
         n_mels: mel bands.
         f_min, f_max: lowest and highest frequency of the bands in Hz; f_max None is half the sample rate.
         normalise: "utterance" gives each band of each utterance mean 0 and variance 1; "global" uses the mean and
-            variance of the training data, so that silence around the speech changes nothing, and brings utterances
-            that are much louder or quieter than those near their level; "none" leaves the log power.
+            variance of the training data, so that silence around the speech changes nothing, and what is transcribed
+            is brought near the training data's loudness; "none" leaves the log power.
     """
 
     sample_rate: int = 16000
@@ -231,10 +231,13 @@ class LogMel(nn.Module):
             self.register_buffer("std", torch.full((config.n_mels,), torch.nan))
             self.register_buffer("level", torch.tensor(torch.nan))
 
-    def forward(self, samples: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, samples: Tensor, lengths: Tensor | None = None, levelled: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Compute features (batch, frame, mel), exactly 0 past each utterance's frames, and their lengths.
 
-        Arguments: samples (batch, time) float; lengths (batch,) int64, None for all.
+        Arguments: samples (batch, time) float; lengths (batch,) int64, None for all; levelled, with
+        normalise="global", brings utterances that are louder or quieter than the training data near its level.
         """
         features, frames = self._log_mel(samples, lengths)
         valid = _valid(frames, features.shape[1], features.device).unsqueeze(-1)
@@ -244,12 +247,10 @@ class LogMel(nn.Module):
             variance = centred.square().sum(1, keepdim=True) / count
             features = centred / variance.sqrt().clamp(min=STD_FLOOR)
         elif self.config.normalise == "global":
-            features = self.standardise(features - self._excess(features, frames)).where(valid, 0)
+            if levelled:
+                features = features - self._excess(features, frames)
+            features = ((features - self.mean) / self.std).where(valid, 0)
         return features, frames
-
-    def standardise(self, features: Tensor) -> Tensor:
-        """Normalise log power (..., mel) with the training data's statistics, whatever its level."""
-        return (features - self.mean) / self.std
 
     def _excess(self, features: Tensor, frames: Tensor) -> Tensor:
         """How much louder (or, negative, quieter) than tolerated each utterance is: (batch, 1, 1) nats."""

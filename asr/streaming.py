@@ -6,8 +6,8 @@ look-ahead (latency-controlled BLSTM, Zhang et al. 2016). Each layer reads chunk
 a second time for the state to carry on; the next chunk reads what was looked ahead at again.
 
 Features normalised over the utterance need its end. In a stream their mean and variance are those of what was heard in
-the last STATISTICS_SECONDS; features normalised with the training data's are as in the whole, where the whole is no
-more than LEVEL_TOLERANCE off the training data's level: the level of what will follow is not known.
+the last STATISTICS_SECONDS; features normalised with the training data's are as in the whole. What is too loud or too
+quiet stays so, for the level of what will follow is not known.
 """
 
 import math
@@ -136,7 +136,10 @@ class _FrontEnd:
         self.bundle, self.device = bundle, device
         config, front = bundle.log_mel.config, bundle.model.config.front_end
         self.running = config.normalise == "utterance"
-        self.log_mel = LogMel(replace(config, normalise="none")).to(device)  # normalised when they are read
+        # Normalised when they are read where the statistics are those of the stream.
+        self.log_mel = (
+            LogMel(replace(config, normalise="none")).to(device) if self.running else bundle.log_mel
+        )
         self.hop, self.half_window = config.hop_length, config.n_fft // 2
         self.subsampling = bundle.model.subsampling
         self.reach = 0  # feature frames that a frame of the output sees to either side
@@ -178,19 +181,14 @@ class _FrontEnd:
     def read(self, end: int) -> Tensor:
         """Give the output (1, frame, feature) from the first frame not yet forgotten to `end`."""
         self._extend(min(self._features_for(end), frame_count(self.heard, self.hop)))
-        features = self._normalised(self.features)
+        features = self.features
+        if self.running:
+            std = self.recent.std(0, correction=0).clamp(min=STD_FLOOR)
+            features = (features - self.recent.mean(0)) / std
         lengths = torch.tensor([len(features)], device=self.device)
         output, _ = self.bundle.model.front_end(features.unsqueeze(0), lengths)
         first = self.first_feature // self.subsampling
         return output[:, self.begin - first : end - first]
-
-    def _normalised(self, features: Tensor) -> Tensor:
-        """Normalise features (frame, mel)."""
-        if self.running:
-            std = self.recent.std(0, correction=0).clamp(min=STD_FLOOR)
-            return (features - self.recent.mean(0)) / std
-        is_global = self.bundle.log_mel.config.normalise == "global"
-        return self.bundle.log_mel.standardise(features) if is_global else features
 
     def _extend(self, end: int) -> None:
         """Compute the features up to frame `end`."""

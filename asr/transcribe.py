@@ -351,7 +351,7 @@ class Recogniser:
             return [torch.zeros(0, self.bundle.tokenizer.vocab_size, device=self.device) for _ in samples]
         lengths = torch.tensor([len(one) for one in samples], device=self.device)
         padded = pad_sequence([torch.from_numpy(one) for one in samples], batch_first=True).to(self.device)
-        features, frames = self.bundle.log_mel(padded, lengths)
+        features, frames = self.bundle.log_mel(padded, lengths, levelled=True)
         on_gpu = self.device.type != "cpu"
         with torch.autocast(self.device.type, torch.bfloat16, on_gpu and self.compute_type == "bfloat16"):
             logits, frames = self.bundle.model(features, frames)

@@ -48,7 +48,7 @@ class AugmentationConfig:
         codecs: of which one is drawn: 8khz (the band alone), telephone (8 kHz, mu-law), gsm, mp3, vorbis, opus.
         codec_share: of the utterances.
         volume_db: most by which an utterance is made louder or softer. Features that are normalised by utterance do
-            not see it, and those normalised globally no more than 6 dB of it.
+            not see it.
     """
 
     reverberation: str = ""
