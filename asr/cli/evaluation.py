@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from lhotse.cut import Cut
 
+from asr.cli.lm import cut_texts
 from asr.data.loading import read_samples
 from asr.data.manifests import file_of, speaker_of, text_of
 from asr.errors import AudioError, ManifestError
@@ -165,8 +166,8 @@ def training_words(manifests: Sequence[str], normaliser: str) -> set[str]:
                 else path.open(encoding="utf-8") as lines
             ):
                 for line in lines:
-                    for spoken in json.loads(line)["supervisions"]:
-                        words.update(normalise(spoken.get("text") or "", normaliser).split())
+                    for text in cut_texts(json.loads(line)):
+                        words.update(normalise(text, normaliser).split())
         except FileNotFoundError:
             raise ManifestError(f"there is no manifest {path} of training words") from None
         except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:

@@ -11,7 +11,7 @@ TEXT is a file of a sentence a line, a manifest of cuts (.jsonl, whose transcrip
 import argparse
 import gzip
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from operator import itemgetter
@@ -139,7 +139,7 @@ def read_texts(paths: Sequence[str]) -> Iterator[str]:
             with opened(path, "rt", encoding="utf-8") as file:
                 for line in file:
                     if manifest:
-                        yield from (part.get("text") or "" for part in json.loads(line)["supervisions"])
+                        yield from cut_texts(json.loads(line))
                     else:
                         yield line.rstrip("\n")
         except FileNotFoundError:
@@ -147,6 +147,15 @@ def read_texts(paths: Sequence[str]) -> Iterator[str]:
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             wanted = "a manifest of cuts" if manifest else "text in UTF-8"
             raise DecodingError(f"{path} cannot be read as {wanted}: {error}") from error
+
+
+def cut_texts(cut: Mapping) -> Iterator[str]:
+    """Give the transcripts of a manifest's cut, of one made of several (padded, joined or mixed) in order of time."""
+    if "tracks" in cut:
+        for track in sorted(cut["tracks"], key=lambda track: track.get("offset", 0.0)):
+            yield from cut_texts(track["cut"])
+    elif cut.get("type") != "PaddingCut":
+        yield from (part.get("text") or "" for part in cut["supervisions"])
 
 
 def _tune(arguments: argparse.Namespace) -> int:
@@ -209,6 +218,7 @@ def acoustic_outputs(bundle, manifest: str) -> tuple[list[str], list]:
 
     from asr.data import load_cuts
     from asr.data.loading import read_samples
+    from asr.data.manifests import text_of
 
     device = next(bundle.model.parameters()).device
     cuts = sorted(load_cuts(manifest), key=lambda cut: cut.duration)
@@ -223,4 +233,4 @@ def acoustic_outputs(bundle, manifest: str) -> tuple[list[str], list]:
             features, frames = bundle.log_mel(pad_sequence(samples, batch_first=True).to(device), lengths)
             logits, frames = bundle.model(features, frames)
             outputs += [one[:n].cpu() for one, n in zip(logits, frames.tolist(), strict=True)]
-    return [cut.supervisions[0].text or "" for cut in cuts], outputs
+    return [text_of(cut) or "" for cut in cuts], outputs

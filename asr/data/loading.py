@@ -1,13 +1,15 @@
 """Batches: from cuts to padded features and tokens, made in worker processes while the model computes."""
 
 import copy
+import functools
 import os
 import random
+import shutil
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import soxr
@@ -305,13 +307,26 @@ def read_samples(cut: Cut, sample_rate: int) -> np.ndarray:
         if channels == recording.channel_ids and not recording.transforms:  # read as transcribing reads
             is_part = cut.start > 0 or cut.end < recording.duration
             return load_audio(file, sample_rate, offset=cut.start, duration=cut.duration if is_part else None)
+    _read_sphere_without_sph2pipe()
     try:
         samples = cut.resample(sample_rate).load_audio()
     except (AudioLoadingError, DurationMismatchError, OSError) as error:
-        raise AudioError(f"cannot read the audio of {cut.id}: {error}") from error
+        reason = str(error).splitlines()[0]  # what follows are the calls and their arguments
+        raise AudioError(f"cannot read the audio of {cut.id}: {reason}") from error
     if samples is None:
         raise AudioError(f"{cut.id} has no audio")
     return samples.mean(0)
+
+
+@functools.cache
+def _read_sphere_without_sph2pipe() -> None:
+    """Let libsndfile read NIST sphere files, for which lhotse wants a program that is seldom installed."""
+    from lhotse.audio import backend
+
+    if shutil.which("sph2pipe") is None:
+        every = cast(backend.CompositeAudioBackend, backend.get_default_audio_backend())
+        others = [one for one in every.backends if not isinstance(one, backend.Sph2pipeSubprocessBackend)]
+        backend.set_current_audio_backend(backend.CompositeAudioBackend(others))
 
 
 class _FromBatch(Sampler):

@@ -5,7 +5,11 @@ import gzip
 import json
 import re
 
+import numpy as np
 import pytest
+import soundfile
+from lhotse import AudioSource
+from speech import RATE, say
 
 from asr.cli import main
 from asr.scoring import ErrorReport
@@ -85,10 +89,6 @@ def test_page_plays_and_pictures_the_worst(bundle, dev, tmp_path):
 
 
 def test_long_audio_is_broken_down_by_seams(bundle, dev, tmp_path):
-    import numpy as np
-    import soundfile
-    from speech import RATE, say
-
     text = " ".join(["abc cab ba a"] * 12)
     samples = say(text, np.random.default_rng(0))
     assert len(samples) > 30 * RATE
@@ -102,6 +102,61 @@ def test_long_audio_is_broken_down_by_seams(bundle, dev, tmp_path):
     page = tmp_path / "report.html"
     assert evaluate(bundle, "--manifest", write(tmp_path / "cuts.jsonl", [cut]), "--html", page) == 0
     assert "within 2 s of a seam" in page.read_text()
+
+
+def test_padded_and_joined_cuts(bundle, dev, tmp_path, capsys):
+    from lhotse import CutSet
+
+    from asr.data import load_cuts
+    from asr.data.loading import read_samples
+
+    first, second, third = load_cuts(dev)[:3]
+    made = [first.pad(duration=first.duration + 0.5), second.append(third).resample(8000)]
+    manifest, result = tmp_path / "mixed.jsonl", tmp_path / "result.json"
+    CutSet.from_cuts(made).to_file(manifest)
+    assert evaluate(bundle, "--manifest", manifest, "--training-manifest", manifest, "--json", result) == 0
+    report = ErrorReport.from_json(result.read_text())
+    texts = [cut.supervisions[0].text for cut in (first, second, third)]
+    assert list(report.references) == [texts[0], f"{texts[1]} {texts[2]}"]
+    assert "never seen" not in capsys.readouterr().out
+    samples = read_samples(load_cuts(manifest)[1], RATE)
+    assert len(samples) == pytest.approx(RATE * (second.duration + third.duration), abs=4)
+    arpa = tmp_path / "lm.arpa"
+    assert main(["lm", "build", str(manifest), "-o", str(arpa), "--order", "2"]) == 0
+    assert all(f"\t{word}\t" in arpa.read_text() for text in texts for word in text.split())
+
+
+def test_a_padded_cut_of_a_sphere_file(shared_data, dev, tmp_path):
+    from lhotse import Recording
+
+    from asr.audio import load_audio
+    from asr.data.loading import read_samples
+
+    path = shared_data / "an4" / "wav" / "an4_clstk" / "mdxn" / "an106-mdxn-b.sph"
+    samples = load_audio(path, RATE)
+    cut = Recording(
+        "a", [AudioSource("file", [0], str(path))], RATE, len(samples), len(samples) / RATE
+    ).to_cut()
+    padded = read_samples(cut.pad(duration=cut.duration + 1), RATE)
+    assert len(padded) == len(samples) + RATE
+    assert np.allclose(padded[: len(samples)], samples, atol=1e-6)
+
+
+def test_oracle_of_a_long_recording(bundle, tmp_path, capsys):
+    pytest.importorskip("flashlight.lib.text.decoder")
+    from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+
+    text = " ".join(["abc cab ba a"] * 80)
+    soundfile.write(tmp_path / "long.wav", say(text, np.random.default_rng(0)), RATE)
+    recording = Recording.from_file(tmp_path / "long.wav")
+    assert recording.duration > 180
+    spoken = SupervisionSegment("a", recording.id, 0, recording.duration, text=text)
+    cut = MonoCut("a", 0, recording.duration, 0, [spoken], recording=recording)
+    manifest, result = tmp_path / "long.jsonl", tmp_path / "result.json"
+    CutSet.from_cuts([cut]).to_file(manifest)
+    assert evaluate(bundle, "--manifest", manifest, "--nbest", "5", "--json", result) == 0
+    values = json.loads(result.read_text())
+    assert 0 <= values["oracle_wer"] <= values["wer"] < 0.5
 
 
 def test_oracle_of_the_n_best(bundle, dev, tmp_path, capsys):
