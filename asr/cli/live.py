@@ -1,8 +1,10 @@
 """`asr transcribe --stream -` and `--microphone`: words printed while they are spoken."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BufferedReader
 from typing import TYPE_CHECKING, cast
 
@@ -85,8 +87,9 @@ def run(arguments: argparse.Namespace, recogniser: "Recogniser") -> int:
     printed = 0
     try:
         for block in blocks:
-            stream.feed(block)
-            printed = _print(stream.words, printed)
+            with _interrupts_held():
+                stream.feed(block)
+                printed = _print(stream.words, printed)
     except KeyboardInterrupt:  # what was heard until then is said
         pass
     finally:
@@ -95,6 +98,19 @@ def run(arguments: argparse.Namespace, recogniser: "Recogniser") -> int:
         if stream.words:
             print(flush=True)
     return 0
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C take effect behind the block of code: half a step would leave a stream that cannot be finished."""
+    pressed = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _print(words: "Sequence[Word]", printed: int) -> int:

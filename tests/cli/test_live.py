@@ -1,6 +1,7 @@
 """Words while they are spoken: samples on standard input, and a microphone that the test plays."""
 
 import io
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from speech import RATE, say
 
 import asr
 from asr.cli import main
+from asr.streaming import Stream
 
 TEXT = "ab c cab a bca"
 
@@ -88,6 +90,27 @@ def test_an_interrupt_ends_with_what_was_heard(bundle, speech, feed, capsys):
     feed(pcm(speech), end=KeyboardInterrupt())
     assert main(arguments) == 0
     assert capsys.readouterr().out == whole != "\n"
+
+
+def test_an_interrupt_in_the_middle_of_a_step_waits_for_its_end(bundle, speech, feed, capsys, monkeypatch):
+    step, streams = Stream._advance, []
+
+    def pressed(self, *inputs):
+        streams.append(self)
+        if len(streams) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, *inputs)
+
+    monkeypatch.setattr(Stream, "_advance", pressed)
+    feed(pcm(speech))
+    assert main(["transcribe", "--stream", "-", "--model", str(bundle)]) == 0
+    heard = streams[2]._front.heard
+    assert 0 < heard < len(speech)
+    expected = asr.load(bundle).stream()
+    expected.feed(np.frombuffer(pcm(speech)[: 2 * heard], "<i2").astype(np.float32) / 32768)
+    expected.finish()
+    assert capsys.readouterr().out == expected.text + "\n" != "\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize(
