@@ -93,6 +93,7 @@ class Training:
         self.dev_pairs: list[tuple[str, str, str]] = []
         self.received: int | None = None
         self.losses: deque[float] = deque(maxlen=100)
+        self.jumped: set[str] = set()  # names of the batches with which the loss jumped
 
     @property
     def evaluated_model(self) -> AcousticModel:
@@ -172,7 +173,7 @@ class Training:
             self._note_spike(loss, usable)
         self.scaler.update()  # halves the scale where float16 overflowed
         self.step += 1
-        numbers = {"step": self.step, "epoch": self.epoch, "loss": loss, "learning_rate": rate}
+        numbers = {"step": self.step, "epoch": self.epoch + 1, "loss": loss, "learning_rate": rate}
         numbers |= {"gradient_norm": norm, "seconds": seconds}
         self.on_step(numbers | layers)
 
@@ -221,7 +222,10 @@ class Training:
     def _note_spike(self, loss: float, batches: list[Batch]) -> None:
         usual = statistics.median(self.losses) if len(self.losses) >= 20 else float("inf")
         if loss > max(SPIKE * usual, usual + LEAST_SPIKE):
-            self.warn(f"step {self.step}: the loss jumps to {loss:.2f} with {self._names(batches)}")
+            names = self._names(batches)
+            if names not in self.jumped:  # a batch that is hard in every epoch is told once
+                self.warn(f"step {self.step}: the loss jumps from {usual:.2f} to {loss:.2f} with {names}")
+            self.jumped.add(names)
         self.losses.append(loss)
 
     @torch.no_grad()

@@ -60,7 +60,7 @@ class Progress:
         self.last_step = int(numbers["step"])
         self.epoch_seconds += numbers["seconds"]
         if self.bar is not None:
-            self.bar.set_description(f"epoch {int(numbers['epoch']) + 1}/{self.epochs}", refresh=False)
+            self.bar.set_description(f"epoch {int(numbers['epoch'])}/{self.epochs}", refresh=False)
             self.bar.set_postfix(loss=f"{numbers['loss']:.3f}", speech=f"{self.speed:.0f}x", refresh=False)
             self.bar.update()
         if int(numbers["step"]) % self.log_every == 0:

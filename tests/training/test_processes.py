@@ -196,3 +196,15 @@ def test_the_first_clock_ends_the_run_for_both(corpus, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "epoch 2/2" in done.stdout
+
+
+def test_a_dead_loader_worker_is_told_in_plain_words(corpus, tmp_path):
+    run = tmp_path / "run"
+    process = start(*train_arguments(corpus, run, "--run.epochs=4000", "--data.workers=1"))
+    wait_for_epoch(process, 1)
+    os.kill(children_of(process)[0], signal.SIGKILL)
+    errors = end(process)
+    assert process.returncode == 1
+    assert "a process that makes batches died, as a rule for want of memory" in errors
+    assert "Traceback" not in errors
+    assert "ended: a process that makes batches died" in (run / "report.html").read_text("utf-8")

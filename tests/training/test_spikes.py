@@ -13,8 +13,14 @@ from asr.training.loop import Training
 )
 def test_jumps_beyond_what_batches_differ_by_are_told(usual, loss, told):
     said = []
-    run = SimpleNamespace(losses=deque([usual] * 20), step=7, warn=said.append)
-    Training._note_spike(run, loss, "one and two")
-    assert bool(said) == told
-    Training._note_spike(SimpleNamespace(losses=deque([usual] * 5), step=7, warn=said.append), 99.0, "early")
+    run = run_after([usual] * 20, said)
+    Training._note_spike(run, loss, ["one"])
+    Training._note_spike(run, loss, ["one"])
+    assert len(said) == told  # once for a batch
+    Training._note_spike(run_after([usual] * 5, said), 99.0, ["early"])
     assert len(said) == told
+
+
+def run_after(losses, said):
+    """A run as far as its losses: gives what `_note_spike` asks for."""
+    return SimpleNamespace(losses=deque(losses), jumped=set(), step=7, warn=said.append, _names="".join)
