@@ -41,6 +41,14 @@ def speech() -> np.ndarray:
 
 
 @pytest.fixture
+def interruptible():
+    """Have Ctrl-C heard where the tests run in the background, too, where a shell has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
 def feed(monkeypatch):
     """Make standard input a pipe with this content."""
 
@@ -92,6 +100,7 @@ def test_an_interrupt_ends_with_what_was_heard(bundle, speech, feed, capsys):
     assert capsys.readouterr().out == whole != "\n"
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_in_the_middle_of_a_step_waits_for_its_end(bundle, speech, feed, capsys, monkeypatch):
     step, streams = Stream._advance, []
 
