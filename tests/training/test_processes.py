@@ -28,7 +28,13 @@ def start(*arguments: str) -> subprocess.Popen:
     """Begin `asr ARGUMENTS...` in a group of processes of its own."""
     command = [sys.executable, "-m", "asr", *arguments]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Where the tests run in the background of a shell it has Ctrl-C ignored, by their children too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -110,6 +116,7 @@ def left_alone(corpus, tmp_path_factory):
     return checksum(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "receiver"), [(signal.SIGINT, "both"), (signal.SIGTERM, "second")])
 def test_two_processes_save_leave_and_go_on_to_the_same_weights(
     corpus, tmp_path, left_alone, number, receiver
@@ -174,6 +181,7 @@ def plant_faults(corpus: Path, folder: Path) -> list[str]:
     return [*names, *unreadable]
 
 
+@pytest.mark.slow
 def test_the_first_clock_ends_the_run_for_both(corpus, tmp_path):
     """The other process's clock runs ahead: by its own it would stop after the first epoch, and the first wait."""
     program = (
