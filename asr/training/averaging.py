@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from asr.training.checkpoint import write_whole
 from asr.training.loop import Training
 
 
@@ -19,17 +20,17 @@ class BestEpochs:
         if self.count:
             best = self._best(training)
             if training.epoch in best:
-                torch.save(training.evaluated_model.state_dict(), self._path(training.epoch))
+                write_whole(self._path(training.epoch), training.evaluated_model.state_dict())
             for path in self.folder.glob("epoch-*.pt"):
                 if path not in map(self._path, best):
                     path.unlink()
 
     def measure_average(self, training: Training) -> float:
-        """Give the evaluated model the average weights; returns its dev WER."""
-        kept = [
-            torch.load(self._path(epoch), map_location=training.fabric.device, weights_only=True)
-            for epoch in self._best(training)
-        ]
+        """Give the evaluated model the average weights; returns its dev WER, infinity where none could be kept."""
+        paths = [path for path in map(self._path, self._best(training)) if path.exists()]
+        if not paths:
+            return float("inf")
+        kept = [torch.load(path, map_location=training.fabric.device, weights_only=True) for path in paths]
         model = training.evaluated_model
         model.load_state_dict({name: _mean([each[name] for each in kept]) for name in kept[0]})
         model.eval()

@@ -3,6 +3,7 @@
 import os
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +16,32 @@ PREVIOUS = "previous.ckpt"  # takes over when the last is damaged
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> bool:
-    """Write `last.ckpt`, and keep the one before it as `previous.ckpt`.
+    """Write `last.ckpt`, and keep the one before it as `previous.ckpt`; see `write_whole`."""
+    return write_whole(folder / LAST, state, folder / PREVIOUS)
+
+
+def write_whole(path: Path, state: Mapping[str, Any], previous: Path | None = None) -> bool:
+    """Write a file of tensors; the one before gets the name `previous`, where one is given.
 
     A process killed here leaves the old file or the new one, never half of one: the new file is complete on the disk
     before it takes the name. When that cannot be done (a full disk), says so, keeps what there is and returns False.
     """
-    scratch = folder / f".{LAST}.new"
+    scratch = path.with_name(f".{path.name}.new")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with scratch.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        if (folder / LAST).exists():
-            (folder / LAST).replace(folder / PREVIOUS)
-        scratch.replace(folder / LAST)
+        if previous and path.exists():
+            path.replace(previous)
+        scratch.replace(path)
     except (OSError, RuntimeError) as error:  # torch wraps some of the system's errors
         scratch.unlink(missing_ok=True)
         cause = next((e for e in (error, error.__context__) if isinstance(e, OSError)), error)
         reason = cause.strerror if isinstance(cause, OSError) else cause
-        print(f"cannot save {folder / LAST}: {reason}; the one before is kept", file=sys.stderr)
+        consequence = "the one before is kept" if previous else "the run goes on without it"
+        print(f"cannot save {path}: {reason}; {consequence}", file=sys.stderr)
         return False
     return True
 

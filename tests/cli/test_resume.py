@@ -161,16 +161,19 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(corpus, tmp_path
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, capsys):
-    from asr.training.checkpoint import read_checkpoint, write_checkpoint
+    from asr.training.checkpoint import read_checkpoint, write_checkpoint, write_whole
 
     assert write_checkpoint(tmp_path, {"weights": torch.zeros(10)})
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # the next file cannot be written whole
     try:
         assert not write_checkpoint(tmp_path, {"weights": torch.ones(1_000_000)})
+        assert not write_whole(tmp_path / "epoch-0001.pt", {"weights": torch.ones(1_000_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "last.ckpt: File too large; the one before is kept" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "last.ckpt: File too large; the one before is kept" in errors
+    assert "epoch-0001.pt: File too large; the run goes on without it" in errors
     assert read_checkpoint(tmp_path)["weights"].tolist() == [0.0] * 10
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
 
