@@ -71,8 +71,12 @@ class GradientMaker:
                 raise
         else:
             for parameter, gradient in zip(parameters, gradients, strict=True):
-                if gradient is not None:
-                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+                if gradient is None:
+                    continue
+                if gradient.stride() != parameter.stride():
+                    # As backward() does: the fused AdamW pairs elements by their place in memory.
+                    gradient = torch.empty_like(parameter).copy_(gradient)
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
             return float(loss.detach())
         torch.cuda.empty_cache()  # out of the except clause, whose traceback holds the activations
         if len(batch.ids) == 1:

@@ -9,7 +9,8 @@ from asr.ctc import ctc_loss
 from asr.data import Batch
 from asr.errors import ConfigError
 from asr.model import AcousticModel, FrontEndConfig, ModelConfig
-from asr.training.config import LossConfig
+from asr.training.config import LossConfig, OptimizerConfig
+from asr.training.optimizer import make_optimizer
 from asr.training.step import GradientMaker
 
 LENGTHS = (60, 48, 40, 32)
@@ -147,4 +148,29 @@ def test_label_smoothing_leaves_padding_out(model, batch):
     weights = batch.token_lengths / batch.token_lengths.sum()
     assert whole == pytest.approx(
         sum(float(w) * loss for w, (loss, *_) in zip(weights, alone, strict=True)), rel=1e-5
+    )
+
+
+def test_a_step_is_that_of_plain_adamw(batch):
+    """Every weight moves as by its own gradient, however a convolution lays it out in memory."""
+    torch.manual_seed(0)
+    front_end = FrontEndConfig(channels=(4, 4), norm="batch")
+    model = AcousticModel(ModelConfig(front_end=front_end, layers=1, hidden_size=8, dropout=0.0), 16, 6)
+    plain = copy.deepcopy(model)
+    config = OptimizerConfig(learning_rate=0.01)
+    optimizer = make_optimizer(model, config)
+    tokens = float(batch.token_lengths.sum())
+    for part in (batch.select([0, 1]), batch.select([2, 3])):  # two batches a step
+        GradientMaker(model, LossConfig()).add(part, tokens)
+        share = part.token_lengths.sum() / tokens
+        logits, lengths = plain(part.features, part.feature_lengths)
+        (share * ctc_loss(logits, lengths, part.tokens, part.token_lengths, part.ids)).backward()
+    optimizer.step()
+    decay = [
+        {"params": [p for p in plain.parameters() if (p.dim() > 1) == is_matrix], "weight_decay": rate}
+        for is_matrix, rate in ((True, config.weight_decay), (False, 0.0))
+    ]
+    torch.optim.AdamW(decay, lr=0.01, betas=config.betas, fused=False, foreach=False).step()
+    torch.testing.assert_close(
+        dict(model.named_parameters()), dict(plain.named_parameters()), rtol=0, atol=1e-4
     )
