@@ -54,6 +54,8 @@ def main() -> None:
         Path(arguments.list).write_text(lines, "utf-8")
     samples = [read_samples(cut, model.sample_rate) for cut in cuts]
     spoken = sum(word in wanted for reference in references for word in reference)
+    if not spoken:
+        parser.error(f"no word of {arguments.manifest} is that rare in {arguments.train}; give a larger --rare")
     print(f"{len(wanted)} words said {spoken} times, {len(distractors)} that are not said")
     print("bonus  recall of hotwords  heard, not said  WER of other words  WER of all")
     config = BeamConfig()
@@ -79,8 +81,9 @@ def _row(references: list[list[str]], heard: list[list[str]], wanted: set[str], 
                 words += left is not None
                 errors += kind != "="
                 false += right in hotwords and kind != "="
+    rest = f"{100 * errors / words:.2f} %" if words else "-"  # every word may be that rare
     return (
-        f"{found:4} of {spoken} ({100 * found / spoken:5.1f} %) {false:16} {100 * errors / words:17.2f} % "
+        f"{found:4} of {spoken} ({100 * found / spoken:5.1f} %) {false:16} {rest:>19} "
         f"{100 * wrong / length:9.2f} %"
     )
 
