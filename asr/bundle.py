@@ -72,6 +72,7 @@ class Bundle:
             raise BundleError(f"cannot write the bundle {folder}: {error}") from error
 
     def _write(self, folder: Path) -> None:
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
@@ -80,9 +81,13 @@ class Bundle:
             name: value.to(getattr(torch, self.stored_as)) if value.is_floating_point() else value
             for name, value in tensors.items()
         }
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in stored.items()}, folder / WEIGHTS_FILE
-        )
+        try:
+            save_file(
+                {name: value.detach().cpu().contiguous() for name, value in stored.items()},
+                folder / WEIGHTS_FILE,
+            )
+        except SafetensorError as error:  # how it reports a full disk
+            raise OSError(str(error)) from error
         self.tokenizer.save(folder)
         config = {
             "format": FORMAT,

@@ -1,5 +1,6 @@
 import json
 import re
+import resource
 from dataclasses import replace
 
 import numpy as np
@@ -67,6 +68,19 @@ def test_a_folder_that_is_no_bundle_is_not_overwritten(tmp_path):
     with pytest.raises(BundleError, match="exists and is no bundle"):
         make_bundle().save(tmp_path / "thesis")
     assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "years of work"
+
+
+def test_a_full_disk_leaves_the_bundle_that_was_there(folder):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # the weights cannot be written whole
+    try:
+        with pytest.raises(BundleError, match="cannot write the bundle .*File too large"):
+            make_bundle().save(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 def edit(folder, **changes):

@@ -40,7 +40,7 @@ def write_whole(path: Path, state: Mapping[str, Any], previous: Path | None = No
         scratch.unlink(missing_ok=True)
         cause = next((e for e in (error, error.__context__) if isinstance(e, OSError)), error)
         reason = cause.strerror if isinstance(cause, OSError) else cause
-        consequence = "the one before is kept" if previous else "the run goes on without it"
+        consequence = "the one before is kept" if previous and path.exists() else "the run goes on without it"
         print(f"cannot save {path}: {reason}; {consequence}", file=sys.stderr)
         return False
     return True

@@ -23,7 +23,7 @@ from asr.data import load_cuts
 from asr.data.loading import read_samples
 from asr.data.manifests import text_of
 from asr.data.shards import Shards, is_sharded
-from asr.errors import AsrError, AudioError, ConfigError
+from asr.errors import AsrError, AudioError, BundleError, ConfigError
 from asr.features import LogMel
 from asr.model import AcousticModel
 from asr.text import NORMALISERS, BpeTokenizer, CharacterTokenizer, Tokenizer, load_tokenizer, normalise
@@ -224,9 +224,11 @@ def _save_bundle(training: Training, data: SpeechData, folder: Path) -> None:
         "asr_version": __version__,
     }
     stored_as = training.config.run.bundle_weights
-    replace(training.bundle, model=training.evaluated_model, training=summary, stored_as=stored_as).save(
-        folder / "bundle"
-    )
+    bundle = replace(training.bundle, model=training.evaluated_model, training=summary, stored_as=stored_as)
+    try:
+        bundle.save(folder / "bundle")
+    except BundleError as error:
+        raise BundleError(f"{error}; the last checkpoint is kept: once that is mended, --resume goes on") from error
 
 
 def _go_on(training: Training, state: dict[str, Any], folder: Path) -> None:
