@@ -75,7 +75,7 @@ def test_a_full_disk_leaves_the_bundle_that_was_there(folder):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # the weights cannot be written whole
     try:
-        with pytest.raises(BundleError, match="cannot write the bundle .*File too large"):
+        with pytest.raises(BundleError, match=r"cannot write the bundle .*File too large"):
             make_bundle().save(folder)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

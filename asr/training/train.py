@@ -228,7 +228,9 @@ def _save_bundle(training: Training, data: SpeechData, folder: Path) -> None:
     try:
         bundle.save(folder / "bundle")
     except BundleError as error:
-        raise BundleError(f"{error}; the last checkpoint is kept: once that is mended, --resume goes on") from error
+        raise BundleError(
+            f"{error}; the last checkpoint is kept: once that is mended, --resume goes on"
+        ) from error
 
 
 def _go_on(training: Training, state: dict[str, Any], folder: Path) -> None:

@@ -176,10 +176,12 @@ def test_recipe(recipe, workplace, capsys, monkeypatch):
         else:
             assert line[0] == "python"
             monkeypatch.setattr(sys, "argv", line[1:])
+            status = 0
             try:
                 runpy.run_path(line[1], run_name="__main__")
             except SystemExit as done:
-                assert not done.code, line
+                status = done.code
+            assert not status, line
     assert "WER" in capsys.readouterr().out
 
 
