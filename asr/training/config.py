@@ -112,7 +112,7 @@ class RunConfig:
     Attributes:
         folder: where the run's checkpoints, logs and bundle go.
         epochs: passes over the training data.
-        max_minutes: stop, as at the end, when this much time has passed; 0 for no limit.
+        max_minutes: stop, as at the end, after the epoch in which this much time has passed; 0 for no limit.
         seed: of the initial weights, the order of the data and every random choice.
         accelerator: "auto", "cpu" or "gpu".
         devices: how many of them; "auto" for all.

@@ -93,13 +93,13 @@ class Progress:
             self._append(SAMPLES, {"step": self.last_step, "epoch": int(numbers["epoch"]), **sample})
         self.epoch_began, self.epoch_seconds = time.monotonic(), 0.0
 
-    def close(self) -> None:
-        """End the bar and the files."""
+    def close(self, finished: bool = True) -> None:
+        """End the bar and the files; W&B hears whether the run came to its end."""
         if self.bar is not None:
             self.bar.close()
         self.board.close()
         if self.wandb is not None:
-            self.wandb.finish()
+            self.wandb.finish(exit_code=0 if finished else 1)
 
     def _append(self, name: str, values: Mapping[str, Any]) -> None:
         with (self.folder / name).open("a", encoding="utf-8") as file:

@@ -131,7 +131,7 @@ def _run(training: Training, data: SpeechData, folder: Path) -> int:
         ended = "interrupted; --resume goes on"
         raise
     finally:
-        progress.close()
+        progress.close(finished=ended == "finished")
         _report_run(folder, ended, training.left_out)
     return status or _report_left_out(training.left_out)
 

@@ -122,7 +122,7 @@ class FakeWandb(types.ModuleType):
 
     def __init__(self):
         super().__init__("wandb")
-        self.calls, self.logged, self.finished = [], [], 0
+        self.calls, self.logged, self.ends = [], [], []
 
     def init(self, **settings):
         self.calls.append(settings)
@@ -136,8 +136,8 @@ class FakeWandb(types.ModuleType):
     def log(self, values):
         self.logged.append(values)
 
-    def finish(self):
-        self.finished += 1
+    def finish(self, exit_code):
+        self.ends.append(exit_code)
 
 
 def test_weights_and_biases_is_told_what_the_csv_is(corpus, tmp_path, monkeypatch):
@@ -154,7 +154,9 @@ def test_weights_and_biases_is_told_what_the_csv_is(corpus, tmp_path, monkeypatc
         losses(run), rel=1e-5
     )
     assert sum("dev_wer" in values for values in fake.logged) == 2
-    assert fake.finished == 2
+    assert fake.ends == [0, 0]
+    assert main([*arguments, "--run.epochs=9", "--resume", "--optimizer.learning_rate=1.0e30"]) == 1
+    assert fake.ends == [0, 0, 1]  # failed
 
 
 def test_without_weights_and_biases_it_says_what_to_install(corpus, tmp_path, monkeypatch, capsys):
