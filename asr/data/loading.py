@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import os
 import random
 import shutil
 import signal
@@ -32,6 +31,7 @@ from asr.text import Tokenizer, normalise
 # taken for up to this much longer or shorter than they are.
 JITTER = 0.05
 PREFETCHED_BATCHES = 4  # of each worker
+SECONDS_TO_SAVE = 60  # that workers live on after SIGTERM
 
 
 @dataclass
@@ -475,7 +475,6 @@ def make_loader(
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """Outlive what a terminal or `timeout` sends to a group of processes: the parent saves its state, then ends us."""
+    """Outlive what a terminal, `timeout` or SLURM sends to every process: the parent saves its state, then ends us."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(os, "setpgrp"):  # a group of our own: SIGTERM must still come from the parent, and end us
-        os.setpgrp()
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(SECONDS_TO_SAVE))

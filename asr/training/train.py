@@ -5,6 +5,7 @@ import logging
 import os
 import random
 import shutil
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -165,6 +166,7 @@ def _fit(training: Training, data: SpeechData, folder: Path, progress: Progress 
         return 128 + interruption.signum
     except RuntimeError as error:
         if "DataLoader worker" in str(error):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise again as the other workers end
             raise AsrError(
                 f"a process that makes batches died, as a rule for want of memory; lower data.workers or "
                 f"data.batch_seconds, and go on with --resume ({str(error).splitlines()[0]})"
