@@ -2,9 +2,12 @@
 
 import copy
 import functools
+import multiprocessing
+import os
 import random
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
@@ -31,7 +34,6 @@ from asr.text import Tokenizer, normalise
 # taken for up to this much longer or shorter than they are.
 JITTER = 0.05
 PREFETCHED_BATCHES = 4  # of each worker
-SECONDS_TO_SAVE = 60  # that workers live on after SIGTERM
 
 
 @dataclass
@@ -477,4 +479,13 @@ def make_loader(
 def _leave_signals_to_the_parent(worker: int) -> None:
     """Outlive what a terminal, `timeout` or SLURM sends to every process: the parent saves its state, then ends us."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(SECONDS_TO_SAVE))
+    if hasattr(signal, "sigwaitinfo"):  # macOS has no way to tell who sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_the_parent_says, daemon=True).start()
+
+
+def _end_when_the_parent_says() -> None:
+    parent = multiprocessing.parent_process()
+    while parent and signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+        pass
+    os._exit(0)

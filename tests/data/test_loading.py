@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -366,11 +367,19 @@ class _SilentCut:
         self.id, self.duration = name, duration
 
 
-def test_signals_to_the_group_leave_the_workers_at_work(cuts, loader_of):
-    batches = iter(loader_of(cuts, workers=2))
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="there, who sent a signal cannot be told")
+def test_signals_of_others_leave_the_workers_at_work(cuts, loader_of):
+    loader = loader_of(cuts, workers=2)
+    batches = iter(loader)
     names = [*next(batches).ids, *next(batches).ids]  # one of each worker, so that both are at work
-    for worker in multiprocessing.active_children():
+    workers = multiprocessing.active_children()
+    for worker in workers:
         os.kill(worker.pid, signal.SIGINT)
-        assert os.getpgid(worker.pid) != os.getpgid(0)  # where a SIGTERM would go
+        subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
     names += [name for batch in batches for name in batch.ids]
     assert sorted(names) == sorted(cut.id for cut in cuts)
+    assert all(worker.is_alive() for worker in workers)
+    for worker in workers:
+        worker.terminate()  # the parent's own
+        worker.join(10)
+        assert worker.exitcode == 0
