@@ -55,7 +55,9 @@ def main() -> None:
     samples = [read_samples(cut, model.sample_rate) for cut in cuts]
     spoken = sum(word in wanted for reference in references for word in reference)
     if not spoken:
-        parser.error(f"no word of {arguments.manifest} is that rare in {arguments.train}; give a larger --rare")
+        parser.error(
+            f"no word of {arguments.manifest} is that rare in {arguments.train}; give a larger --rare"
+        )
     print(f"{len(wanted)} words said {spoken} times, {len(distractors)} that are not said")
     print("bonus  recall of hotwords  heard, not said  WER of other words  WER of all")
     config = BeamConfig()
