@@ -3,7 +3,8 @@
 `python -m asr.recurrent.build` fills the cache, with `--in-package` it puts the library beside the sources, for a
 wheel. The sources under cpu/ include neither torch nor Python headers, so the library works with every version of
 both. It links no OpenMP runtime of its own: it finds torch's when it is loaded. $CXX names another compiler,
-$ASR_RECURRENT_FLAGS adds flags (a sanitizer's, say), $ASR_RECURRENT_ISA forces avx512, avx2 or portable kernels.
+$ASR_RECURRENT_FLAGS adds flags (a sanitizer's, say), $ASR_RECURRENT_ISA forces avx512vnni, avx512, avx2 or portable
+kernels.
 """
 
 import argparse
@@ -30,18 +31,20 @@ FLAGS = [
     "-fvisibility=hidden",
     "-w",
 ]
-INSTRUCTION_SETS = {
-    "portable": ["-DWIDTH=4"],
+AVX512 = [
+    "-DWIDTH=16",
+    "-mavx512f",
+    "-mavx512bw",
+    "-mavx512dq",
+    "-mavx512vl",
+    "-mfma",
+    "-mprefer-vector-width=512",
+]
+INSTRUCTION_SETS = {  # the best first
+    "avx512vnni": [*AVX512, "-mavx512vnni"],
+    "avx512": AVX512,
     "avx2": ["-DWIDTH=8", "-mavx2", "-mfma"],
-    "avx512": [
-        "-DWIDTH=16",
-        "-mavx512f",
-        "-mavx512bw",
-        "-mavx512dq",
-        "-mavx512vl",
-        "-mfma",
-        "-mprefer-vector-width=512",
-    ],
+    "portable": ["-DWIDTH=4"],
 }
 
 

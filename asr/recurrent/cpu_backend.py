@@ -103,7 +103,7 @@ def _library() -> ctypes.CDLL:
 def instruction_set() -> bytes:
     """Name the widest kernels that this processor runs, or those that $ASR_RECURRENT_ISA asks for."""
     wanted = os.environ.get("ASR_RECURRENT_ISA")
-    for name in [wanted] if wanted else ["avx512", "avx2", "portable"]:
+    for name in [wanted] if wanted else build.INSTRUCTION_SETS:
         if _library().recurrent_supports(name.encode()):
             return name.encode()
     raise BackendError(f"this processor does not run the {wanted!r} kernels that ASR_RECURRENT_ISA asks for")

@@ -72,7 +72,7 @@ def run_kernel_tests(environment, *options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["portable", "avx2", "avx512"])
+@pytest.mark.parametrize("name", build.INSTRUCTION_SETS)
 def test_every_instruction_set_of_this_processor_passes(name, monkeypatch):
     if not cpu_backend._library().recurrent_supports(name.encode()):
         pytest.skip(f"this processor does not run {name}")

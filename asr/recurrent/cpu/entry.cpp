@@ -6,17 +6,16 @@
 
 extern const Kernels portable;
 #if defined(__x86_64__)
-extern const Kernels avx2, avx512;
+extern const Kernels avx2, avx512, avx512vnni;
 #endif
 
 static const Kernels *kernels_named(const char *name) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (!strcmp(name, "avx512"))
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
-                   ? &avx512
-                   : nullptr;
+    const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (!strcmp(name, "avx512vnni")) return has_avx512 && __builtin_cpu_supports("avx512vnni") ? &avx512vnni : nullptr;
+    if (!strcmp(name, "avx512")) return has_avx512 ? &avx512 : nullptr;
     if (!strcmp(name, "avx2"))
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &avx2 : nullptr;
 #endif

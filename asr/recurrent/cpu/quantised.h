@@ -19,7 +19,10 @@ typedef int16_t half_short_lane __attribute__((vector_size(2 * WIDTH)));  // W v
 
 // sum[j] + a[2j] b[2j] + a[2j + 1] b[2j + 1]
 inline __attribute__((always_inline)) int_lane add_products(int_lane sum, short_lane a, short_lane b) {
-#if WIDTH == 16 && defined(__AVX512BW__)
+#if WIDTH == 16 && defined(__AVX512VNNI__)  // all of it in one instruction
+    return reinterpret_cast<int_lane>(_mm512_dpwssd_epi32(
+        reinterpret_cast<__m512i>(sum), reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
+#elif WIDTH == 16 && defined(__AVX512BW__)
     return sum + reinterpret_cast<int_lane>(
                      _mm512_madd_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
 #elif WIDTH == 8 && defined(__AVX2__)
