@@ -5,12 +5,13 @@ so are the data's order and augmentation. The place in the epoch is therefore al
 weights, the optimiser and the counters.
 """
 
+import math
 import signal
 import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -37,10 +38,25 @@ SKIPS_IN_A_ROW = (
     10  # steps without finite gradients after which training stops: it will not recover by itself
 )
 SPIKE = 3.0  # times the median of the last losses,
-LEAST_SPIKE = 1.0  # and so much above it, nats for a token: hard batches of a good model are within that
+LEAST_SPIKE = 1.0  # and so much above it, nats for a token: hard batches of a good model are within that,
+SPIKE_DEVIATIONS = (
+    3.0  # and so many deviations of their logarithms: losses of batches of few utterances differ much
+)
 STUCK_SHARE = 0.99  # of frames whose best token is blank, from which on a model says nothing
 PATIENCE = 3  # epochs in which that is usual
 NAMED = 4  # utterances of a step; further ones are counted
+
+
+def spike_threshold(losses: Iterable[float]) -> float:
+    """Give the loss from which a step stands out from the last ones' losses, all in nats for a token.
+
+    The deviation is the median absolute one, as a normal distribution's (Hampel 1974), which spikes do not stretch.
+    """
+    usual = statistics.median(losses)
+    logs = [math.log(max(loss, 1e-9)) for loss in losses]
+    middle = statistics.median(logs)
+    deviation = 1.4826 * statistics.median(abs(value - middle) for value in logs)
+    return max(usual * max(SPIKE, math.exp(SPIKE_DEVIATIONS * deviation)), usual + LEAST_SPIKE)
 
 
 class CommonError(AsrError):
@@ -220,8 +236,8 @@ class Training:
             )
 
     def _note_spike(self, loss: float, batches: list[Batch]) -> None:
-        usual = statistics.median(self.losses) if len(self.losses) >= 20 else float("inf")
-        if loss > max(SPIKE * usual, usual + LEAST_SPIKE):
+        if len(self.losses) >= 20 and loss > spike_threshold(self.losses):
+            usual = statistics.median(self.losses)
             names = self._names(batches)
             if names not in self.jumped:  # a batch that is hard in every epoch is told once
                 self.warn(f"step {self.step}: the loss jumps from {usual:.2f} to {loss:.2f} with {names}")

@@ -21,6 +21,15 @@ def test_jumps_beyond_what_batches_differ_by_are_told(usual, loss, told):
     assert len(said) == told
 
 
+@pytest.mark.parametrize(("spread", "told"), [(1.0, True), (3.0, False)])
+def test_batches_of_few_utterances_differ_more(spread, told):
+    """Of losses between 1 / spread and spread, 1 usual, 4 stands out only where they hardly differ."""
+    said = []
+    losses = [spread ** (step / 10 - 1) for step in range(21)]
+    Training._note_spike(run_after(losses, said), 4.0, ["one"])
+    assert len(said) == told
+
+
 def run_after(losses, said):
     """A run as far as its losses: gives what `_note_spike` asks for."""
     return SimpleNamespace(losses=deque(losses), jumped=set(), step=7, warn=said.append, _names="".join)
