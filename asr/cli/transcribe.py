@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     asked_for = len(found) + len(failures)
     if not found and not failures:
         raise AudioError("there is nothing to transcribe")
-    writes = arguments.beside or arguments.output_dir is not None
+    writes = arguments.beside or arguments.output_dir not in (None, STDIN)  # -o - prints, as elsewhere
     if not writes and len(formats) > 1:
         raise AsrError("several formats are several files for each input: say where with -o DIR or --beside")
     if not writes and len(found) > 1 and formats[0] in ("srt", "vtt", "tsv"):

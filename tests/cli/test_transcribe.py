@@ -56,6 +56,13 @@ def test_outputs_beside_the_inputs(bundle, tree):
     assert names(tree) == sorted(["deeper/two.wav", "one.wav", *(f"one.{form}" for form in FORMATS)])
 
 
+def test_a_dash_for_the_output_prints(bundle, tree, monkeypatch, capsys):
+    monkeypatch.chdir(tree)
+    assert main(["transcribe", "one.wav", "--model", str(bundle), "-o", "-"]) == 0
+    assert capsys.readouterr().out == "ab c\n"
+    assert names(tree) == ["deeper/two.wav", "one.wav"]
+
+
 def test_what_is_done_is_kept_and_the_rest_goes_on(bundle, tree, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
