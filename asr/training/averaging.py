@@ -1,4 +1,4 @@
-"""The average of the best epochs' weights, which is often better than any of them (Polyak & Juditsky 1992)."""
+"""Which epochs are the best, and the average of their weights, often better than any (Polyak & Juditsky 1992)."""
 
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,16 @@ from asr.training.checkpoint import write_whole
 from asr.training.loop import Training
 
 
+def rank(epoch: dict[str, float]) -> tuple[float, float]:
+    """Order an epoch's numbers, the best first: by dev WER, then by dev loss.
+
+    On a small dev set many epochs have the same WER; the first of them is rarely the one that generalises best.
+    """
+    return epoch["dev_wer"], epoch["dev_loss"]
+
+
 class BestEpochs:
-    """Keeps the weights of the `count` epochs of lowest dev WER in `folder`, and averages them at the end."""
+    """Keeps the weights of the `count` best epochs in `folder`, and averages them at the end."""
 
     def __init__(self, folder: Path, count: int):
         self.folder, self.count = folder, count
@@ -37,7 +45,7 @@ class BestEpochs:
         return training.measure(model)["dev_wer"]
 
     def _best(self, training: Training) -> list[int]:
-        ranked = sorted(training.history, key=lambda numbers: (numbers["dev_wer"], -numbers["epoch"]))
+        ranked = sorted(training.history, key=rank)
         return [int(numbers["epoch"]) for numbers in ranked[: self.count]]
 
     def _path(self, epoch: int) -> Path:

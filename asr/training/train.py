@@ -28,7 +28,7 @@ from asr.errors import AsrError, AudioError, BundleError, ConfigError
 from asr.features import LogMel
 from asr.model import AcousticModel
 from asr.text import NORMALISERS, BpeTokenizer, CharacterTokenizer, Tokenizer, load_tokenizer, normalise
-from asr.training.averaging import BestEpochs
+from asr.training.averaging import BestEpochs, rank
 from asr.training.batch_size import with_batch_seconds
 from asr.training.checkpoint import has_checkpoint, read_checkpoint
 from asr.training.checks import quick_report, target_of
@@ -149,7 +149,7 @@ def _fit(training: Training, data: SpeechData, folder: Path, progress: Progress 
         if progress is not None:
             progress.epoch(numbers, training.dev_pairs)
             best_epochs.keep(training)
-        if numbers["dev_wer"] < training.best:
+        if min(training.history, key=rank) is numbers:
             training.best = numbers["dev_wer"]
             if first:
                 _save_bundle(training, data, folder)
