@@ -62,6 +62,8 @@ class ModelConfig:
         recurrent_dropout: variational dropout on the recurrent connections, one mask an utterance.
         weight_dropout: DropConnect on the recurrent weights.
         zoneout: probability that a unit keeps its hidden and cell state.
+        init: of the recurrent layers, "torch" (uniform) or "orthogonal" (recurrent and projection; input Xavier).
+        forget_bias: initial value of the forget gates' bias; None leaves the initialisation's.
         backend: how the recurrent layers are computed: auto, reference or fused.
     """
 
@@ -77,6 +79,8 @@ class ModelConfig:
     recurrent_dropout: float = 0.0
     weight_dropout: float = 0.0
     zoneout: float = 0.0
+    init: Literal["torch", "orthogonal"] = "torch"
+    forget_bias: float | None = None
     backend: Literal["auto", "reference", "fused"] = "auto"
 
 
@@ -227,6 +231,8 @@ class AcousticModel(nn.Module):
                 weight_dropout=config.weight_dropout,
                 zoneout_hidden=config.zoneout,
                 zoneout_cell=config.zoneout if config.cell not in ("gru", "rnn_tanh") else 0.0,
+                forget_bias=config.forget_bias,
+                init=config.init,
                 backend=config.backend,
             )
             self.recurrent.append(layer)

@@ -93,6 +93,14 @@ def test_utterance_without_frames_is_allowed():
     assert torch.isfinite(logits).all()
 
 
+def test_the_recurrent_layers_begin_as_configured():
+    model = AcousticModel(ModelConfig(hidden_size=8, init="orthogonal", forget_bias=1.0), 16, 5)
+    for layer in model.recurrent:
+        gate = layer.weight_hh_l0[:8]
+        torch.testing.assert_close(gate @ gate.T, torch.eye(8))
+        assert (layer.bias_ih_l0[8:16] == 1).all()
+
+
 def test_contradicting_front_end_is_refused():
     with pytest.raises(ConfigError, match="2 channels, 1 kernel_sizes"):
         FrontEndConfig(channels=(4, 4), kernel_sizes=((3, 3),))

@@ -30,7 +30,7 @@ class RecurrentLayer(nn.Module):
         weight_dropout: DropConnect on weight_hh, one mask a call (Merity et al. 2018).
         zoneout_hidden, zoneout_cell: probability that a unit keeps its state (Krueger et al. 2017).
         forget_bias: initial value of the forget gate's bias; None leaves torch's initialisation.
-        init: "torch" (uniform within 1/sqrt(hidden)) or "orthogonal" (recurrent orthogonal, input Xavier).
+        init: "torch" (uniform within 1/sqrt(hidden)) or "orthogonal" (recurrent and projection orthogonal, input Xavier).
         backend: "auto", "reference" or "fused".
 
     >>> layer = RecurrentLayer("lstm", input_size=40, hidden_size=32)
@@ -128,6 +128,8 @@ class RecurrentLayer(nn.Module):
                 parameter.fill_(1.0 if "weight" in name else 0.0)
             elif init == "orthogonal" and name.startswith("bias"):
                 parameter.zero_()
+            elif init == "orthogonal" and name.startswith("weight_hr"):
+                nn.init.orthogonal_(parameter)
             elif init == "orthogonal" and name.startswith(("weight_ih", "weight_hh")):
                 fill = nn.init.orthogonal_ if name.startswith("weight_hh") else nn.init.xavier_uniform_
                 for gate in parameter.chunk(len(self.cell.gates)):
