@@ -30,7 +30,7 @@ class RecurrentLayer(nn.Module):
         weight_dropout: DropConnect on weight_hh, one mask a call (Merity et al. 2018).
         zoneout_hidden, zoneout_cell: probability that a unit keeps its state (Krueger et al. 2017).
         forget_bias: initial value of the forget gate's bias; None leaves torch's initialisation.
-        init: "torch" (uniform within 1/sqrt(hidden)) or "orthogonal" (recurrent and projection orthogonal, input Xavier).
+        init: "torch" (uniform within 1/sqrt(hidden)) or "orthogonal" (recurrent and projecting; input Xavier).
         backend: "auto", "reference" or "fused".
 
     >>> layer = RecurrentLayer("lstm", input_size=40, hidden_size=32)
