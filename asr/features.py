@@ -173,13 +173,24 @@ def _mel_filters(
     sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float | None, device: torch.device
 ) -> Tensor:
     """Triangles of equal area between each mel centre's neighbours (Slaney 1998): (frequency, mel)."""
-    lowest, highest = _hertz_to_mel(f_min), _hertz_to_mel(sample_rate / 2 if f_max is None else f_max)
-    corners = _mel_to_hertz(np.linspace(lowest, highest, n_mels + 2))
+    corners = _mel_corners(sample_rate, n_mels, f_min, f_max)
     low, centre, high = corners[:-2], corners[1:-1], corners[2:]
     frequencies = np.linspace(0, sample_rate / 2, n_fft // 2 + 1)[:, None]
     rising, falling = (frequencies - low) / (centre - low), (high - frequencies) / (high - centre)
     triangles = np.maximum(0, np.minimum(rising, falling)) * 2 / (high - low)
     return torch.from_numpy(triangles).to(device)
+
+
+def _mel_corners(sample_rate: int, n_mels: int, f_min: float, f_max: float | None) -> np.ndarray:
+    """Where the bands begin, have their centres and end, evenly spaced in mel: (mel + 2,) Hz."""
+    lowest, highest = _hertz_to_mel(f_min), _hertz_to_mel(sample_rate / 2 if f_max is None else f_max)
+    return _mel_to_hertz(np.linspace(lowest, highest, n_mels + 2))
+
+
+def mel_centres(config: FeatureConfig) -> Tensor:
+    """Give the centres of the mel bands, (mel,) float64 in Hz."""
+    corners = _mel_corners(config.sample_rate, config.n_mels, config.f_min, config.f_max)
+    return torch.from_numpy(corners[1:-1])
 
 
 def _hertz_to_mel(hertz: float) -> float:
@@ -323,6 +334,8 @@ class SpecAugmentConfig:
         time_masks: masks over frames, for each utterance.
         time_width: widest of them, in frames.
         time_share: widest of them, as a share of the utterance's own frames.
+        frequency_warp: most by which an utterance's frequencies are raised or lowered, as a share of them: another
+            speaker's vocal tract (Jaitly & Hinton 2013); 0.1 as a rule.
     """
 
     frequency_masks: int = 2
@@ -330,11 +343,16 @@ class SpecAugmentConfig:
     time_masks: int = 2
     time_width: int = 100
     time_share: float = 0.2
+    frequency_warp: float = 0.0
 
     def __post_init__(self):
         for name in ("frequency_masks", "frequency_width", "time_masks", "time_width"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"spec_augment.{name} is {getattr(self, name)}; expected 0 or more")
+        if not 0 <= self.frequency_warp < 1:
+            raise ConfigError(
+                f"spec_augment.frequency_warp is {self.frequency_warp}; expected a share from 0 to 1, 1 excluded"
+            )
         if not 0 <= self.time_share <= 1:
             raise ConfigError(f"spec_augment.time_share is {self.time_share}; expected a share from 0 to 1")
 
@@ -343,13 +361,18 @@ class SpecAugment(nn.Module):
     """Hide random mel bands and stretches of time while training (Park et al. 2019, without the time warp).
 
     Hidden features become 0, the mean of normalised ones. Widths are uniform from 0 to the configured width,
-    time masks no wider than their share of the utterance, and starts uniform where the mask fits. In
-    evaluation mode features pass unchanged.
+    time masks no wider than their share of the utterance, and starts uniform where the mask fits. Before that,
+    frequencies are warped by a factor that is uniform around 1. In evaluation mode features pass unchanged.
+
+    Arguments: config; centres (mel,), the bands' frequencies in Hz, ascending, which warping needs.
     """
 
-    def __init__(self, config: SpecAugmentConfig):
+    def __init__(self, config: SpecAugmentConfig, centres: Tensor | None = None):
         super().__init__()
+        if config.frequency_warp and centres is None:
+            raise ValueError("frequency_warp needs the centres of the mel bands; see mel_centres()")
         self.config = config
+        self.centres = centres
 
     def forward(self, features: Tensor, lengths: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Mask a copy of features (batch, frame, mel) with lengths (batch,), drawing from `generator`.
@@ -365,11 +388,34 @@ class SpecAugment(nn.Module):
         config = self.config
         own = lengths.to(features.device, torch.float64).unsqueeze(1)
         bands = torch.full_like(own, mels)
+        if config.frequency_warp and self.centres is not None:
+            device = None if generator is None else generator.device
+            draws = torch.rand(
+                len(features), 1, dtype=torch.float64, device=device, generator=generator
+            ).cpu()
+            features = _warped(features, self.centres, 1 + config.frequency_warp * (2 * draws - 1))
         time_width = (config.time_share * own).floor().clamp(max=config.time_width)
         frequency_width = bands.clamp(max=config.frequency_width)
         hidden_times = _masks(config.time_masks, time_width, own, frames, generator)
         hidden_bands = _masks(config.frequency_masks, frequency_width, bands, mels, generator)
         return features.masked_fill(hidden_times.unsqueeze(2) | hidden_bands.unsqueeze(1), 0.0)
+
+
+def _warped(features: Tensor, centres: Tensor, factors: Tensor) -> Tensor:
+    """Give each band the features at `factors` times its frequency, interpolated between the nearest two bands.
+
+    Arguments: features (batch, frame, mel); centres (mel,) in Hz; factors (batch, 1). Beyond the outer bands' centres
+    lie those bands.
+    """
+    wanted = (centres * factors).clamp(centres[0], centres[-1])
+    above = torch.searchsorted(centres, wanted).clamp(min=1)
+    share = (wanted - centres[above - 1]) / (centres[above] - centres[above - 1])
+    share = share.to(features).unsqueeze(1)
+    low, high = (
+        features.gather(2, band.to(features.device).unsqueeze(1).expand_as(features))
+        for band in (above - 1, above)
+    )
+    return (1 - share) * low + share * high
 
 
 def _masks(count: int, width: Tensor, extent: Tensor, size: int, generator: torch.Generator | None) -> Tensor:

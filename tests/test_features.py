@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from asr.audio import load_audio
 from asr.errors import ConfigError
-from asr.features import FLOOR, FeatureConfig, LogMel, SpecAugment, SpecAugmentConfig, frame_count, log_mel
+from asr.features import (
+    FLOOR,
+    FeatureConfig,
+    LogMel,
+    SpecAugment,
+    SpecAugmentConfig,
+    frame_count,
+    log_mel,
+    mel_centres,
+)
 
 RATE = 16000
 
@@ -335,7 +344,36 @@ class TestSpecAugment:
         assert SpecAugment(SpecAugmentConfig()).eval()(features, lengths) is features
         assert torch.equal(self.masked(SpecAugmentConfig(0, 27, 0, 100), features, lengths), features)
 
+    def test_warped_tones_lie_where_another_vocal_tract_puts_them(self):
+        """A tone of f Hz is found at f / factor, the factors uniform within the share."""
+        config = FeatureConfig(normalise="none")
+        centres = mel_centres(config)
+        time = torch.arange(16000) / 16000
+        tone, lengths = LogMel(config)(torch.sin(2 * torch.pi * 2000 * time).expand(500, -1))
+        augment = SpecAugment(SpecAugmentConfig(0, 0, 0, 0, frequency_warp=0.1), centres)
+        warped = augment(tone, lengths, torch.Generator().manual_seed(1))
+        assert warped.shape == tone.shape
+        factors = 2000 / centres[warped[:, 50].argmax(1)]
+        assert 0.88 < factors.min() < 0.93
+        assert 1.07 < factors.max() < 1.12
+        assert factors.mean() == pytest.approx(1, abs=0.01)
+
+    def test_the_smallest_warp_changes_next_to_nothing_and_padding_stays_zero(self):
+        features, lengths = LogMel(FeatureConfig())(torch.randn(3, 8000), torch.tensor([8000, 4000, 0]))
+        augment = SpecAugment(
+            SpecAugmentConfig(0, 0, 0, 0, frequency_warp=1e-6), mel_centres(FeatureConfig())
+        )
+        torch.testing.assert_close(augment(features, lengths), features, rtol=0, atol=1e-3)
+        strong = SpecAugment(SpecAugmentConfig(0, 0, 0, 0, frequency_warp=0.3), mel_centres(FeatureConfig()))
+        assert not strong(features, lengths)[1, 26:].any()
+
     def test_refuses(self):
+        with pytest.raises(
+            ConfigError, match=r"frequency_warp is 1\.0; expected a share from 0 to 1, 1 excluded"
+        ):
+            SpecAugmentConfig(frequency_warp=1.0)
+        with pytest.raises(ValueError, match="frequency_warp needs the centres"):
+            SpecAugment(SpecAugmentConfig(frequency_warp=0.1))
         with pytest.raises(ConfigError, match=r"time_share is 1\.5"):
             SpecAugmentConfig(time_share=1.5)
         with pytest.raises(ConfigError, match="time_masks is -1"):

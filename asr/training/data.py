@@ -6,7 +6,7 @@ from typing import Any
 from asr.bundle import Bundle
 from asr.data import Loader, make_loader
 from asr.data.augmentation import Augmentation
-from asr.features import SpecAugment
+from asr.features import SpecAugment, mel_centres
 from asr.training.config import TrainConfig
 
 
@@ -19,7 +19,7 @@ class SpeechData:
         self.train_loader = self._loader(
             train_cuts,
             augmentation=Augmentation(config.augmentation, config.features.sample_rate),
-            spec_augment=SpecAugment(config.spec_augment),
+            spec_augment=SpecAugment(config.spec_augment, mel_centres(config.features)),
             speed_perturb=config.data.speed_perturb,
             join_utterances=config.data.join_utterances,
             min_seconds=config.data.min_seconds,
