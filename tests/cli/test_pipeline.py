@@ -125,7 +125,7 @@ def test_other_formats_and_rates_give_the_same_words(bundle, tmp_path, capsys):
     assert main(["transcribe", str(tmp_path), "--model", str(bundle)]) == 0
     texts = {line.split(": ")[0]: line.split(": ")[1] for line in capsys.readouterr().out.splitlines()}
     assert len(texts) == len(variants)
-    # A model of tones may miss a pause, more so in codecs' noise or with the empty upper bands of 8 kHz, never a letter.
+    # A model of tones may miss a pause, more so in codecs' noise or without the upper bands of 8 kHz, but no letter.
     assert {text.replace(" ", "") for text in texts.values()} == {"abccabba"}
     for name in ("low.wav", "same.mp3", "same.ogg"):
         texts.pop(str(tmp_path / name))
