@@ -55,7 +55,7 @@ $(VENV).uv/ready:
 
 # With TORCH=cpu the lock's versions hold but not its hashes, which are those of the default builds.
 $(STAMP): pyproject.toml requirements.lock | $(VENV).uv/ready
-	test -x $(BIN)/python || $(UV) venv -q --python $(PYTHON) $(VENV)
+	test -x $(BIN)/python || $(UV) venv -q --seed --python $(PYTHON) $(VENV)
 ifeq ($(TORCH),cpu)
 	sed -e '/--hash/d' -e 's/ \\$$//' -e '/^\(nvidia\|cuda\|triton\)/d' requirements.lock > $(VENV)/versions.txt
 	$(UV) pip install -q --python $(BIN)/python --torch-backend cpu -r $(VENV)/versions.txt

@@ -93,14 +93,19 @@ def run(arguments: argparse.Namespace) -> int:
     reports = {name: evaluation.report for name, evaluation in evaluations.items()}
     extra = _extra(evaluations)
     seen = familiarity(reports, vocabulary)
+    if arguments.json:
+        values = {name: _values(evaluation) for name, evaluation in evaluations.items()}
+        result = {"sets": values} if len(sets) > 1 else next(iter(values.values()))
+        write(arguments.json, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     if arguments.html:
-        from asr.cli.evaluation import sounds_and_pictures
+        from asr.cli.evaluation import sounds_and_pictures, told_apart
         from asr.scoring.html import render
 
-        audio, pictures = sounds_and_pictures(recogniser, evaluations, Path(arguments.html))
+        shown = told_apart(evaluations)
+        audio, pictures = sounds_and_pictures(recogniser, shown, Path(arguments.html))
         seams = {f"place in long audio of {name}": one.by_seam() for name, one in evaluations.items()}
         page = render(
-            reports,
+            {name: one.report for name, one in shown.items()},
             f"{_model_name(Path(arguments.model).resolve())} on {', '.join(reports)}",
             extra={name: _in_full(figures) for name, figures in extra.items()},
             breakdowns={"familiarity of the word": seen} | seams,
@@ -109,10 +114,6 @@ def run(arguments: argparse.Namespace) -> int:
             pictures=pictures,
         )
         write(arguments.html, page)
-    if arguments.json:
-        values = {name: _values(evaluation) for name, evaluation in evaluations.items()}
-        result = {"sets": values} if len(sets) > 1 else next(iter(values.values()))
-        write(arguments.json, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     if arguments.json != "-":
         _print(reports, extra, [f"computed on {recogniser.device}", *_missed(seen)], arguments)
     return report_failures(failures, asked_for)

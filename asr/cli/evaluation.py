@@ -6,7 +6,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,17 @@ def familiarity(reports: Mapping[str, ErrorReport], words: set[str]) -> list[Gro
     return by_familiarity(merge(reports), words) if words else []
 
 
+def told_apart(evaluations: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
+    """Put the set's name before all ids where sets share some, for a page to show each its own audio."""
+    ids = [name for one in evaluations.values() for name in one.report.ids]
+    if len(set(ids)) == len(ids):
+        return dict(evaluations)
+    return {
+        name: replace(one, report=replace(one.report, ids=tuple(f"{name} {each}" for each in one.report.ids)))
+        for name, one in evaluations.items()
+    }
+
+
 def sounds_and_pictures(
     recogniser: Recogniser, evaluations: Mapping[str, Evaluation], page: Path
 ) -> tuple[dict[str, str], dict[str, str]]:
@@ -196,27 +207,28 @@ def sounds_and_pictures(
     can play the file.
     """
     audio = {
-        cut.id: address
+        name: address
         for evaluation in evaluations.values()
-        for cut in evaluation.cuts
+        for name, cut in zip(evaluation.report.ids, evaluation.cuts, strict=True)
         if (address := _link(cut, page))
     }
     pictures = {}
-    for cut, transcript in _worst(evaluations):
+    for name, cut, transcript in _worst(evaluations):
         try:
             samples = read_samples(cut, recogniser.sample_rate)
         except AudioError:  # gone since it was read
             continue
-        audio[cut.id] = audio_uri(samples, recogniser.sample_rate)
-        pictures[cut.id] = _picture(recogniser, samples, transcript)
+        audio[name] = audio_uri(samples, recogniser.sample_rate)
+        pictures[name] = _picture(recogniser, samples, transcript)
     return audio, pictures
 
 
-def _worst(evaluations: Mapping[str, Evaluation]) -> list[tuple[Cut, Transcript]]:
+def _worst(evaluations: Mapping[str, Evaluation]) -> list[tuple[str, Cut, Transcript]]:
     ranked = [
-        (-errors, place, cut, transcript)
+        (-errors, place, name, cut, transcript)
         for place, evaluation in enumerate(evaluations.values())
-        for cut, transcript, errors in zip(
+        for name, cut, transcript, errors in zip(
+            evaluation.report.ids,
             evaluation.cuts,
             evaluation.transcripts,
             evaluation.report.utterance_errors[:, :3].sum(axis=1).tolist(),
@@ -225,7 +237,7 @@ def _worst(evaluations: Mapping[str, Evaluation]) -> list[tuple[Cut, Transcript]
         if errors and cut.duration <= SHOWN_SECONDS
     ]
     ranked.sort(key=lambda item: item[:2])
-    return [(cut, transcript) for *_, cut, transcript in ranked[:SHOWN]]
+    return [item[2:] for item in ranked[:SHOWN]]
 
 
 def _link(cut: Cut, page: Path) -> str | None:

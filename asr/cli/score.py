@@ -211,13 +211,17 @@ def load_report(arguments: argparse.Namespace, hypothesis: str) -> "tuple[ErrorR
         bootstrap=arguments.bootstrap,
     )
     if arguments.show_normalised:
+        data_on_stdout = arguments.json == "-" or getattr(arguments, "table", "text") != "text"
         for side, before, after in (
             ("reference", pairs.references, report.references),
             ("hypothesis", pairs.hypotheses, report.hypotheses),
         ):
             for name, raw, clean in zip(pairs.ids, before, after, strict=True):
                 if raw != clean:
-                    print(f"{name} {side}\n  before  {raw}\n  after   {clean}")
+                    print(
+                        f"{name} {side}\n  before  {raw}\n  after   {clean}",
+                        file=sys.stderr if data_on_stdout else sys.stdout,
+                    )
     if notice := writing_notice(report):
         print(f"asr: {hypothesis}: {notice}", file=sys.stderr)
     return report, calibration_if_known(report, pairs.confidences)

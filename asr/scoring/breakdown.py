@@ -42,7 +42,7 @@ def by_field(report: ErrorReport, name: str, edges: Sequence[float] = ()) -> lis
     >>> [(group.name, group.errors.rate) for group in by_field(report, "gender")]
     [('f', 0.5), ('m', 0.0)]
     """
-    values = _column(report, name)
+    values = [str(value) if isinstance(value, bool) else value for value in _column(report, name)]
     known = {value for value in values if value is not None}
     numeric = all(isinstance(value, int | float) for value in known)
     if edges and not numeric:
@@ -101,7 +101,8 @@ def _by_range(report: ErrorReport, values: Sequence) -> list[Group]:
     whole = all(isinstance(value, int) for value in values if value is not None)
     cuts = np.unique(np.ceil(cuts) if whole else cuts)
     places = np.clip(np.searchsorted(cuts, known, side="right") - 1, 0, len(cuts) - 2)
-    names = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(cuts)]
+    digits = next(n for n in range(3, 18) if n == 17 or len({f"{cut:.{n}g}" for cut in cuts}) == len(cuts))
+    names = [f"{low:.{digits}g} to {high:.{digits}g}" for low, high in pairwise(cuts)]
     if whole:  # a range ends before the next begins
         ends = [*cuts[:-1], cuts[-1] + 1]
         names = [

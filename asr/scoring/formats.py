@@ -75,9 +75,11 @@ def read_transcripts(path: str | Path, side: str = "hypothesis", form: str = "au
     if form == "folder":
         raise TextError(f"{path}: is not a folder")
     content = _read_text(path)
-    if not content.strip():
-        raise TextError(f"{path}: is empty; expected transcripts")
     form = recognise(path, content) if form == "auto" else form
+    if not content.strip() and (
+        side == "reference" or form not in ("ctm", "lines")
+    ):  # those of silence are empty
+        raise TextError(f"{path}: is empty; expected transcripts")
     if form == "json":
         texts, fields, confidences = _read_json(path, content, side)
         return Transcripts(str(path), form, texts, fields, confidences=confidences)
@@ -113,14 +115,14 @@ def recognise(path: Path, content: str) -> str:
             return suffix
         if suffix in ("json", "jsonl", "ndjson"):
             return "json"
-    if content.lstrip()[0] in "{[":
+    if content.lstrip()[:1] in ("{", "["):
         return "json"
     lines = [line.split() for line in content.splitlines() if line.strip() and not line.startswith(";;")]
     if all(re.fullmatch(r".*\(\S+\)", words[-1]) for words in lines):
         return "trn"
-    if all(5 <= len(words) <= 8 and _is_number(words[2]) and _is_number(words[3]) for words in lines):
+    if all(5 <= len(words) <= 8 and _are_times(words[2:4]) for words in lines):
         return "ctm"
-    if all(len(words) >= 5 and _is_number(words[3]) and _is_number(words[4]) for words in lines):
+    if all(len(words) >= 5 and _are_times(words[3:5]) for words in lines):
         return "stm"
     return "kaldi"
 
@@ -198,6 +200,11 @@ def _plain(text: str) -> str:
 
 def _is_number(text: str) -> bool:
     return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", text) is not None
+
+
+def _are_times(words: Sequence[str]) -> bool:
+    """Tell seconds, one of them at least with a point, from the spoken digits of Kaldi's `u1 5 5 1 9`."""
+    return all(map(_is_number, words)) and any("." in word for word in words)
 
 
 def _read_json(

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from math import copysign, erfc, inf, sqrt
+from math import copysign, erfc, sqrt
+from statistics import NormalDist
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from asr.scoring.intervals import bootstrap as resample
 from asr.scoring.report import ErrorReport
 
 CORRECT_BETWEEN_SEGMENTS = 2  # NIST's choice
+FEW_SEGMENTS = 50  # up to which the normal distribution is not yet near; all signs are counted instead
 MISSED = (SUBSTITUTION, DELETION)
 
 
@@ -116,7 +118,7 @@ def compare(a: ErrorReport, b: ErrorReport, *, bootstrap: int = DRAWS) -> Compar
     numbers, resampled = blocks(a.fields.get("speaker"), a.utterances)
     difference = block_sums(numbers, _errors(a) - _errors(b))
     interval = probability = None
-    if len(difference) > 1 and a.words:
+    if len(difference) > 1 and a.words and bootstrap > 0:
         drawn = resample(difference, block_sums(numbers, a.utterance_errors[:, 3]), draws=bootstrap)
         interval = drawn.interval
         probability = float((drawn.draws > 0).mean() + (drawn.draws == 0).mean() / 2)
@@ -146,9 +148,24 @@ def matched_pairs(a: ErrorReport, b: ErrorReport) -> MatchedPairs:
     mean = float(np.mean(differences)) if count else 0.0
     spread = float(np.std(differences, ddof=1)) if count > 1 else 0.0
     z = mean / (spread / sqrt(count)) if spread else 0.0
-    if mean and count > 1 and not spread:
-        z = copysign(inf, mean)  # several segments that all agree leave no doubt
-    return MatchedPairs(count, mean, z, erfc(abs(z) / sqrt(2)))
+    if mean and not spread:  # all agree: as likely as so many heads or tails in a row
+        p = min(1.0, 2 * 0.5**count)
+        z = copysign(-NormalDist().inv_cdf(max(p / 2, 1e-300)), mean)
+    else:
+        p = _p_of_signs(differences) if count <= FEW_SEGMENTS else erfc(abs(z) / sqrt(2))
+    return MatchedPairs(count, mean, z, p)
+
+
+def _p_of_signs(differences: list[int]) -> float:
+    """Give the share of all ways to swap the systems in segments that differ at least as much (Fisher 1935)."""
+    chances = {0: 1.0}
+    for size in map(abs, differences):
+        grown: dict[int, float] = {}
+        for total, chance in chances.items():
+            for other in (total - size, total + size):
+                grown[other] = grown.get(other, 0.0) + chance / 2
+        chances = grown
+    return min(1.0, sum(chance for total, chance in chances.items() if abs(total) >= abs(sum(differences))))
 
 
 def _segments(a: str, b: str) -> list[int]:

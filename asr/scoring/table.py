@@ -143,6 +143,9 @@ def _top(counts: "Counter[Any]", count: int) -> list[tuple[Any, int]]:
 def footnote(report: "ErrorReport") -> str:
     """Say how a report was counted: normaliser, aligner, and what its intervals are over."""
     over = f"intervals over {report.blocks} {report.resampled}" if report.wer_interval else "no interval"
+    speakers = len(set(report.fields.get("speaker", ())) - {None})
+    if report.wer_interval and speakers and report.resampled == "utterances":
+        over += f", too narrow to speak for others than these {speakers} speakers"
     version = f" ({report.normaliser_version})" if report.normaliser_version else ""
     return f"normaliser {report.normaliser}{version}, aligned as {report.aligner}, {over}"
 

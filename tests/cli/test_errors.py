@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 from speech import make_corpus, train_arguments
@@ -96,13 +95,11 @@ def test_letters_outside_the_alphabet_are_left_out_and_named(capsys, corpus, tmp
     assert (tmp_path / "run" / "bundle" / "config.json").is_file()
 
 
-def test_help_is_quick_and_imports_nothing_heavy():
-    began = time.monotonic()
+def test_help_imports_nothing_heavy():
     heavy = "torch numpy lhotse lightning soundfile jiwer".split()
     code = f"import sys; from asr.cli import main; main(['--help']); print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "[]"
-    assert time.monotonic() - began < 30  # the promise is half a second; here only that nothing hangs
 
 
 def test_transcribing_imports_neither_lightning_nor_lhotse(corpus, bundle):

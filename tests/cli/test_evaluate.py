@@ -38,11 +38,30 @@ def data_of(page):
     return json.loads(found[1])
 
 
+def test_sets_of_the_same_ids_keep_their_own_audio(bundle, dev, tmp_path):
+    """As a set and its noisy copy."""
+    noisy = cuts_of(dev)
+    for number, cut in enumerate(noisy):
+        source = cut["recording"]["sources"][0]
+        samples, rate = soundfile.read(source["source"])
+        source["source"] = str(tmp_path / f"{number}.wav")
+        soundfile.write(source["source"], samples + 0.01, rate)
+    manifest, page = write(tmp_path / "cuts_noisy.jsonl", noisy), tmp_path / "page.html"
+    assert evaluate(bundle, "--manifest", dev, manifest, "--html", page) == 0
+    audio = data_of(page)["audio"]
+    assert len(audio) == 2 * len(noisy)
+    for cut in noisy:
+        assert audio[f"dev {cut['id']}"] != audio[f"noisy {cut['id']}"]
+
+
 def test_fields_of_the_manifest_and_unseen_words(bundle, dev, tmp_path, capsys):
     train = dev.with_name("cuts_train.jsonl.gz")
     cuts = cuts_of(dev)
     for number, cut in enumerate(cuts):
-        cut["supervisions"][0] |= {"gender": "FM"[number % 2], "custom": {"age": 20 + number, "tags": ["x"]}}
+        cut["supervisions"][0] |= {
+            "gender": "FM"[number % 2],
+            "custom": {"age": 20 + number, "tags": ["x"], "noisy": number % 2 == 0},
+        }
     cuts[0]["supervisions"][0]["text"] += " cabbage"
     manifest = write(tmp_path / "cuts.jsonl", cuts)
     result = tmp_path / "result.json"
@@ -54,7 +73,7 @@ def test_fields_of_the_manifest_and_unseen_words(bundle, dev, tmp_path, capsys):
     assert re.search(rf"% of {len(said) - unseen} seen in training, \S+ % of {unseen} never seen", printed)
     assert re.search(r"^F +\d+ +\d+", printed, re.MULTILINE)
     report = ErrorReport.from_json(result.read_text())
-    assert {"speaker", "gender", "age", "duration", "snr"} <= set(report.fields)
+    assert {"speaker", "gender", "age", "noisy", "duration", "snr"} <= set(report.fields)
     assert "tags" not in report.fields
     assert all(
         20 < ratio < 60 for ratio in report.fields["snr"]

@@ -36,7 +36,7 @@ def reference_costs(reference, hypothesis):
     return kinds
 
 
-@pytest.mark.parametrize("texts", ["ties", "real"])
+@pytest.mark.parametrize("texts", ["ties", "sentences"])
 def test_counts_and_alignments_are_jiwers(texts, request):
     references, hypotheses = request.getfixturevalue(texts)
     expected = jiwer.process_words(references, hypotheses)
@@ -53,7 +53,7 @@ def test_counts_and_alignments_are_jiwers(texts, request):
     assert align_kinds(words(references), words(hypotheses)) == kinds
 
 
-@pytest.mark.parametrize("texts", ["ties", "real"])
+@pytest.mark.parametrize("texts", ["ties", "sentences"])
 def test_character_counts_are_jiwers(texts, request):
     references, hypotheses = request.getfixturevalue(texts)
     expected = jiwer.process_characters(references, hypotheses)
@@ -67,7 +67,7 @@ def test_sclite_alignment_follows_its_definition(ties):
     assert kinds == [reference_costs(*pair) for pair in zip(references, hypotheses, strict=True)]
 
 
-@pytest.mark.parametrize("texts", ["ties", "real"])
+@pytest.mark.parametrize("texts", ["ties", "sentences"])
 def test_sclite_counts_are_sclites(texts, request, tmp_path):
     references, hypotheses = request.getfixturevalue(texts)
     expected = sclite_counts(
@@ -77,9 +77,9 @@ def test_sclite_counts_are_sclites(texts, request, tmp_path):
     assert tuple(counts.sum(axis=0).tolist()) == expected
 
 
-def test_total_of_errors_on_real_transcripts_is_the_same_for_both(real):
+def test_total_of_errors_of_sentences_is_the_same_for_both(sentences):
     jiwers, sclites = (
-        count_errors(*map(words, real), aligner)[:, :3].sum() for aligner in ("jiwer", "sclite")
+        count_errors(*map(words, sentences), aligner)[:, :3].sum() for aligner in ("jiwer", "sclite")
     )
     assert jiwers == sclites
 

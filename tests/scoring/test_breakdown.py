@@ -15,8 +15,8 @@ from asr.scoring.breakdown import (
 )
 
 
-def test_groups_add_up_to_the_whole(real):
-    references, hypotheses = real
+def test_groups_add_up_to_the_whole(sentences):
+    references, hypotheses = sentences
     fields = {
         "speaker": [f"s{i % 20}" for i in range(len(references))],
         "duration": [0.3 * len(text.split()) + i % 5 for i, text in enumerate(references)],
@@ -31,6 +31,18 @@ def test_groups_add_up_to_the_whole(real):
         assert sum(group.utterances for group in groups) == report.utterances
         for part in ("substitutions", "deletions", "insertions", "length"):
             assert sum(getattr(group.errors, part) for group in groups) == getattr(report.word_errors, part)
+
+
+def test_yes_and_no_are_names():
+    report = score(["a", "b", "c"], ["a", "x", "c"], fields={"noisy": [True, False, None]})
+    assert [group.name for group in by_field(report, "noisy")] == ["False", "True", "unknown"]
+
+
+def test_ranges_that_differ_little_have_names_that_do():
+    values = [1000.1 + 0.01 * i for i in range(50)]
+    groups = by_field(score(["a"] * 50, ["a"] * 50, fields={"hertz": values}), "hertz")
+    assert sum(group.utterances for group in groups) == 50
+    assert len({group.name for group in groups}) == len(groups) > 1
 
 
 def test_order_of_groups():

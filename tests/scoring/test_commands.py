@@ -7,8 +7,8 @@ from asr.scoring import score
 
 
 @pytest.fixture
-def files(tmp_path, real):
-    references, hypotheses = real
+def files(tmp_path, sentences):
+    references, hypotheses = sentences
     sides = {"ref": references, "a": hypotheses, "b": references[:-10] + hypotheses[-10:]}
     for name, texts in sides.items():
         lines = [f"{text} (s{i % 8}-{i:04d})\n" for i, text in enumerate(texts)]
@@ -16,13 +16,13 @@ def files(tmp_path, real):
     return {name: str(tmp_path / f"{name}.trn") for name in sides}
 
 
-def test_score(files, real, capsys):
+def test_score(files, sentences, capsys):
     assert (
         main(["score", files["ref"], files["a"], "--speakers", "id", "--worst", "1", "--confusions", "2"])
         == 0
     )
     output = capsys.readouterr().out
-    assert f"{100 * score(*real, bootstrap=0).wer:.2f}" in output
+    assert f"{100 * score(*sentences, bootstrap=0).wer:.2f}" in output
     assert "intervals over 8 speakers" in output
     assert "reference   " in output
     assert "taken for another" in output

@@ -28,6 +28,25 @@ def test_forms_are_recognised_by_their_content(form, packed, tmp_path):
     assert (found.form, found.texts) == (form, TEXTS)
 
 
+@pytest.mark.parametrize("content", ["u1 5 5 5 1 2 3\nu2 5 5 6 1 2\n", "u1 7 3 2 1\nu2 7 3 2 1\n"])
+def test_spoken_numerals_are_no_times(content, tmp_path):
+    path = tmp_path / "transcripts"
+    path.write_text(content)
+    found = read_transcripts(path)
+    assert found.form == "kaldi"
+    assert " ".join(found.texts.values()) == " ".join(line[3:] for line in content.splitlines())
+
+
+@pytest.mark.parametrize(("name", "form"), [("silence.ctm", "auto"), ("silence.txt", "lines")])
+def test_what_heard_nothing_may_be_empty(name, form, tmp_path):
+    path = tmp_path / name
+    path.write_text("")
+    found = read_transcripts(path, "hypothesis", form)
+    assert (found.texts, found.timed) == ({}, ())
+    with pytest.raises(TextError, match="is empty"):
+        read_transcripts(path, "reference", form)
+
+
 @pytest.mark.parametrize("side", ["reference", "hypothesis"])
 def test_nemos_manifest_holds_both_sides(side, tmp_path):
     path = tmp_path / "manifest.json"

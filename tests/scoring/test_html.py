@@ -33,8 +33,8 @@ class Balanced(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def report(real):
-    references, hypotheses = real
+def report(sentences):
+    references, hypotheses = sentences
     fields = {
         "gender": ["f" if i % 3 else "m" for i in range(len(references))],
         "duration": [1.5] * len(references),
@@ -73,8 +73,8 @@ def test_transcripts_cannot_break_out_of_the_page():
     assert "<title>&lt;i&gt;&amp;</title>" in page
 
 
-def test_several_systems_and_calibration(report, real):
-    other = score(real[0], real[0])
+def test_several_systems_and_calibration(report, sentences):
+    other = score(sentences[0], sentences[0])
     page = render(
         {"poor": report, "perfect": other}, part="system", calibration=expected_calibration_error([0.5], [1])
     )

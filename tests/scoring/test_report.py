@@ -41,8 +41,8 @@ def test_counts_of_utterances_and_sentences():
 
 
 @pytest.mark.parametrize("aligner", ["jiwer", "sclite"])
-def test_json_there_and_back(real, aligner):
-    references, hypotheses = real
+def test_json_there_and_back(sentences, aligner):
+    references, hypotheses = sentences
     speakers = [f"s{i % 30}" for i in range(len(references))]
     fields = {"duration": [float(i) for i in range(len(references))]}
     report = score(references, hypotheses, speakers=speakers, fields=fields, aligner=aligner)
@@ -95,15 +95,15 @@ def test_worst_utterances_come_first_and_are_aligned():
     assert report.worst(1) == first
 
 
-def test_table_says_how_it_was_counted(real):
-    references, hypotheses = real
+def test_table_says_how_it_was_counted(sentences):
+    references, hypotheses = sentences
     report = score(references, hypotheses, speakers=[f"s{i % 9}" for i in range(len(references))])
     table = report.table()
     assert f"{100 * report.wer:.2f}" in table
     assert "normaliser none, aligned as jiwer, intervals over 9 speakers" in table
 
 
-def test_few_speakers_are_not_resampled(real):
-    references, hypotheses = real
+def test_few_speakers_are_not_resampled(sentences):
+    references, hypotheses = sentences
     report = score(references, hypotheses, speakers=[f"s{i % 4}" for i in range(len(references))])
     assert (report.resampled, report.blocks) == ("utterances", len(references))

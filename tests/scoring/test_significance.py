@@ -11,12 +11,12 @@ from asr.scoring.significance import compare
 
 
 @pytest.fixture(scope="module")
-def systems(real):
-    references, hypotheses = real
+def systems(sentences):
+    references, hypotheses = sentences
     return references, hypotheses, mishear(references, 0.10, seed=5)
 
 
-@pytest.mark.parametrize("texts", ["ties", "real"])
+@pytest.mark.parametrize("texts", ["ties", "sentences"])
 def test_matched_pairs_are_nists(texts, request, tmp_path):
     references, first = request.getfixturevalue(texts)
     second = mishear(references, 0.2, seed=4)
@@ -63,12 +63,28 @@ def test_a_system_does_not_differ_from_itself(systems):
     assert comparison.utterances() == comparison.words() == []
 
 
-def test_chance_is_not_called_significant(real):
+def test_chance_is_not_called_significant(sentences):
     """Two systems equally bad: at the 5 % level, about one in twenty pairs may look different."""
-    references = real[0]
+    references = sentences[0]
     reports = [score(references, mishear(references, 0.1, seed), bootstrap=0) for seed in range(40)]
     pairs = [compare(a, b, bootstrap=100) for a, b in zip(reports[::2], reports[1::2], strict=True)]
     assert sum(pair.significant for pair in pairs) <= 4
+
+
+@pytest.mark.parametrize(("errors", "p"), [(1, 1), (2, 0.5), (5, 0.0625), (6, 0.03125)])
+def test_few_segments_leave_doubt(errors, p):
+    """Equal systems would share out n errors so unevenly as often as n coins fall alike."""
+    references = ["a b c"] * errors
+    comparison = compare(score(references, ["a x c"] * errors), score(references, references))
+    assert comparison.matched_pairs.p == pytest.approx(p)
+    json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
+
+
+def test_without_resampling_there_is_no_interval(sentences):
+    references, hypotheses = sentences
+    comparison = compare(score(references, hypotheses), score(references, references), bootstrap=0)
+    assert comparison.interval is None
+    assert comparison.significant
 
 
 def test_what_made_the_difference():

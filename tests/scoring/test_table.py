@@ -29,8 +29,8 @@ def test_latex_is_escaped():
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "csv", "latex"])
-def test_reports_in_every_form(form, real):
-    report = score(*real)
+def test_reports_in_every_form(form, sentences):
+    report = score(*sentences)
     text = table([row("an4", report, {"RTF": "0.01"})], form)
     assert f"{100 * report.wer:.2f}" in text
     assert "0.01" in text

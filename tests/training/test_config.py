@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from asr.errors import ConfigError
@@ -96,6 +98,10 @@ def test_unreadable_files_are_named(tmp_path, content):
         read_config(["--config", str(tmp_path / "missing.yaml")])
 
 
-@pytest.mark.parametrize("recipe", ["an4", "digits", "librispeech"])
-def test_recipes_are_valid(recipe, pytestconfig):
-    read_config(["--config", str(pytestconfig.rootpath / "recipes" / recipe / "config.yaml")])
+RECIPES = Path(__file__).parents[2] / "recipes"
+AN4 = [RECIPES / "an4" / name for name in ("config.yaml", "small.yaml")]
+
+
+@pytest.mark.parametrize("paths", [AN4, *([path] for path in sorted(RECIPES.glob("*/config*.yaml")))])
+def test_recipes_are_valid(paths):
+    read_config([word for path in paths for word in ("--config", str(path))])
