@@ -106,7 +106,7 @@ def in_halves(compute: Callable[[Sequence[Item]], Result], items: Sequence[Item]
     try:
         return [compute(items)]
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         if len(items) == 1:
             raise AsrError(
@@ -123,7 +123,8 @@ def _reason(error: BaseException) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was too small, on a GPU or on the CPU."""
     said = ("out of memory", "not enough memory", "can't allocate memory")
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
         words in str(error) for words in said

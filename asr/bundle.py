@@ -61,7 +61,7 @@ class Bundle:
                 self._write(scratch)
                 scratch.chmod(0o755)
                 (scratch / WEIGHTS_FILE).chmod(0o644)  # safetensors and mkdtemp keep theirs to the user alone
-                replaced = scratch.with_suffix(".replaced")
+                replaced = scratch.with_name(f"{scratch.name}.replaced")
                 if folder.exists():
                     folder.rename(replaced)
                 scratch.rename(folder)

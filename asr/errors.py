@@ -1,5 +1,8 @@
 """Errors a user meets: each message says what was found, what was expected and what to do next."""
 
+from math import inf
+from typing import Any
+
 
 class AsrError(Exception):
     """Base of every error caused by input rather than by a defect of the program.
@@ -26,6 +29,33 @@ class DownloadError(AsrError):
 
 class ConfigError(AsrError):
     """A configuration with an unknown key, a wrong type or values that contradict each other."""
+
+
+def check_bounds(
+    section: str,
+    config: Any,
+    *names: str,
+    least: float = -inf,
+    above: float = -inf,
+    below: float = inf,
+    most: float = inf,
+) -> None:
+    """Raise ConfigError for a field of a configuration whose number, or one of whose numbers, is out of bounds.
+
+    Arguments: section, the configuration's name; names of its fields; the bounds, of which `above` and `below` are out.
+    """
+    limits = (
+        (least, "{:g} or more"),
+        (above, "more than {:g}"),
+        (most, "{:g} at most"),
+        (below, "less than {:g}"),
+    )
+    for name in names:
+        value = getattr(config, name)
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if not (isinstance(number, str) or (least <= number <= most and above < number < below)):
+                expected = " and ".join(text.format(limit) for limit, text in limits if abs(limit) != inf)
+                raise ConfigError(f"{section}.{name} is {value}; expected {expected}")
 
 
 class BundleError(AsrError):

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asr.errors import ConfigError
+from asr.errors import ConfigError, check_bounds
 
 # Lowest mel power, a quarter of what 16-bit quantisation adds: only digital silence is touched by it.
 FLOOR = 1e-10
@@ -65,9 +65,7 @@ class FeatureConfig:
     normalise: Literal["utterance", "global", "none"] = "utterance"
 
     def __post_init__(self):
-        for name in ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"features.{name} is {getattr(self, name)}; expected 1 or more")
+        check_bounds("features", self, "sample_rate", "n_fft", "win_length", "hop_length", "n_mels", least=1)
         if self.win_length > self.n_fft or self.n_fft % 2:
             raise ConfigError(
                 f"features.n_fft is {self.n_fft} samples; expected an even number, at least win_length, "
@@ -346,15 +344,10 @@ class SpecAugmentConfig:
     frequency_warp: float = 0.0
 
     def __post_init__(self):
-        for name in ("frequency_masks", "frequency_width", "time_masks", "time_width"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"spec_augment.{name} is {getattr(self, name)}; expected 0 or more")
-        if not 0 <= self.frequency_warp < 1:
-            raise ConfigError(
-                f"spec_augment.frequency_warp is {self.frequency_warp}; expected a share from 0 to 1, 1 excluded"
-            )
-        if not 0 <= self.time_share <= 1:
-            raise ConfigError(f"spec_augment.time_share is {self.time_share}; expected a share from 0 to 1")
+        masks = ("frequency_masks", "frequency_width", "time_masks", "time_width")
+        check_bounds("spec_augment", self, *masks, least=0)
+        check_bounds("spec_augment", self, "frequency_warp", least=0, below=1)
+        check_bounds("spec_augment", self, "time_share", least=0, most=1)
 
 
 class SpecAugment(nn.Module):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from asr.errors import ConfigError
+from asr.errors import ConfigError, check_bounds
 from asr.recurrent import RecurrentLayer
 
 
@@ -43,6 +43,10 @@ class FrontEndConfig:
             )
         if any(size % 2 == 0 for kernel in self.kernel_sizes for size in kernel):
             raise ConfigError(f"model.front_end.kernel_sizes must be odd, got {self.kernel_sizes}")
+        if any(step < 1 for steps in self.strides for step in steps):
+            raise ConfigError(f"model.front_end.strides is {self.strides}; expected 1 or more")
+        check_bounds("model.front_end", self, "channels", least=1)
+        check_bounds("model.front_end", self, "dropout", least=0, below=1)
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,13 @@ class ModelConfig:
     init: Literal["torch", "orthogonal"] = "torch"
     forget_bias: float | None = None
     backend: Literal["auto", "reference", "fused"] = "auto"
+
+    def __post_init__(self):
+        check_bounds("model", self, "layers", "hidden_size", least=1)
+        check_bounds("model", self, "proj_size", least=0)
+        check_bounds(
+            "model", self, "dropout", "recurrent_dropout", "weight_dropout", "zoneout", least=0, below=1
+        )
 
 
 def mask_padding(values: Tensor, lengths: Tensor) -> Tensor:

@@ -62,6 +62,16 @@ def test_saving_again_replaces_the_bundle_and_leaves_nothing_else(folder):
     assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
 
 
+def test_what_a_killed_save_left_is_in_nobodys_way(folder):
+    left = folder.parent / f".{folder.name}.replaced"
+    left.mkdir()
+    (left / "config.json").write_text("{}")
+    bundle = Bundle.load(folder)
+    bundle.save(folder)
+    bundle.save(folder)
+    assert Bundle.load(folder).normaliser == bundle.normaliser
+
+
 def test_a_folder_that_is_no_bundle_is_not_overwritten(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")

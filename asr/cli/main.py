@@ -80,6 +80,7 @@ def _run(name: str, argv: Sequence[str]) -> int:
         description=command.__doc__ or summary,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="--debug shows the traceback of an error.",
+        allow_abbrev=False,  # --seed would be --seeds
     )
     command.add_arguments(parser)
     if getattr(command, "TAKES_CONFIGURATION", False):

@@ -18,7 +18,7 @@ import soxr
 import torch
 
 from asr.audio import AUDIO_SUFFIXES, load_audio
-from asr.errors import AudioError, ConfigError
+from asr.errors import AudioError, ConfigError, check_bounds
 
 GENERATED = "generated"
 NARROW = 8000  # Hz, the sample rate of telephones
@@ -62,11 +62,9 @@ class AugmentationConfig:
     volume_db: float = 0.0
 
     def __post_init__(self):
-        for name in ("reverberation_share", "noise_share", "codec_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(
-                    f"augmentation.{name} is {getattr(self, name)}; expected a share from 0 to 1"
-                )
+        shares = ("reverberation_share", "noise_share", "codec_share")
+        check_bounds("augmentation", self, *shares, least=0, most=1)
+        check_bounds("augmentation", self, "volume_db", least=0)
         for name in ("reverberation_seconds", "snr_db"):
             low, high = getattr(self, name)
             if not low <= high or (name == "reverberation_seconds" and low <= 0):
@@ -76,8 +74,6 @@ class AugmentationConfig:
         for codec in self.codecs:
             if codec not in CODECS:
                 raise ConfigError(f"augmentation.codecs has {codec!r}; there are {', '.join(CODECS)}")
-        if self.volume_db < 0:
-            raise ConfigError(f"augmentation.volume_db is {self.volume_db}; expected 0 or more dB")
 
 
 class Augmentation:

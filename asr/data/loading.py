@@ -301,6 +301,8 @@ def read_samples(cut: Cut, sample_rate: int) -> np.ndarray:
 
     Raises AudioError that names the file.
     """
+    if cut.duration <= 0:
+        raise AudioError(f"{cut.id} lasts {cut.duration} s")
     file = file_of(cut)
     if isinstance(cut, MonoCut) and cut.recording and cut.recording.sources[0].type == "memory":
         return load_audio(cut.recording.sources[0].source, sample_rate)  # type: ignore[arg-type]

@@ -85,6 +85,8 @@ def build_cuts(
             problems.append(f"{utterance.id}: {recording}")
         elif utterance.id in cuts:
             problems.append(f"{utterance.id}: a second utterance has this id")
+        elif utterance.duration is not None and utterance.duration <= 0:
+            problems.append(f"{utterance.id}: its duration is {utterance.duration} s")
         elif utterance.start >= recording.duration:
             problems.append(
                 f"{utterance.id}: starts at {utterance.start} s, after the end of {utterance.audio} "
@@ -193,11 +195,13 @@ def hold_out(
             )
         held_out = set(speakers)
     else:
-        held_out = _draw_speakers(seconds, genders, fraction, seed) if all(map(speaker_of, cuts)) else set()
+        held_out = _draw_speakers(seconds, genders, fraction, seed) if seconds else set()
     if held_out:
         is_dev = {cut.id for cut in cuts if speaker_of(cut) in held_out}
         names = ", ".join(sorted(held_out))
         done = f"held out for dev: {len(held_out)} of {len(seconds)} speakers ({names})"
+        if unnamed := sum(speaker_of(cut) is None for cut in cuts):
+            done += f"; {unnamed} utterances without a speaker stay in train"
     else:
         ids = sorted(cut.id for cut in cuts)
         is_dev = set(random.Random(seed).sample(ids, max(1, round(fraction * len(ids)))))
@@ -240,11 +244,17 @@ def write_cuts(cuts: Iterable[Cut], output_dir: Path, name: str) -> Path:
 
 
 def write_manifest(cuts: Iterable[Cut], path: Path) -> Path:
-    """Write a manifest; a file of that name is replaced only by a whole one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a manifest; a file of that name is replaced only by a whole one.
+
+    Raises ManifestError where the folder cannot be written to.
+    """
     partial = path.with_name(f".partial.{path.name}")
-    CutSet.from_cuts(cuts).to_file(partial)
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        CutSet.from_cuts(cuts).to_file(partial)
+        partial.replace(path)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise ManifestError(f"cannot write {path}: {error.filename}: {error.strerror}") from error
     return path
 
 

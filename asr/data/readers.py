@@ -75,6 +75,9 @@ def read_nemo(source: Path, problems: list[str]) -> Iterator[Utterance]:
             problems.append(f"{where}: offset and duration must be seconds, not negative")
             continue
         name = entry["audio_filepath"]
+        if not name.strip():
+            problems.append(f"{where}: audio_filepath is empty")
+            continue
         yield Utterance(
             id=_id_of(name) + (f"-{round(1000 * start):08d}" if start is not None else ""),
             audio=source.parent / name,
@@ -164,14 +167,17 @@ def read_table(source: Path, problems: list[str]) -> Iterator[Utterance]:
             f"expected one of {', '.join(wanted)}"
         )
     folders = [source.parent / folder for folder in TABLE_FOLDERS]
-    rows = csv.reader(lines, delimiter=separator, quoting=quoting)
-    for row in rows:
+    rows = csv.reader(lines, delimiter=separator, quoting=quoting, strict=True)
+    for row in _rows(rows, source):
         if not row:
             continue
         if len(row) != len(columns):
             problems.append(
                 f"line {rows.line_num + 1} of {source}: {len(row)} fields, but the header has {len(columns)}"
             )
+            continue
+        if not row[audio].strip():
+            problems.append(f"line {rows.line_num + 1} of {source}: names no audio")
             continue
         yield Utterance(
             id=_id_of(row[audio]),
@@ -181,6 +187,17 @@ def read_table(source: Path, problems: list[str]) -> Iterator[Utterance]:
             gender=_name(row[gender]) if gender is not None else None,
             traits=_traits({name: row[place] for name, place in traits.items() if place is not None}),
         )
+
+
+def _rows(rows: Any, source: Path) -> Iterator[list[str]]:
+    """Go through the rows of a csv.reader; what is wrong with the quotation marks ends it, with the line."""
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise ManifestError(
+            f"{source}, line {rows.line_num + 1}: {error}; is a quotation mark left open in this line or before it? "
+            "Double those that belong to the text"
+        ) from error
 
 
 def read_folder(source: Path, problems: list[str]) -> Iterator[Utterance]:
@@ -202,10 +219,15 @@ def read_folder(source: Path, problems: list[str]) -> Iterator[Utterance]:
         if not transcript.is_file():
             problems.append(f"{key}: there is no transcript {transcript}")
             continue
+        try:
+            text = " ".join(" ".join(_lines(transcript)).split())
+        except ManifestError as error:
+            problems.append(f"{key}: {error}")
+            continue
         yield Utterance(
             id=key,
             audio=path,
-            text=" ".join(" ".join(_lines(transcript)).split()),
+            text=text,
             speaker="/".join(path.parent.relative_to(source).parts) if nested else None,
         )
 

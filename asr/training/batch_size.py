@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from lightning.fabric import Fabric
 
 from asr.batching import free_memory
 from asr.bundle import Bundle
@@ -22,11 +23,16 @@ LETTERS_A_SECOND = 15
 
 
 def with_batch_seconds(
-    config: TrainConfig, bundle: Bundle, seconds_per_epoch: float, resumed: Path | None = None
+    config: TrainConfig,
+    bundle: Bundle,
+    seconds_per_epoch: float,
+    resumed: Path | None = None,
+    fabric: Fabric | None = None,
 ) -> TrainConfig:
     """Replace data.batch_seconds "auto" by a number; a resumed run keeps the one in its folder's config.yaml.
 
-    Raises ConfigError where the memory does not hold the longest utterance.
+    Several processes take what the one with the least memory can, as all have to plan the same batches. Raises
+    ConfigError where the memory does not hold the longest utterance.
     """
     if config.data.batch_seconds != "auto":
         return config
@@ -46,8 +52,13 @@ def with_batch_seconds(
             )
         few = max(config.data.max_seconds, min(seconds_per_epoch / FEWEST_BATCHES, MOST_SECONDS))
         seconds = float(round(min(seconds, few)))
-        kept = seconds * per_second / 1e9
-        print(f"batches: {seconds:.0f} s of audio, {kept:.1f} GB of {free / 1e9:.1f} GB that are free")
+        if fabric is not None and fabric.world_size > 1:
+            of_all = torch.zeros(fabric.world_size)
+            of_all[fabric.global_rank] = seconds
+            seconds = float(fabric.all_reduce(of_all, reduce_op="sum").min())
+        if fabric is None or fabric.is_global_zero:
+            kept = seconds * per_second / 1e9
+            print(f"batches: {seconds:.0f} s of audio, {kept:.1f} GB of {free / 1e9:.1f} GB that are free")
     return replace(config, data=replace(config.data, batch_seconds=seconds))
 
 

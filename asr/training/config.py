@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from asr.data.augmentation import AugmentationConfig
-from asr.errors import ConfigError
+from asr.errors import ConfigError, check_bounds
 from asr.features import FeatureConfig, SpecAugmentConfig
 from asr.model import ModelConfig
 
@@ -41,6 +41,11 @@ class DataConfig:
     sortagrad: bool = False
     workers: int = 1
 
+    def __post_init__(self):
+        check_bounds("data", self, "batch_seconds", "max_seconds", "speed_perturb", above=0)
+        check_bounds("data", self, "max_batch_size", "join_utterances", least=1)
+        check_bounds("data", self, "min_seconds", "workers", least=0)
+
 
 @dataclass(frozen=True)
 class TextConfig:
@@ -55,6 +60,9 @@ class TextConfig:
     normaliser: str = "basic"
     tokenizer: Literal["characters", "bpe"] = "characters"
     vocab_size: int = 256
+
+    def __post_init__(self):
+        check_bounds("text", self, "vocab_size", least=2)
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,14 @@ class OptimizerConfig:
     ema: float = 0.0
     average_checkpoints: int = 0
 
+    def __post_init__(self):
+        rates = ("learning_rate", "weight_decay", "warmup_epochs", "gradient_clip", "average_checkpoints")
+        check_bounds("optimizer", self, *rates, least=0)
+        check_bounds("optimizer", self, "layer_decay", above=0)
+        check_bounds("optimizer", self, "accumulate_batches", least=1)
+        check_bounds("optimizer", self, "betas", "ema", least=0, below=1)
+        check_bounds("optimizer", self, "final_share", least=0, most=1)
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -103,6 +119,9 @@ class LossConfig:
     intermediate_layers: tuple[int, ...] = ()
     intermediate_weight: float = 0.3
     label_smoothing: float = 0.0
+
+    def __post_init__(self):
+        check_bounds("loss", self, "intermediate_weight", "label_smoothing", least=0, most=1)
 
 
 @dataclass(frozen=True)
@@ -144,6 +163,10 @@ class RunConfig:
     bundle_weights: Literal["float32", "float16"] = "float32"
     warm_start: str = ""
     wandb: str = ""
+
+    def __post_init__(self):
+        check_bounds("run", self, "epochs", "devices", "nodes", "log_every", least=1)
+        check_bounds("run", self, "max_minutes", "threads", "checkpoint_minutes", least=0)
 
 
 @dataclass(frozen=True)
@@ -203,6 +226,18 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Give {"section.key": value} of nested sections.
+
+    >>> flat({"run": {"seed": 1}, "model": {"front_end": {"norm": "batch"}}})
+    {'run.seed': 1, 'model.front_end.norm': 'batch'}
+    """
+    items: dict[str, Any] = {}
+    for key, value in values.items():
+        items |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return items
+
+
 def _valid_keys(parser: Any) -> set[str]:
     keys = {key for key in parser.get_defaults().as_flat().__dict__ if key != "config"}
     return keys | {key.rsplit(".", depth)[0] for key in keys for depth in range(1, key.count(".") + 1)}
@@ -230,10 +265,17 @@ def _read_yaml(path: Path) -> Any:
         values = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no configuration; expected keys such as data, model, run")
+    for section in TrainConfig.__dataclass_fields__:
+        if section in values and not isinstance(values[section], dict):
+            raise ConfigError(
+                f"{path}: the section {section} holds {values[section]!r}; expected keys, or leave it out"
+            )
     return values
 
 

@@ -64,11 +64,11 @@ class CommonError(AsrError):
 
 
 class StoppedError(Exception):
-    """Ctrl-C or SIGTERM, after the state was saved; carries the signal's number."""
+    """Ctrl-C or SIGTERM, after the state was saved; carries the signal's number, and whether saving went well."""
 
-    def __init__(self, signum: int):
+    def __init__(self, signum: int, saved: bool = True):
         super().__init__(signum)
-        self.signum = signum
+        self.signum, self.saved = signum, saved
 
 
 class Training:
@@ -101,6 +101,9 @@ class Training:
         self.optimizer = make_optimizer(self.model, config.optimizer)
         autocast = autocast_type(config)
         self.scaler = torch.amp.GradScaler(fabric.device.type, enabled=autocast == torch.float16)
+        self.scaler.scale(
+            torch.zeros((), device=fabric.device)
+        )  # its scale is made by use, which a step may lack
         self.gradients = GradientMaker(self.model, config.loss, autocast, self.scaler)
         self.epoch, self.batch, self.step = 0, 0, 0  # batches done in this epoch, steps in all
         self.seconds_seen, self.minutes, self.best = 0.0, 0.0, float("inf")
@@ -251,9 +254,7 @@ class Training:
         model.eval()
         self._average_buffers(model)
         measured = self.measure(model)
-        minutes = self.minutes + (time.monotonic() - self.began) / 60
-        self.minutes = self._gather(minutes)[0]  # by one clock, as they end the run
-        self.began = time.monotonic()
+        self._count_minutes()
         self.history.append(
             {
                 "epoch": self.epoch + 1,
@@ -296,11 +297,13 @@ class Training:
             blanks += int((log_probs.argmax(-1) == BLANK).sum())
             entropy -= float((log_probs.exp() * log_probs).sum())
             frames += len(log_probs)
-            if not unalignable(lengths, batch.tokens, batch.token_lengths):
-                count = float(batch.token_lengths.sum())
-                tokens += count
+            bad = unalignable(lengths, batch.tokens, batch.token_lengths)
+            if good := [index for index in range(len(batch.ids)) if index not in bad]:
+                counts = batch.token_lengths[good]
+                tokens += float(counts.sum())
                 try:
-                    loss += count * float(ctc_loss(logits, lengths, batch.tokens, batch.token_lengths))
+                    mean = ctc_loss(logits[good], lengths[good], batch.tokens[good], counts)
+                    loss += float(counts.sum() * mean)
                 except AlignmentError:  # of a model that diverged: training says so
                     loss = float("nan")
         errors, words, wrong, characters, blanks, frames, entropy, loss, tokens = self._sum(
@@ -357,25 +360,35 @@ class Training:
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError, AttributeError) as error:
+            self.scaler.load_state_dict(state["scaler"])
+        except (RuntimeError, ValueError, AttributeError, TypeError) as error:
             raise AsrError(str(error).splitlines()[0]) from error
-        self.scaler.load_state_dict(state["scaler"])
         self.gradients.left_out = dict(state["left_out"])
         for name in COUNTERS:
             setattr(self, name, state[name])
 
-    def save(self) -> None:
-        """Write a checkpoint, in the first process, of what all know; they have to call this together."""
+    def save(self) -> bool:
+        """Write a checkpoint, in the first process, of what all know; they have to call this together.
+
+        Returns False where it could not be written, which has been said.
+        """
         self.saved = time.monotonic()
+        self._count_minutes()
         for left_out in self._gather(self.left_out):
             self.gradients.left_out |= left_out
         state = self.state()
         if self.folder is not None and self.fabric.is_global_zero:
-            write_checkpoint(self.folder, state)
+            return write_checkpoint(self.folder, state)
+        return True
+
+    def _count_minutes(self) -> None:
+        """Add the time since this was last done, by the first process's clock, as it ends the run."""
+        now = time.monotonic()
+        self.minutes, self.began = self._gather(self.minutes + (now - self.began) / 60)[0], now
 
     def _stop(self) -> None:
-        self.save()
-        raise StoppedError(self.received or signal.SIGTERM)
+        saved = self.save()
+        raise StoppedError(self.received or signal.SIGTERM, saved)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -417,7 +430,8 @@ def autocast_type(config: TrainConfig) -> torch.dtype | None:
     chosen = config.run.precision
     if chosen == "auto":
         on_gpu = config.run.accelerator != "cpu" and torch.cuda.is_available()
-        chosen = "bfloat16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"
+        has_it = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        chosen = "bfloat16" if has_it else "float32"
     return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[chosen]
 
 

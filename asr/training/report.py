@@ -23,6 +23,7 @@ from asr.errors import AsrError
 from asr.scoring.align import align
 from asr.scoring.html import fill, head
 from asr.scoring.sound import picture
+from asr.training.averaging import rank
 from asr.training.progress import METRICS, SAMPLES, WARNINGS, read_lines, read_metrics
 
 RUN_FILE = "run.json"  # in the logs: where, when and how the run ran, and how it ended
@@ -187,7 +188,7 @@ def _figures(rows: Sequence[Mapping[str, float]]) -> str:
     speeds = sorted(row["speed"] for row in rows if "speed" in row)
     figures = []
     if epochs:
-        best, last = min(epochs, key=lambda row: row["dev_wer"]), epochs[-1]
+        best, last = min(epochs, key=rank), epochs[-1]
         figures = [
             ("best dev WER", f"{100 * best['dev_wer']:.2f} %", f"in epoch {best['epoch']:.0f}"),
             ("last dev WER", f"{100 * last['dev_wer']:.2f} %", f"dev loss {last['dev_loss']:.3f}"),

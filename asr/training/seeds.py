@@ -69,8 +69,12 @@ def train_seeds(count: int, arguments: Sequence[str], resume: bool = False, over
         else:
             more = ["--resume"] if resume else ["--overwrite"] if overwrite else []
             print(f"seed {seed}: {run}", flush=True)
+            before = _written(summary)
             status = _run_child([*arguments, f"--run.seed={seed}", f"--run.folder={run}", *more])
-            if status and not (status == 1 and _is_finished(summary, config.run.epochs)):
+            left_out = (
+                status == 1 and _written(summary) != before and _is_finished(summary, config.run.epochs)
+            )
+            if status and not left_out:
                 return status
             worst = max(worst, status)
         summaries[seed] = json.loads(summary.read_text("utf-8"))
@@ -79,6 +83,10 @@ def train_seeds(count: int, arguments: Sequence[str], resume: bool = False, over
     (folder / SEEDS_FILE).write_text(json.dumps(asdict(found), indent=2) + "\n", "utf-8")
     print(f"written: {folder / SEEDS_FILE}")
     return worst
+
+
+def _written(file: Path) -> int:
+    return file.stat().st_mtime_ns if file.exists() else 0
 
 
 def _is_finished(summary: Path, epochs: int) -> bool:

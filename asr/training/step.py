@@ -1,11 +1,13 @@
 """The gradients of a batch: the loss, and what to do with faulty utterances and full memory."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from asr.batching import is_out_of_memory
 from asr.ctc import ctc_loss, unalignable
 from asr.data import Batch
 from asr.errors import AlignmentError, ConfigError
@@ -58,15 +60,13 @@ class GradientMaker:
         """
         if not batch.ids:
             return 0.0
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        parameters: list[Tensor] = [p for p in self.model.parameters() if p.requires_grad]
         try:
-            loss = self.loss(batch) * (batch.token_lengths.sum() / tokens)
-            scaled = loss if self.scaler is None else self.scaler.scale(loss)
-            gradients = torch.autograd.grad(scaled, parameters, allow_unused=True)
+            loss, gradients = self._gradients(batch, tokens, parameters)
         except AlignmentError as error:
             self.faults.append(str(error))
             return float("nan")
-        except RuntimeError as error:
+        except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
         else:
@@ -77,7 +77,7 @@ class GradientMaker:
                     # As backward() does: the fused AdamW pairs elements by their place in memory.
                     gradient = torch.empty_like(parameter).copy_(gradient)
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-            return float(loss.detach())
+            return loss
         torch.cuda.empty_cache()  # out of the except clause, whose traceback holds the activations
         if len(batch.ids) == 1:
             self.left_out[batch.ids[0]] = f"its {batch.seconds:.1f} s do not fit into memory"
@@ -85,6 +85,15 @@ class GradientMaker:
         half = len(batch.ids) // 2
         parts = (range(half), range(half, len(batch.ids)))
         return sum(self.add(batch.select(part), tokens) for part in parts)
+
+    def _gradients(
+        self, batch: Batch, tokens: float, parameters: list[Tensor]
+    ) -> tuple[float, Sequence[Tensor | None]]:
+        """Give the batch's share of the loss, and its gradients; the graph ends with this call, however it ends."""
+        loss = self.loss(batch) * (batch.token_lengths.sum() / tokens)
+        scaled = loss if self.scaler is None else self.scaler.scale(loss)
+        gradients = torch.autograd.grad(scaled, parameters, allow_unused=True)
+        return float(loss.detach()), gradients
 
     def loss(self, batch: Batch) -> Tensor:
         """Give the loss for a target token: CTC's, in float32, and what the configuration adds."""
@@ -122,8 +131,3 @@ def distance_from_uniform(logits: Tensor, lengths: Tensor) -> Tensor:
     divergence = -log_probs.mean(-1) - torch.tensor(float(logits.shape[-1])).log()
     inside = torch.arange(logits.shape[1], device=logits.device) < lengths.to(logits.device).unsqueeze(1)
     return divergence.masked_fill(~inside, 0.0).sum()
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says that memory was too small, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from asr import __version__
@@ -32,7 +33,7 @@ from asr.training.averaging import BestEpochs, rank
 from asr.training.batch_size import with_batch_seconds
 from asr.training.checkpoint import has_checkpoint, read_checkpoint
 from asr.training.checks import quick_report, target_of
-from asr.training.config import TrainConfig, config_text
+from asr.training.config import TrainConfig, config_text, flat
 from asr.training.data import SpeechData
 from asr.training.loop import CommonError, StoppedError, Training
 from asr.training.progress import Progress, start_wandb
@@ -43,7 +44,12 @@ if TYPE_CHECKING:
     from lhotse.cut import Cut
 
 CHECKPOINTS = "checkpoints"
+CONFIG = "config.yaml"
 TOKENIZER = "tokenizer"  # folder of the run's tokenizer, so that resuming cannot make another
+FIXED = (  # what the weights, the optimiser's state and the order of the data of a run rest on
+    *("text.", "features.", "model.", "run.seed", "run.precision"),
+    *("optimizer.weight_decay", "optimizer.betas", "optimizer.layer_decay", "optimizer.ema"),
+)
 STATISTICS_UTTERANCES = 1000  # whose features give the global mean and variance: hours of frames
 
 
@@ -61,9 +67,12 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
     state = read_checkpoint(folder / CHECKPOINTS) if resume else None
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    fabric = Fabric(
-        accelerator=config.run.accelerator, devices=config.run.devices, num_nodes=config.run.nodes
-    )
+    run = config.run
+    try:
+        fabric = Fabric(accelerator=run.accelerator, devices=run.devices, num_nodes=run.nodes)
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        asked = f"run.accelerator {run.accelerator}, devices {run.devices}, nodes {run.nodes}"
+        raise ConfigError(f"this machine does not offer {asked}: {' '.join(str(error).split())}") from error
     with _launched(fabric):
         return _train(config, fabric, folder, state)
 
@@ -83,6 +92,7 @@ def _launched(fabric: Fabric) -> Iterator[None]:
 def _train(config: TrainConfig, fabric: Fabric, folder: Path, state: dict[str, Any] | None) -> int:
     """Train in this process, from a checkpoint's state or from the start."""
     resume = state is not None
+    changed = _changed(config, folder / CONFIG) if resume else []
     torch.use_deterministic_algorithms(config.run.deterministic)
     torch.manual_seed(config.run.seed)
     train_cuts, dev_cuts = (
@@ -92,10 +102,21 @@ def _train(config: TrainConfig, fabric: Fabric, folder: Path, state: dict[str, A
     train_seconds = (
         train_cuts.seconds if isinstance(train_cuts, Shards) else sum(cut.duration for cut in train_cuts)
     )
-    config = with_batch_seconds(config, bundle, train_seconds, folder / "config.yaml" if resume else None)
+    config = with_batch_seconds(config, bundle, train_seconds, folder / CONFIG if resume else None, fabric)
+    reordered = [
+        key for key in changed if key.startswith("data.") and key not in ("data.dev", "data.workers")
+    ]
+    if state is not None and state["batch"] and reordered:
+        state |= {"batch": 0, "epoch_loss": 0.0, "epoch_steps": 0}
+        if fabric.is_global_zero:
+            print(f"{', '.join(reordered)} changed: the interrupted epoch begins anew", file=sys.stderr)
     data = SpeechData(config, bundle, train_cuts, dev_cuts)
-    if not resume and fabric.is_global_zero:
-        _make_folder(folder, config, bundle.tokenizer)
+    fabric.barrier()  # all have read the configuration that is written now
+    if fabric.is_global_zero:
+        if not resume:
+            _make_folder(folder, config, bundle.tokenizer)
+        elif changed:
+            (folder / CONFIG).write_text(config_text(config), "utf-8")
     fabric.barrier()
     training = Training(fabric, config, bundle, data.train_loader, data.dev_loader, folder / CHECKPOINTS)
     if state is not None:
@@ -159,10 +180,13 @@ def _fit(training: Training, data: SpeechData, folder: Path, progress: Progress 
         training.fit()
     except StoppedError as interruption:
         if first:
-            print(
-                f"\ninterrupted; the state is saved in {folder / CHECKPOINTS}: the same command with --resume goes on",
-                file=sys.stderr,
+            where = folder / CHECKPOINTS
+            state = (
+                f"the state is saved in {where}"
+                if interruption.saved
+                else f"{where} holds what was saved before"
             )
+            print(f"\ninterrupted; {state}: the same command with --resume goes on", file=sys.stderr)
         return 128 + interruption.signum
     except RuntimeError as error:
         if "DataLoader worker" in str(error):
@@ -235,13 +259,32 @@ def _save_bundle(training: Training, data: SpeechData, folder: Path) -> None:
         ) from error
 
 
+def _changed(config: TrainConfig, path: Path) -> list[str]:
+    """Name the keys that differ from those a run began with. Raises ConfigError for one that has to stay."""
+    import yaml
+
+    if not path.is_file():
+        return []
+    before, now = (flat(yaml.safe_load(text)) for text in (path.read_text("utf-8"), config_text(config)))
+    changed = [
+        key for key, value in now.items() if before.get(key, value) not in (value, "auto") and value != "auto"
+    ]
+    if fixed := [key for key in changed if key.startswith(FIXED)]:
+        values = ", ".join(f"{key} {before[key]}, not {now[key]}" for key in fixed)
+        raise ConfigError(
+            f"a run goes on with what it began with ({path}): {values}. Leave that as it was, or begin another run "
+            "in another --run.folder, from this one's weights with --run.warm_start"
+        )
+    return changed
+
+
 def _go_on(training: Training, state: dict[str, Any], folder: Path) -> None:
     try:
         training.load(state)
     except AsrError as error:
         raise AsrError(
             f"the checkpoint in {folder / CHECKPOINTS} does not fit this configuration; resume with the one the run "
-            f"began with, {folder / 'config.yaml'} ({error})"
+            f"began with, {folder / CONFIG} ({error})"
         ) from error
 
 
@@ -274,6 +317,8 @@ def new_bundle(
         )
     if tokenizer is None:
         texts = [normalise(text_of(cut) or "", config.text.normaliser) for cut in cuts]
+        if config.data.join_utterances > 1:
+            texts.append(" ")  # between the joined, though no transcript may have one
         tokenizer = (
             BpeTokenizer.train(texts, config.text.vocab_size)
             if config.text.tokenizer == "bpe"
@@ -283,7 +328,10 @@ def new_bundle(
     if state is not None and config.features.normalise == "global":
         log_mel.load_state_dict(state["log_mel"])
     elif config.features.normalise == "global":
-        log_mel.fit_statistics(_some_samples(cuts, config.features.sample_rate, config.run.seed))
+        try:
+            log_mel.fit_statistics(_some_samples(cuts, config.features.sample_rate, config.run.seed))
+        except ValueError as error:
+            raise ConfigError(f"none of the training audio that was tried can be read ({error})") from error
     try:
         model = AcousticModel(config.model, config.features.n_mels, tokenizer.vocab_size)
     except ValueError as error:
@@ -333,7 +381,7 @@ def _make_folder(folder: Path, config: TrainConfig, tokenizer: Tokenizer) -> Non
         if has_checkpoint(folder / CHECKPOINTS):
             shutil.rmtree(folder)
         (folder / TOKENIZER).mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(config_text(config), "utf-8")
+        (folder / CONFIG).write_text(config_text(config), "utf-8")
         tokenizer.save(folder / TOKENIZER)
     except OSError as error:
         raise AsrError(f"cannot write to the run folder {folder}: {error.strerror}") from error

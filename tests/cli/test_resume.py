@@ -201,9 +201,37 @@ def test_resuming_keeps_the_best(corpus, tmp_path, capsys):
 def test_another_model_is_not_resumed(corpus, tmp_path, capsys):
     run = tmp_path / "run"
     assert main(train_arguments(corpus, run, "--run.epochs=1")) == 0
+    (run / "config.yaml").unlink()  # which would tell as well
     assert main(train_arguments(corpus, run, "--run.epochs=2", "--resume", "--model.hidden_size=8")) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "checkpoints does not fit this configuration" in error
+
+
+@pytest.mark.parametrize(
+    "option", ["--features.f_min=200", "--run.seed=7", "--optimizer.ema=0.5", "--text.normaliser=none"]
+)
+def test_what_a_run_rests_on_stays(corpus, tmp_path, capsys, option):
+    run = tmp_path / "run"
+    assert main(train_arguments(corpus, run, "--run.epochs=1")) == 0
+    assert main(train_arguments(corpus, run, "--run.epochs=2", "--resume", option)) == 1
+    key, value = option[2:].split("=")
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.search(rf"{key} \S+, not {value}", error)
+    assert "Leave that as it was" in error
+
+
+def test_other_batches_begin_the_interrupted_epoch_anew(corpus, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(train_arguments(corpus, run, "--run.epochs=1")) == 0
+    state = last_checkpoint(run) | {"batch": 1}  # as if it had been interrupted in the second
+    torch.save(state, run / "checkpoints" / "last.ckpt")
+    assert main(train_arguments(corpus, run, "--run.epochs=2", "--resume", "--data.batch_seconds=3")) == 0
+    assert "data.batch_seconds changed: the interrupted epoch begins anew" in capsys.readouterr().err
+    assert "batch_seconds: 3.0" in (run / "config.yaml").read_text()
+    steps = last_checkpoint(run)["step"] - state["step"]
+    again = tmp_path / "again"
+    assert main(train_arguments(corpus, again, "--run.epochs=1", "--data.batch_seconds=3")) == 0
+    assert steps == last_checkpoint(again)["step"]
 
 
 def test_a_run_is_kept_when_its_successor_cannot_begin(corpus, tmp_path):

@@ -27,6 +27,17 @@ def test_seeds_are_trained_once_each(corpus, tmp_path, capfd):
     assert "seed: 2" in (folder / "seed2" / "config.yaml").read_text()
 
 
+def test_old_runs_are_not_taken_for_new_ones(corpus, tmp_path, capfd):
+    arguments = train_arguments(corpus, tmp_path / "run", "--run.epochs=1")
+    assert main([*arguments, "--seeds=1"]) == 0
+    capfd.readouterr()
+    lost = f"--data.train={tmp_path}/nowhere.jsonl.gz"
+    assert main([*arguments, lost, "--seeds=1", "--overwrite"]) == 1
+    assert "mean dev WER" not in capfd.readouterr().out
+    assert main([*arguments, "--seed=7"]) == 1  # no short form of --seeds
+    assert "unknown option --seed" in capfd.readouterr().err
+
+
 def test_a_seed_that_fails_ends_the_series(corpus, tmp_path, capfd):
     arguments = train_arguments(corpus, tmp_path / "run", "--run.epochs=1")
     assert main([*arguments, f"--data.train={tmp_path}/nowhere.jsonl.gz", "--seeds=2"]) == 1

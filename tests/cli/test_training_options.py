@@ -192,3 +192,43 @@ def test_a_dead_process_is_told_in_plain_words(corpus, tmp_path):
     assert "process 0 of 2 lost the connection to another one, which has ended" in errors
     assert "gloo" not in errors
     assert "Traceback" not in errors
+
+
+def test_dev_loss_is_of_all_that_can_be_aligned(corpus, tmp_path):
+    """One empty transcript does not take the loss of the others in its batch."""
+    cuts = load_cuts(corpus / "cuts" / "cuts_dev.jsonl.gz")
+    cuts[0].supervisions[0].text = ""
+    dev = write_cuts(cuts, tmp_path, "dev")
+    assert main(train_arguments(corpus, tmp_path / "run", "--run.epochs=1", f"--data.dev={dev}")) in (0, 1)
+    with (tmp_path / "run" / "logs" / "metrics.csv").open() as file:
+        (loss,) = [float(row["dev_loss"]) for row in csv.DictReader(file) if row.get("dev_loss")]
+    assert 0 < loss < 100
+
+
+def test_single_words_are_joined_with_a_space_that_none_has(corpus, tmp_path):
+    splits = {}
+    for name in ("train", "dev"):
+        cuts = load_cuts(corpus / "cuts" / f"cuts_{name}.jsonl.gz")
+        for cut in cuts:
+            cut.supervisions[0].text = (cut.supervisions[0].text or "").split()[0]
+        splits[name] = write_cuts(cuts, tmp_path, name)
+    data = [f"--data.{name}={path}" for name, path in splits.items()]
+    arguments = train_arguments(corpus, tmp_path / "run", *data, "--run.epochs=1", "--data.join_utterances=3")
+    assert main(arguments) == 0
+    assert " " in Bundle.load(tmp_path / "run" / "bundle").tokenizer.tokens
+
+
+def test_a_float16_step_without_a_loss_is_skipped(corpus, tmp_path, capsys, monkeypatch):
+    from asr.training import step
+
+    real, calls = step.ctc_loss, []
+
+    def first_fails(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise AlignmentError("the CTC loss is not finite: u: its loss is nan")
+        return real(*arguments)
+
+    monkeypatch.setattr(step, "ctc_loss", first_fails)
+    assert main(train_arguments(corpus, tmp_path / "run", "--run.epochs=1", "--run.precision=float16")) == 0
+    assert "step 0 skipped: the CTC loss is not finite" in capsys.readouterr().err

@@ -119,6 +119,20 @@ def test_utterances_are_held_out_where_speakers_are_unknown_or_too_few(cuts):
     assert "for the speakers are unknown" in done
 
 
+def test_utterances_without_a_speaker_stay_in_train(cuts):
+    cuts[0].supervisions[0].speaker = None
+    train, dev, done = hold_out(cuts, fraction=0.25)
+    assert not {speaker_of(cut) for cut in train} & {speaker_of(cut) for cut in dev}
+    assert cuts[0] in train
+    assert done.endswith("; 1 utterances without a speaker stay in train")
+
+
+def test_a_folder_that_is_a_file_is_named(cuts, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ManifestError, match=r"cannot write .*cuts_train.*: File exists"):
+        write_cuts(cuts, tmp_path / "file", "train")
+
+
 def test_a_speaker_who_makes_half_of_the_corpus_is_not_drawn(tmp_path, write_audio):
     audio = write_audio(tmp_path / "a.wav", 1.0)
     counts = {"most": 40, **{f"s{number}": 2 for number in range(9)}}

@@ -137,6 +137,35 @@ def test_csv_with_quotes_and_a_byte_order_mark(tmp_path, write_audio):
     assert utterance.audio.is_file()
 
 
+def test_a_quotation_mark_left_open_is_told(tmp_path):
+    rows = "".join(f"u{number}.wav,hello\n" for number in range(4))
+    path = write(tmp_path / "m.csv", f'audio,text\nu.wav,"hello he said\n{rows}')
+    with pytest.raises(ManifestError, match="is a quotation mark left open"):
+        read_manifest(path)
+
+
+def test_lines_that_name_no_audio_are_told(tmp_path, write_audio):
+    write_audio(tmp_path / "a.wav", 1.0)
+    for path in (
+        write(tmp_path / "m.csv", "audio,text\na.wav,hello\n,nobody\n"),
+        nemo(
+            tmp_path / "m.json",
+            {"audio_filepath": "a.wav", "text": "hello"},
+            {"audio_filepath": " ", "text": "x"},
+        ),
+    ):
+        utterances, problems = read_manifest(path)
+        assert [utterance.text for utterance in utterances] == ["hello"]
+        assert len(problems) == 1
+
+
+def test_an_utterance_without_duration_is_told(tmp_path, write_audio):
+    write_audio(tmp_path / "a.wav", 1.0)
+    path = nemo(tmp_path / "m.json", {"audio_filepath": "a.wav", "text": "hello", "duration": 0.0})
+    cuts, problems = build_cuts(read_manifest(path)[0])
+    assert (cuts, problems) == ([], ["a: its duration is 0.0 s"])
+
+
 def test_semicolons_separate_a_csv_too(tmp_path):
     (utterance,), _ = read_manifest(write(tmp_path / "c.csv", "path;text\nx/a.wav;one, two\n"))
     assert (utterance.id, utterance.text, utterance.speaker) == ("x/a", "one, two", None)

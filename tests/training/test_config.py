@@ -81,6 +81,16 @@ def test_misspelled_option_is_named_with_the_nearest():
         (["--run.epochs", "1.5"], "epochs"),
         (["--features.hop_length", "0"], "hop_length is 0"),
         (["--model.front_end.kernel_sizes", "[[2, 2], [3, 3]]"], "must be odd"),
+        (["--model.front_end.strides", "[[0, 2], [2, 2]]"], "strides is .*; expected 1 or more"),
+        (["--model.dropout", "2"], "model.dropout is 2.0; expected 0 or more and less than 1"),
+        (["--model.layers", "0"], "model.layers is 0; expected 1 or more"),
+        (["--optimizer.gradient_clip", "-1"], "gradient_clip is -1.0; expected 0 or more"),
+        (["--optimizer.betas", "[0.9, 1.5]"], r"betas is \(0.9, 1.5\); expected 0 or more and less than 1"),
+        (["--optimizer.learning_rate", ".nan"], "learning_rate is nan; expected 0 or more"),
+        (["--loss.label_smoothing", "2"], "label_smoothing is 2.0; expected 0 or more and 1 at most"),
+        (["--data.batch_seconds", "-5"], "batch_seconds is -5.0; expected more than 0"),
+        (["--data.speed_perturb", "[0, 1]"], "speed_perturb is"),
+        (["--run.devices", "0"], "devices is 0; expected 1 or more"),
     ],
 )
 def test_wrong_values_are_named(arguments, named):
@@ -88,11 +98,14 @@ def test_wrong_values_are_named(arguments, named):
         read_config(arguments)
 
 
-@pytest.mark.parametrize("content", ["model: [", "just text"])
+@pytest.mark.parametrize("content", ["model: [", "just text", "run:\n", "model: small\n"])
 def test_unreadable_files_are_named(tmp_path, content):
     path = tmp_path / "broken.yaml"
     path.write_text(content)
     with pytest.raises(ConfigError, match=r"broken\.yaml"):
+        read_config(["--config", str(path)])
+    path.write_bytes("run:\n  folder: café\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"broken\.yaml is not UTF-8 text"):
         read_config(["--config", str(path)])
     with pytest.raises(ConfigError, match=r"missing\.yaml: No such file"):
         read_config(["--config", str(tmp_path / "missing.yaml")])

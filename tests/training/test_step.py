@@ -1,6 +1,7 @@
 """The gradients of a batch, whatever is wrong with it."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -66,6 +67,27 @@ def test_a_batch_too_large_for_the_memory_is_halved(model, batch, monkeypatch):
     monkeypatch.setattr(model, "forward", small)
     assert_same(gradients(model, batch), whole)
     assert sizes == [4, 2, 1, 1, 2, 1, 1]
+
+
+def test_what_did_not_fit_is_gone_before_its_halves_are_tried(model, batch, monkeypatch):
+    """Memory runs out in the backward pass as a rule, where all activations are kept."""
+    forward, grad, kept = model.forward, torch.autograd.grad, []
+
+    def counted(features, lengths):
+        assert [each() for each in kept] == [None] * len(kept)
+        logits, lengths = forward(features, lengths)
+        kept.append(weakref.ref(logits))
+        return logits, lengths
+
+    def small(*arguments, **options):
+        if len(kept) == 1:
+            raise torch.OutOfMemoryError("no memory")
+        return grad(*arguments, **options)
+
+    monkeypatch.setattr(model, "forward", counted)
+    monkeypatch.setattr(torch.autograd, "grad", small)
+    gradients(model, batch)
+    assert len(kept) == 3
 
 
 def test_an_utterance_too_large_for_the_memory_is_left_out(model, batch, monkeypatch):
