@@ -62,14 +62,20 @@ def library() -> Path:
     key = hashlib.sha256("\n".join([_source_hash(), compiler, version, *FLAGS, *extra]).encode()).hexdigest()[
         :16
     ]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asr"
-    cached = cache / f"recurrent-{key}.so"
-    if not cached.exists():
-        print(
-            "Compiling the recurrent kernels for this machine (once, about half a minute) ...",
-            file=sys.stderr,
-        )
-        compile_library(cached, compiler, extra)
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asr"
+        cached = cache / f"recurrent-{key}.so"
+        if not cached.exists():
+            print(
+                "Compiling the recurrent kernels for this machine (once, about half a minute) ...",
+                file=sys.stderr,
+            )
+            compile_library(cached, compiler, extra)
+    except (OSError, RuntimeError) as error:  # no such place, or no home to look for it in
+        raise BackendError(
+            f"the fused CPU kernels cannot be put into the cache: {error}; set XDG_CACHE_HOME to a folder that can be "
+            "written to"
+        ) from None
     return cached
 
 

@@ -119,7 +119,10 @@ def _load_problem() -> str | None:
     try:
         instruction_set()
     except BackendError as error:
-        warnings.warn(f"{error}; recurrent layers run the slow reference", stacklevel=2)
+        warnings.warn(
+            f"{error}; recurrent layers run torch's own kernels or, where it has none, the slow reference",
+            stacklevel=2,
+        )
         return str(error)
     return None
 
@@ -183,6 +186,12 @@ def _masks(noise: Noise) -> dict[str, Tensor]:
     return {name: part for name, part in zip(names, noise, strict=True) if isinstance(part, Tensor)}
 
 
+def _kind(cell: str, reset: str) -> int:
+    """Give the kernels' number of a cell; peepholes are told by their weights."""
+    name = f"gru {reset}" if cell == "gru" else cell.removesuffix("_peephole").replace("peephole", "lstm")
+    return KINDS[name]
+
+
 def _layer(
     x: Tensor,
     lengths: Tensor,
@@ -201,14 +210,15 @@ def _layer(
     """Describe a call to the kernels; tensors that it points to are appended to `keep`."""
 
     def pointer(tensor: Tensor) -> int:
+        if tensor.device.type != "cpu":
+            raise ValueError(f"x is on the cpu, but another tensor of the layer on {tensor.device}")
         keep.append(tensor.contiguous())
         return keep[-1].data_ptr()
 
     names = weight_names.split(",")
     directions = len(weights) // len(names)
-    kind = f"gru {reset}" if cell == "gru" else cell.removesuffix("_peephole").replace("peephole", "lstm")
     layer = _Layer(
-        KINDS[kind],
+        _kind(cell, reset),
         x.shape[0],
         x.shape[1],
         x.shape[2],
@@ -218,7 +228,7 @@ def _layer(
     )
     layer.threads = torch.get_num_threads()
     layer.x = pointer(x)
-    layer.lengths = pointer(lengths.to(torch.int64))
+    layer.lengths = pointer(lengths.to("cpu", torch.int64))
     (
         layer.cell_clip,
         layer.proj_clip,
@@ -388,16 +398,15 @@ def _(
     training,
 ):
     directions = state[0].shape[0]
-    kind = f"gru {reset}" if cell == "gru" else cell.removesuffix("_peephole").replace("peephole", "lstm")
     shape = (0,)
     if training:
-        layer = _Layer(KINDS[kind], 1, 1, 1, int(hidden_size), int(output_size), directions)
+        layer = _Layer(_kind(cell, reset), 1, 1, 1, int(hidden_size), int(output_size), directions)
         layer.proj_clip = numbers[1]
         layer.direction[0].norm_hh_weight = "norm_hh_weight" in weight_names  # not null
         shape = _reserve_shape(x, layer)
     y = x.new_empty(x.shape[0], x.shape[1], directions * output_size)
-    c = torch.empty_like(state[1]) if len(state) > 1 else x.new_empty(0)
-    return y, torch.empty_like(state[0]), c, x.new_empty(shape)
+    h, *c = (part.new_empty(part.shape) for part in state)  # contiguous, whatever the strides of the state
+    return y, h, c[0] if c else x.new_empty(0), x.new_empty(shape)
 
 
 @torch.library.custom_op("asr::recurrent_backward", mutates_args=())
@@ -418,19 +427,20 @@ def recurrent_backward(
     hidden_size: int,
     output_size: int,
     numbers: list[float],
+    needs_d_x: bool,
 ) -> list[Tensor]:
-    """Give the gradients of x, of each state and of each weight, in one list."""
+    """Give the gradients of x (without elements where it needs none), of each state and of each weight, in one list."""
     keep: list[Tensor] = []
     names = (weight_names, noise_names, cell, reset, hidden_size, output_size, numbers)
     layer = _layer(x, lengths, state, weights, noise, *names, keep)
-    d_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+    d_x = x.new_empty(x.shape if needs_d_x else 0)
     d_initial = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in state]
     d_weights = [torch.empty_like(weight, memory_format=torch.contiguous_format) for weight in weights]
     keep += [y.contiguous(), d_y.contiguous()]
     layer.y, layer.d_y, layer.d_x = (
         keep[-2].data_ptr(),
         keep[-1].data_ptr(),
-        d_x.data_ptr(),
+        d_x.data_ptr() if needs_d_x else None,
     )
     _set_directions(layer, {"reserve": reserve}, keep)
     _set_directions(layer, dict(zip(("d_hn", "d_cn"), d_state, strict=False)), keep)
@@ -448,7 +458,8 @@ def recurrent_backward(
 
 @recurrent_backward.register_fake
 def _(d_y, d_state, x, lengths, state, weights, *arguments):
-    return [torch.empty_like(tensor) for tensor in (x, *state, *weights)]
+    d_x = x.new_empty(x.shape if arguments[-1] else 0)
+    return [d_x, *(tensor.new_empty(tensor.shape) for tensor in (*state, *weights))]
 
 
 def _setup_context(ctx, inputs, output):
@@ -471,9 +482,16 @@ def _backward(ctx, d_y, d_hn, d_cn, _d_reserve):
     finals = zip(state, (d_hn, d_cn), strict=False)
     d_state = [torch.zeros_like(part) if given is None else given for part, given in finals]
     d_x, *rest = torch.ops.asr.recurrent_backward(
-        d_y, d_state, x, lengths, state, weight, masks, y, reserve, *ctx.arguments
+        d_y, d_state, x, lengths, state, weight, masks, y, reserve, *ctx.arguments, ctx.needs_input_grad[0]
     )
-    return (d_x, None, rest[:states], rest[states:], [None] * noise, *[None] * 8)
+    return (
+        d_x if ctx.needs_input_grad[0] else None,
+        None,
+        rest[:states],
+        rest[states:],
+        [None] * noise,
+        *[None] * 8,
+    )
 
 
 recurrent.register_autograd(_backward, setup_context=_setup_context)

@@ -1,12 +1,15 @@
 """RecurrentLayer: one uni- or bidirectional recurrent layer over ragged batches."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from asr.recurrent import dispatch
 from asr.recurrent.cells import CELLS, CellOptions, Noise, State, Weights
+
+RESETS = ("before", "after")
 
 
 class RecurrentLayer(nn.Module):
@@ -66,6 +69,21 @@ class RecurrentLayer(nn.Module):
             raise ValueError(f"unknown cell {cell!r}; there are {', '.join(CELLS)}")
         if backend not in dispatch.BACKENDS:
             raise ValueError(f"unknown backend {backend!r}; there are {', '.join(dispatch.BACKENDS)}")
+        if reset not in RESETS:
+            raise ValueError(f"unknown reset {reset!r}; there are {', '.join(RESETS)}")
+        dropouts = {"input": input_dropout, "recurrent": recurrent_dropout, "weight": weight_dropout}
+        for name, rate in dropouts.items():
+            if not 0 <= rate < 1:
+                raise ValueError(f"{name}_dropout must be 0 or more and less than 1, got {rate}")
+        for name, rate in {"hidden": zoneout_hidden, "cell": zoneout_cell}.items():
+            if not 0 <= rate <= 1:
+                raise ValueError(f"zoneout_{name} must lie within 0 and 1, got {rate}")
+        if cell_clip < 0 or proj_clip < 0:
+            raise ValueError(
+                f"bounds must be 0 (none) or more, got cell_clip {cell_clip}, proj_clip {proj_clip}"
+            )
+        if proj_clip and not proj_size:
+            raise ValueError(f"proj_clip is {proj_clip}, but there is no projection to clip: proj_size is 0")
         self.cell_name = cell
         self.cell = CELLS[cell]
         if (proj_size or layer_norm or cell_clip or zoneout_cell) and not self.cell.lstm_family:
@@ -171,14 +189,7 @@ class RecurrentLayer(nn.Module):
         self, x: Tensor, lengths: Tensor, state: Tensor | State | None = None
     ) -> tuple[Tensor, Tensor | State]:
         """Run the layer; see the class for shapes."""
-        directions = len(self._suffixes)
-        if state is None:
-            state = tuple(
-                x.new_zeros(directions, x.shape[0], size)
-                for size in (self.output_size, self.hidden_size)[: 1 + self.cell.lstm_family]
-            )
-        elif isinstance(state, Tensor):
-            state = (state,)
+        state = checked_state(self, x, lengths, state)
         if self.training and self.input_dropout:
             x = x * nn.functional.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.input_dropout)
         weights = [self.weights(suffix) for suffix in self._suffixes]
@@ -200,13 +211,37 @@ class RecurrentLayer(nn.Module):
         return f"{self.cell_name}, {self.input_size}, {self.hidden_size}, bidirectional={self.bidirectional}"
 
 
+def checked_state(layer: Any, x: Tensor, lengths: Tensor, state: Tensor | State | None) -> tuple[Tensor, ...]:
+    """Give the state that a layer starts from, zeros unless it was given.
+
+    Raises ValueError for tensors whose shapes or types do not fit, since kernels read memory by the layer's sizes.
+    """
+    if x.dim() != 3 or x.shape[2] != layer.input_size or not x.is_floating_point():
+        raise ValueError(
+            f"x must be floating point (batch, frame, {layer.input_size}), got {x.dtype} of {tuple(x.shape)}"
+        )
+    if lengths.shape != x.shape[:1] or lengths.is_floating_point():
+        raise ValueError(
+            f"lengths must be {x.shape[0]} whole numbers, got {lengths.dtype} of {tuple(lengths.shape)}"
+        )
+    sizes = (layer.output_size, layer.hidden_size)[: 1 + layer.cell.lstm_family]
+    shapes = [(2 if layer.bidirectional else 1, x.shape[0], size) for size in sizes]
+    if state is None:
+        return tuple(x.new_zeros(shape) for shape in shapes)
+    given = (state,) if isinstance(state, Tensor) else tuple(state)
+    if [tuple(part.shape) for part in given] != shapes:
+        found = [tuple(part.shape) for part in given]
+        raise ValueError(f"the state must have the shapes {shapes}, got {found}")
+    return given
+
+
 def _ones_at(rate: float, shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Draw zeros and ones, ones at `rate` (to within 2^-17), four from each random number.
 
     A mask for every unit and frame would otherwise, drawn one by one on a CPU, take half of a layer's forward time.
     """
     count = math.prod(shape)
-    numbers = torch.empty((count + 3) // 4, dtype=torch.int64, device=like.device).random_(-(2**63), None)
+    numbers = torch.randint(-(2**63), 2**63 - 1, ((count + 3) // 4,), device=like.device)
     threshold = round(rate * 2**16) - 2**15
     if threshold > 2**15 - 1:
         return like.new_ones(shape)

@@ -5,10 +5,16 @@ end to end step by step, as torch's kernels want ragged batches: the rows that a
 at step 1, ...; each direction then starts at the utterance's own end.
 """
 
+import warnings
+
 import torch
 from torch import Tensor
 
 from asr.recurrent.cells import CellOptions, Noise, State, Weights
+
+# cuDNN copies weights that do not lie side by side, little beside the recurrence, and advises to call a function that
+# torch.nn.LSTM has.
+warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
 
 KERNELS = {"lstm": torch._VF.lstm, "gru": torch._VF.gru, "rnn_tanh": torch._VF.rnn_tanh}
 

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from asr.errors import BackendError
 from asr.recurrent import cpu_backend
 from asr.recurrent.cells import State, Weights
-from asr.recurrent.layer import RecurrentLayer
+from asr.recurrent.layer import RecurrentLayer, checked_state
+from asr.recurrent.stack import replace_modules
 
 PRECISIONS = tuple(cpu_backend.WEIGHT_KINDS)
 MATRICES = ("weight_ih", "weight_hh", "weight_hr")
@@ -58,13 +59,7 @@ class PackedLayer(nn.Module):
         self, x: Tensor, lengths: Tensor, state: Tensor | State | None = None
     ) -> tuple[Tensor, Tensor | State]:
         """Run the layer; see RecurrentLayer for shapes."""
-        if state is None:
-            state = tuple(
-                x.new_zeros(len(self.packed), x.shape[0], size)
-                for size in (self.output_size, self.hidden_size)[: 1 + self.cell.lstm_family]
-            )
-        elif isinstance(state, Tensor):
-            state = (state,)
+        state = checked_state(self, x, lengths, state)
         y, final = cpu_backend.run_packed(
             self.cell_name,
             self.options,
@@ -98,8 +93,6 @@ def pack_for_inference(module: nn.Module, precision: str = "float32") -> nn.Modu
     Works in place and returns the module, or its replacement where it is itself such a layer. For inference on
     this machine's CPU only; keep the trained model, for this one cannot be trained or saved.
     """
-    if isinstance(module, RecurrentLayer):
-        return PackedLayer(module, precision)
-    for name, child in module.named_children():
-        setattr(module, name, pack_for_inference(child, precision))
-    return module
+    return replace_modules(
+        module, lambda each: PackedLayer(each, precision) if isinstance(each, RecurrentLayer) else None
+    )

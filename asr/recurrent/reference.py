@@ -32,6 +32,10 @@ def run(
     family, c (direction, batch, hidden); weights and noise: one item a direction, the second one read in reverse.
     Returns y (batch, frame, direction * output), zero past each length, and the final state shaped as `state`.
     """
+    padding = torch.arange(x.shape[1], device=x.device) >= lengths.to(x.device).unsqueeze(1)
+    x = x.masked_fill(
+        padding.unsqueeze(2), 0
+    )  # or what is not finite there would reach the weights' gradients
     outputs, finals = [], []
     for direction, (own_weights, own_noise) in enumerate(zip(weights, noise, strict=True)):
         own_state = tuple(part[direction] for part in state)

@@ -1,6 +1,7 @@
 """Deep stacks of recurrent layers, and exchange with torch.nn.LSTM, GRU and RNN."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from asr.recurrent.cells import State
 from asr.recurrent.layer import RecurrentLayer
+
+CELL_OF = {nn.LSTM: "lstm", nn.GRU: "gru", nn.RNN: "rnn_tanh"}
 
 
 class RecurrentStack(nn.Module):
@@ -95,6 +98,9 @@ class TorchInterface(nn.Module):
         self.register_state_dict_post_hook(_drop_stack_name)
         self.register_load_state_dict_pre_hook(_add_stack_name)
 
+    def flatten_parameters(self) -> None:
+        """Do nothing: what torch.nn.LSTM wants called for cuDNN's sake has no counterpart here."""
+
     def forward(
         self,
         input: Tensor | PackedSequence,  # noqa: A002 - as torch.nn.LSTM names it
@@ -133,25 +139,45 @@ def replace_torch_layers(module: nn.Module, backend: str = "auto") -> nn.Module:
     """Replace every torch.nn.LSTM, GRU and tanh RNN inside a model by this package's, weights included.
 
     Works in place and returns the module, or its replacement where it is itself such a layer. Inputs, outputs and
-    state dicts stay as they were. An RNN with ReLU has no counterpart here and stays.
+    state dicts stay as they were. An RNN with ReLU has no counterpart here and stays, and so do subclasses, whose
+    forward pass may be another.
 
     >>> model = nn.Sequential(nn.LSTM(8, 16, num_layers=2, bidirectional=True, batch_first=True))
     >>> replace_torch_layers(model)[0](torch.randn(2, 5, 8))[0].shape
     torch.Size([2, 5, 32])
     """
-    if isinstance(module, (nn.LSTM, nn.GRU)) or (
-        isinstance(module, nn.RNN) and module.nonlinearity == "tanh"
-    ):
-        return _converted(module, backend)
-    for name, child in module.named_children():
-        setattr(module, name, replace_torch_layers(child, backend))
-    return module
+
+    def converted(each: nn.Module) -> nn.Module | None:
+        known = type(each) in CELL_OF and getattr(each, "nonlinearity", "tanh") == "tanh"
+        return _converted(each, backend) if known else None  # type: ignore[arg-type]
+
+    return replace_modules(module, converted)
+
+
+def replace_modules(
+    module: nn.Module,
+    replacement: Callable[[nn.Module], nn.Module | None],
+    _done: dict[nn.Module, nn.Module] | None = None,
+) -> nn.Module:
+    """Replace, in place, every module inside a model for which `replacement` gives one.
+
+    A module that stands in several places is replaced by one, so that shared weights stay shared. Returns the module,
+    or its own replacement.
+    """
+    done = {} if _done is None else _done
+    if module not in done:
+        new = replacement(module)
+        done[module] = module if new is None else new
+        if new is None:
+            for name, child in list(module._modules.items()):  # named_children() names a shared one once
+                if child is not None:
+                    setattr(module, name, replace_modules(child, replacement, done))
+    return done[module]
 
 
 def _converted(module: nn.RNNBase, backend: str) -> TorchInterface:
-    cell = {nn.LSTM: "lstm", nn.GRU: "gru", nn.RNN: "rnn_tanh"}[type(module)]
     stack = RecurrentStack(
-        cell,
+        CELL_OF[type(module)],
         module.input_size,
         module.hidden_size,
         module.num_layers,
@@ -166,4 +192,7 @@ def _converted(module: nn.RNNBase, backend: str) -> TorchInterface:
     stack.load_state_dict(module.state_dict())
     for ours, theirs in zip(stack.state_dict(keep_vars=True).values(), stack.state_dict(), strict=True):
         ours.requires_grad_(getattr(module, theirs).requires_grad)
-    return TorchInterface(stack, module.batch_first).train(module.training)
+    interface = TorchInterface(stack, module.batch_first).train(module.training)
+    for name in ("input_size", "hidden_size", "num_layers", "bias", "dropout", "bidirectional", "proj_size"):
+        setattr(interface, name, getattr(module, name))  # which models size their states by
+    return interface

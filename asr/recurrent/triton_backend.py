@@ -65,7 +65,7 @@ def run(
     save = ("cell" if settings.recompute_gates else "gates") if needs_grad else "nothing"
     y, h, c, *_ = recurrence(
         x.to(dtype),
-        lengths.to(x.device),
+        lengths.to(x.device).clamp(0, x.shape[1]),  # to look whether they fit would wait for the device
         state[0].to(dtype),
         state[1].to(dtype) if len(state) > 1 else None,
         *parameters.values(),
@@ -177,8 +177,8 @@ def _(x, lengths, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, pee
     keeps = save != "nothing" and (c0 is not None or cell == "gru_after")
     return (
         x.new_empty(batch, frames, D * P),
-        torch.empty_like(h0),
-        x.new_empty(0) if c0 is None else torch.empty_like(c0),
+        h0.new_empty(h0.shape),
+        x.new_empty(0) if c0 is None else c0.new_empty(c0.shape),
         x.new_empty(batch, frames, D, G, H) if save == "gates" else x.new_empty(0),
         x.new_empty(batch, frames, D, H) if keeps else x.new_empty(0),
         x.new_empty((batch, frames, D, P) if save != "nothing" and proj_clip else 0, dtype=torch.uint8),
@@ -295,7 +295,9 @@ def recurrence_backward(
 
     # One product for each weight, over all frames at once.
     flat = dgates.view(batch * frames, D * G * H)
-    dweight_ih = (flat.t() @ x.flatten(0, 1)).view_as(weight_ih)
+    padding = torch.arange(frames, device=x.device) >= lengths[:, None]
+    inputs = x.masked_fill(padding[..., None], 0)  # whatever it holds there, zeros times it must be zeros
+    dweight_ih = (flat.t() @ inputs.flatten(0, 1)).view_as(weight_ih)
     dweight_hh = _weight_gradient(dgates_hh, h_in)
     if cell == "gru_before":
         reset_h = gates[:, :, :, 0] * h_in
@@ -357,6 +359,13 @@ def _backward(ctx, dy, dh, dc, *_):
 
 
 recurrence.register_autograd(_backward, setup_context=_save_for_backward)
+
+
+def _refuse_double_backward(ctx, *_):
+    raise BackendError("backend 'fused' cannot differentiate twice; use backend 'reference'")
+
+
+recurrence_backward.register_autograd(_refuse_double_backward)
 
 
 # Their parts -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -65,7 +66,9 @@ def choose_tiling(x: Tensor, directions: int, output: int, gates: int) -> Tiling
     split = gates if parts < whole else 1
     aligned = output * x.element_size() % 16 == 0  # else loads are narrow and go through registers
     depth = 128 if x.element_size() == 2 and aligned else 32
-    return Tiling(rows, units, depth, split, split_units)
+    stage_bytes = max(rows + gates * units, rows + split_units) * depth * x.element_size()
+    room = torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin
+    return Tiling(rows, units, depth, split, split_units, stages=max(1, min(4, room // stage_bytes)))
 
 
 def _fit(blocks: int, columns: int, device: torch.device) -> tuple[int, int]:
@@ -88,6 +91,18 @@ def launch(
     phases: dict[int, int],
 ) -> None:
     """Run every step of a pass. phases: the kernel's bit of each phase and the columns of its product."""
+    device = pointers.y.device
+    with nullcontext() if cfg.INTERPRET else torch.cuda.device(device):  # Triton takes the current one
+        _launch(kernel, pointers, cfg, tiling, phases)
+
+
+def _launch(
+    kernel: Any,
+    pointers: kernels.Forward | kernels.Backward,
+    cfg: kernels.Config,
+    tiling: Tiling,
+    phases: dict[int, int],
+) -> None:
     blocks = triton.cdiv(pointers.B, cfg.ROWS) * cfg.D
     tiles = {
         bit: blocks * (cfg.SPLIT * triton.cdiv(n, cfg.SPLIT_UNITS) if bit == 4 else triton.cdiv(n, cfg.UNITS))
@@ -114,7 +129,8 @@ def launch(
                 kernel[(programs,)](pointers, s, s + 1, None, bit, cfg, **compiled)
 
     if strategy == "graph" and not cfg.INTERPRET and not torch.cuda.is_current_stream_capturing():
-        key = (kernel, cfg, tiling, *(p.data_ptr() if isinstance(p, Tensor) else p for p in pointers))
+        places = ((p.data_ptr(), p.dtype) if isinstance(p, Tensor) else p for p in pointers)
+        key = (kernel, cfg, tiling, *places)
         _replay(launch_steps, key)
     else:
         launch_steps()

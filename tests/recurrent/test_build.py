@@ -31,7 +31,16 @@ def _unloaded(monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("_unloaded")
-def test_without_a_compiler_auto_says_so_once_and_uses_the_reference(monkeypatch):
+def test_a_cache_that_cannot_be_written_is_told_once(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nothing")
+    x, lengths = torch.randn(2, 4, 2), torch.tensor([4, 2])
+    with pytest.warns(UserWarning, match="cannot be put into the cache: .*set XDG_CACHE_HOME"):
+        RecurrentLayer("lstm", 2, 3)(x, lengths)
+    RecurrentLayer("lstm", 2, 3)(x, lengths)
+
+
+@pytest.mark.usefixtures("_unloaded")
+def test_without_a_compiler_auto_says_so_once_and_does_without(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     x, lengths = torch.randn(2, 4, 2), torch.tensor([4, 2])
     with pytest.warns(UserWarning, match="no C\\+\\+ compiler was found"):

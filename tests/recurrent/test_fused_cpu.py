@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from asr.errors import BackendError
-from asr.recurrent import CELLS, Noise, RecurrentLayer, cpu_backend, reference
+from asr.recurrent import CELLS, Noise, RecurrentLayer, cpu_backend, pack_for_inference, reference
 
 LSTM_FAMILY = [name for name, cell in CELLS.items() if cell.lstm_family]
 NOISE = {"recurrent_dropout": 0.3, "zoneout_hidden": 0.2}
@@ -240,6 +240,80 @@ def test_fused_refuses_by_name():
     (gradient,) = torch.autograd.grad(layer(x, torch.tensor([5, 3]))[0].sum(), x, create_graph=True)
     with pytest.raises(BackendError, match="differentiate twice"):
         gradient.sum().backward()
+
+
+X, L = torch.zeros(4, 5, 6), torch.tensor([5, 3, 0, 1])
+STATE = (torch.zeros(2, 4, 3), torch.zeros(2, 4, 3))
+
+
+@pytest.mark.parametrize("backend", ["fused", "reference", "int8"])
+@pytest.mark.parametrize(
+    ("x", "lengths", "state", "message"),
+    [
+        (torch.zeros(4, 5, 9), L, None, r"x must be floating point \(batch, frame, 6\)"),
+        (X.long(), L, None, "x must be floating point"),
+        (X, L[:1], None, "lengths must be 4 whole numbers"),
+        (X, L.float(), None, "lengths must be 4 whole numbers"),
+        (X, L, STATE[0], "the state must have the shapes"),
+        (
+            X,
+            L,
+            (STATE[0][:, :1], STATE[1][:, :1]),
+            r"the state must have the shapes \[\(2, 4, 3\), \(2, 4, 3\)\], got",
+        ),
+    ],
+)
+def test_shapes_that_do_not_fit_are_told_before_any_kernel_reads_memory(backend, x, lengths, state, message):
+    layer = RecurrentLayer("lstm", 6, 3, backend="auto" if backend == "int8" else backend)
+    if backend == "int8":
+        layer = pack_for_inference(layer.eval(), "int8")
+    with pytest.raises(ValueError, match=message):
+        layer(x, lengths, state)
+
+
+def test_tensors_of_several_devices_are_told():
+    layer = RecurrentLayer("lstm", 6, 3, backend="fused").to("meta")
+    with (
+        torch.no_grad(),
+        pytest.raises(ValueError, match="x is on the cpu, but another tensor of the layer on meta"),
+    ):
+        layer(X, L)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reset": "Before"}, "unknown reset 'Before'"),
+        ({"recurrent_dropout": 1.0}, "recurrent_dropout must be 0 or more and less than 1"),
+        ({"zoneout_hidden": 1.5}, "zoneout_hidden must lie within 0 and 1"),
+        ({"cell_clip": -1.0}, "bounds must be 0"),
+        ({"proj_clip": 1.0}, "there is no projection to clip"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        RecurrentLayer("lstm", 6, 3, **options)
+
+
+@pytest.mark.parametrize("backend", ["fused", "reference"])
+def test_what_padding_holds_reaches_neither_outputs_nor_gradients(backend):
+    layer = RecurrentLayer("lstm", 6, 3, backend=backend)
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.randn(4, 5, 6, generator=generator)
+    dirty = clean.clone()
+    dirty[torch.arange(5) >= L.unsqueeze(1)] = float("nan")
+    outputs = [layer(x, L)[0] for x in (clean, dirty)]
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=0, atol=0)
+    gradients = [torch.autograd.grad(y.sum(), list(layer.parameters())) for y in outputs]
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_the_gradient_of_the_input_is_made_only_where_it_is_wanted():
+    layer = RecurrentLayer("lstm", 6, 3, backend="fused")
+    x = torch.randn(4, 5, 6)
+    expected = torch.autograd.grad(layer(x.clone().requires_grad_(), L)[0].sum(), list(layer.parameters()))
+    found = torch.autograd.grad(layer(x, L)[0].sum(), list(layer.parameters()))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_zoneout_masks_hold_ones_at_their_rate():

@@ -106,11 +106,20 @@ def test_low_precision_errs_at_most_twice_as_much_as_torch(case, dtype):
     )
 
 
-@pytest.mark.parametrize(("batch", "hidden"), [(1, 1), (3, 7), (3, 513), (33, 800), (65, 1024), (130, 100)])
+@pytest.mark.parametrize(
+    ("batch", "hidden"), [(1, 1), (3, 7), (3, 513), (33, 800), (65, 1024), (130, 100), (130, 1024)]
+)
 def test_sizes(batch, hidden):
     arguments = make("lstm", {}, batch=batch, hidden=hidden, frames=6)
     expected = outputs_and_gradients(reference.run, convert(arguments, torch.float64))
     assert max(errors(outputs_and_gradients(triton_backend.run, arguments), expected)) < 1e-5
+
+
+@pytest.mark.parametrize(("batch", "hidden"), [(130, 1024), (70, 2048)])
+def test_wide_tiles_fit_into_shared_memory(batch, hidden):
+    arguments = make("lstm", {}, batch=batch, hidden=hidden, frames=3, dtype=torch.bfloat16)
+    found = outputs_and_gradients(triton_backend.run, arguments)
+    assert all(torch.isfinite(tensor).all() for tensor in found.values())
 
 
 @pytest.mark.parametrize("batch", [32, 64])

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from asr.recurrent import CELLS, RecurrentLayer
+from asr.recurrent import CELLS, RecurrentLayer, replace_torch_layers
 
 LENGTHS = torch.tensor([7, 0, 3])
 FIELDS = "weight_ih,weight_hh,bias_ih,bias_hh"
@@ -57,6 +57,10 @@ def test_opcheck(layer, x, lengths, checks):
         True,
     )
     torch.library.opcheck(torch.ops.asr.recurrent.default, arguments, test_utils=checks)
+    strided = (x.detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_(), lengths)
+    state = [part.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for part in state]
+    arguments = (*strided, state, *arguments[3:])
+    torch.library.opcheck(torch.ops.asr.recurrent.default, arguments, test_utils=checks)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -74,6 +78,23 @@ def test_compile_keeps_one_graph(layer, x):
     found, expected = compiled(x, LENGTHS)[0], layer(x, LENGTHS)[0]
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(*(torch.autograd.grad(y.square().sum(), x) for y in (found, expected)))
+
+
+def test_zoneout_compiles_into_the_graph(x):
+    layer = RecurrentLayer("lstm", 6, 5, zoneout_hidden=0.5, zoneout_cell=0.5, backend="fused")
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    y = compiled(x, LENGTHS)[0]
+    assert torch.isfinite(torch.autograd.grad(y.sum(), x)[0]).all()
+
+
+@pytest.mark.slow
+def test_inductor_compiles_a_model_of_torchs_layout(monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
+    model = nn.Sequential(nn.Linear(6, 6), replace_torch_layers(nn.LSTM(6, 5)))
+    x = torch.randn(7, 3, 6)
+    found, expected = torch.compile(model)(x)[0], model(x)[0]
+    gradients = [torch.autograd.grad(y.square().sum(), list(model.parameters())) for y in (found, expected)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_export_with_dynamic_batch_and_frames(layer, x):

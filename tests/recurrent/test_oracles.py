@@ -61,6 +61,40 @@ def test_replacing_inside_a_model_keeps_what_cannot_be_replaced():
     assert type(model["b"]) is nn.RNN
 
 
+class Tagger(nn.Module):
+    """As models are written: it asks the layer for its sizes, and uses one layer twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.LSTM(6, 6, batch_first=True)
+        self.second = self.first
+        self.inner = nn.ModuleList([self.first])
+
+    def forward(self, x):
+        self.first.flatten_parameters()
+        state = x.new_zeros(self.first.num_layers, len(x), self.first.hidden_size)
+        return self.second(self.first(x, (state, state))[0])[0]
+
+
+def test_replacing_keeps_what_is_shared_and_what_models_ask_of_a_layer():
+    torch.manual_seed(0)
+    model, x = Tagger(), torch.randn(2, 5, 6)
+    expected = model(x)
+    replace_torch_layers(model)
+    assert model.first is model.second is model.inner[0]
+    assert len(list(model.parameters())) == 4
+    torch.testing.assert_close(model(x), expected)
+
+
+def test_subclasses_may_do_something_else_and_stay():
+    class Own(nn.LSTM):
+        pass
+
+    model = nn.Sequential(Own(4, 6))
+    replace_torch_layers(model)
+    assert type(model[0]) is Own
+
+
 def test_a_stack_of_any_cell_carries_its_state():
     stack = RecurrentStack("cifg_peephole", 3, 5, 3, proj_size=2, bidirectional=False)
     x = torch.randn(2, 8, 3)

@@ -317,6 +317,31 @@ def test_what_the_kernels_cannot_do_is_refused_by_name():
         triton_backend.run(*make("lstm", {}, dtype=torch.float64))
 
 
+def test_lengths_beyond_the_frames_end_with_them():
+    """To refuse them, as on the CPU, would wait for the device; they may not reach the next utterance's frames."""
+    cell, options, x, lengths, state, weights, noise = make("lstm", {}, lengths=[3, 2])
+    expected = triton_backend.run(cell, options, x, lengths, state, weights, noise)[0]
+    found = triton_backend.run(cell, options, x, lengths + torch.tensor([1, 0]), state, weights, noise)[0]
+    assert torch.equal(found, expected)
+
+
+def test_what_padding_holds_does_not_reach_the_gradients():
+    arguments = make("lstm", {}, lengths=[3, 1])
+    cell, options, x, lengths, state, weights, noise = convert(arguments, torch.float32)
+    with torch.no_grad():
+        x[1, 1:] = float("nan")
+    expected = outputs_and_gradients(triton_backend.run, arguments)
+    found = outputs_and_gradients(triton_backend.run, (cell, options, x, lengths, state, weights, noise))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_the_gradient_cannot_be_differentiated_again():
+    _, _, x, *_ = arguments = make("lstm", {}, lengths=[2, 1])
+    (gradient,) = torch.autograd.grad(triton_backend.run(*arguments)[0].sum(), x, create_graph=True)
+    with pytest.raises(BackendError, match="differentiate twice"):
+        gradient.sum().backward()
+
+
 def test_deterministic_algorithms_are_enough():
     arguments = make("peephole", {}, lengths=[2, 3])
     one, two = (outputs_and_gradients(triton_backend.run, arguments) for _ in range(2))
