@@ -1,5 +1,6 @@
 """Which epochs are the best, and the average of their weights, often better than any (Polyak & Juditsky 1992)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from asr.training.checkpoint import write_whole
 from asr.training.loop import Training
 
 
-def rank(epoch: dict[str, float]) -> tuple[float, float]:
+def rank(epoch: Mapping[str, float]) -> tuple[float, float]:
     """Order an epoch's numbers, the best first: by dev WER, then by dev loss.
 
     On a small dev set many epochs have the same WER; the first of them is rarely the one that generalises best.

@@ -53,9 +53,9 @@ def with_batch_seconds(
         few = max(config.data.max_seconds, min(seconds_per_epoch / FEWEST_BATCHES, MOST_SECONDS))
         seconds = float(round(min(seconds, few)))
         if fabric is not None and fabric.world_size > 1:
-            of_all = torch.zeros(fabric.world_size)
-            of_all[fabric.global_rank] = seconds
-            seconds = float(fabric.all_reduce(of_all, reduce_op="sum").min())
+            least = torch.tensor(seconds, device=fabric.device)
+            torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
+            seconds = float(least)
         if fabric is None or fabric.is_global_zero:
             kept = seconds * per_second / 1e9
             print(f"batches: {seconds:.0f} s of audio, {kept:.1f} GB of {free / 1e9:.1f} GB that are free")
