@@ -64,6 +64,10 @@ def ctc_loss(
     if reasons:
         raise AlignmentError(_name_each("CTC cannot align", names, reasons))
     log_probs = logits.float().log_softmax(-1)
+    if torch.are_deterministic_algorithms_enabled():  # CUDA's gradient sums in no fixed order, and refuses then
+        log_probs, tokens, lengths, token_lengths = (
+            tensor.cpu() for tensor in (log_probs, tokens, lengths, token_lengths)
+        )
     losses = F.ctc_loss(
         log_probs.transpose(0, 1), tokens, lengths, token_lengths, blank=BLANK, reduction="none"
     )
@@ -72,7 +76,7 @@ def ctc_loss(
         faulty = (~torch.isfinite(losses)).nonzero().flatten().tolist()
         reasons = {index: f"its loss is {losses[index].item()}" for index in faulty}
         raise AlignmentError(_name_each("the CTC loss is not finite", names, reasons))
-    return total / token_lengths.sum()
+    return (total / token_lengths.sum()).to(logits.device)
 
 
 def _name_each(what: str, names: list[str], reasons: dict[int, str]) -> str:
