@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -76,10 +76,65 @@ def load_audio(
     if sample_rate <= 0 or offset < 0 or (duration is not None and duration <= 0):
         raise ValueError(f"cannot read {duration} s from {offset} s at {sample_rate} Hz")
     name = _name(source)
+    with _told(name), _opened(source) as file:
+        seconds = None if duration is None else offset + duration
+        with _decoder(file, name, seconds) as sound:
+            return _read(sound, name, sample_rate, offset, duration)
+
+
+def stream_audio(
+    source: str | Path | bytes | BinaryIO, sample_rate: int = 16000, seconds: float = 120.0
+) -> Iterator[np.ndarray]:
+    """Read audio as `load_audio` does, but in consecutive blocks, of which only one is held.
+
+    Arguments: source and sample_rate as there; seconds of a block, the last one's are what is left. Yields (time,)
+    float32. Raises AudioError as `load_audio`, some of it only when the reading gets there.
+
+    >>> [len(block) for block in stream_audio(_silence(40000), 16000, seconds=1.0)]
+    [16000, 16000, 8000]
+    """
+    import soxr
+
+    name, size = _name(source), max(1, round(seconds * sample_rate))
+    with _told(name), _opened(source) as file, _decoder(file, name) as sound:
+        resampler = None
+        if sound.samplerate != sample_rate:
+            resampler = soxr.ResampleStream(sound.samplerate, sample_rate, 1, dtype="float32", quality="HQ")
+
+        def resampled() -> Iterator[np.ndarray]:
+            at_once = max(1, round(seconds * sound.samplerate))
+            for block in _mono_blocks(sound, name, 0, sound.frames, at_once):
+                yield block if resampler is None else resampler.resample_chunk(block)
+            if resampler is not None:
+                yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+        held, read = np.zeros(0, np.float32), 0
+        for piece in resampled():
+            held = np.concatenate([held, piece])
+            read += len(piece)
+            while len(held) >= size:
+                yield held[:size].clip(-1.0, 1.0)
+                held = held[size:]
+        if not read:
+            raise AudioError(f"{name} holds no audio")
+        if len(held):
+            yield held.clip(-1.0, 1.0)
+
+
+def _silence(samples: int) -> bytes:
+    """Give a wav file for the examples."""
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(samples), 16000, format="WAV")
+    return file.getvalue()
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Say what the system refuses as an AudioError."""
     try:
-        with _opened(source) as file:
-            _refuse_incomplete_container(file, name)
-            return _load(file, name, sample_rate, offset, duration)
+        yield
     except FileNotFoundError:
         raise AudioError(f"there is no file {name}") from None
     except IsADirectoryError:
@@ -114,24 +169,30 @@ def _opened(source: str | Path | bytes | BinaryIO) -> Iterator[io.FileIO | io.By
         yield io.BytesIO(content)
 
 
-def _load(
-    file: io.FileIO | io.BytesIO, name: str, sample_rate: int, offset: float, duration: float | None
-) -> np.ndarray:
+@contextmanager
+def _decoder(
+    file: io.FileIO | io.BytesIO, name: str, seconds: float | None = None
+) -> Iterator["soundfile.SoundFile"]:
+    """Open the file with libsndfile or, where that cannot, what ffmpeg makes of its first `seconds` (None: of all)."""
     import soundfile
 
-    try:
-        with _decoder(file) as sound:
-            return _read(sound, name, sample_rate, offset, duration)
-    except soundfile.LibsndfileError as error:
-        reason = error.error_string.strip().rstrip(".") or "its format is unknown"
-    # From the beginning, since ffmpeg's seeking is off by up to a tenth of a second, to safely past the end.
-    wav = _through_ffmpeg(file, name, reason, None if duration is None else offset + duration + 1)
-    with soundfile.SoundFile(io.BytesIO(wav)) as sound:
-        return _read(sound, name, sample_rate, offset, duration)
+    _refuse_incomplete_container(file, name)
+    with ExitStack() as opened:
+        try:
+            sound = opened.enter_context(_libsndfile(file))
+        except soundfile.LibsndfileError as error:
+            reason = error.error_string.strip().rstrip(".") or "its format is unknown"
+            # From the beginning, since ffmpeg's seeking is off by up to a tenth of a second, to safely past the end.
+            wav = _through_ffmpeg(file, name, reason, None if seconds is None else seconds + 1)
+            sound = opened.enter_context(soundfile.SoundFile(io.BytesIO(wav)))
+        _refuse_short_data(sound, name)
+        if sound.frames == UNKNOWN_FRAMES:  # written as a stream, whose length only its end tells
+            sound.seekable = lambda: False  # else soundfile seeks after each read, which fails at the end
+        yield sound
 
 
 @contextmanager
-def _decoder(file: io.FileIO | io.BytesIO) -> Iterator["soundfile.SoundFile"]:
+def _libsndfile(file: io.FileIO | io.BytesIO) -> Iterator["soundfile.SoundFile"]:
     """Open the file with libsndfile; raises LibsndfileError where it cannot."""
     import soundfile
 
@@ -219,7 +280,6 @@ def _read(
     sound: "soundfile.SoundFile", name: str, sample_rate: int, offset: float, duration: float | None
 ) -> np.ndarray:
     """Decode and resample a window, so that its samples are those of the whole."""
-    _refuse_short_data(sound, name)
     # The instants at which an input frame and an output sample coincide: frame i * down and sample i * up.
     # Reading begins at one of them, far enough ahead that the resampler's edge lies outside the window.
     common = math.gcd(sound.samplerate, sample_rate)
@@ -245,40 +305,48 @@ def _read(
 
 def _decode(sound: "soundfile.SoundFile", name: str, first: int, frames: int | None) -> np.ndarray:
     """Read `frames` frames (None: all) from frame `first` on, their channels averaged: (time,) float32."""
-    import soundfile
-
     wanted = UNKNOWN_FRAMES if frames is None else frames
-    length_known = sound.frames != UNKNOWN_FRAMES
     unwanted = 0
-    if length_known:
+    if sound.frames != UNKNOWN_FRAMES:
         first = min(first, sound.frames)
         wanted = min(wanted, sound.frames - first)
         sound.seek(first)
-    else:  # written as a stream, whose length only its end tells: decode it from its beginning
-        sound.seekable = lambda: False  # else soundfile seeks after each read, which fails at the end
+    else:  # decode it from its beginning
         unwanted, first, wanted = first, 0, min(first + wanted, UNKNOWN_FRAMES)
-    blocks, missing = [np.zeros(0, np.float32)], wanted
+    blocks = [np.zeros(0, np.float32), *_mono_blocks(sound, name, first, wanted)]
+    return np.concatenate(blocks)[unwanted:]
+
+
+def _mono_blocks(
+    sound: "soundfile.SoundFile", name: str, first: int, wanted: int, size: int = BLOCK
+) -> Iterator[np.ndarray]:
+    """Decode `wanted` frames from `first`, where the file stands, on, their channels averaged, `size` at a time.
+
+    Fewer come of a file whose length is not known. Raises AudioError for what is cut short or holds no audio's numbers.
+    """
+    import soundfile
+
+    missing = wanted
     try:
-        while missing and len(block := sound.read(min(BLOCK, missing), "float32", always_2d=True)):
-            blocks.append(block.mean(axis=1))
+        while missing and len(block := sound.read(min(BLOCK, size, missing), "float32", always_2d=True)):
+            samples = block.mean(axis=1)
+            if not np.isfinite(samples).all():
+                raise AudioError(f"{name} carries NaN or infinite samples; write it again from its source")
+            if (peak := np.abs(samples).max()) > HIGHEST_PEAK:
+                raise AudioError(
+                    f"{name} has samples up to {peak:.0f}; expected floats in [-1, 1]: "
+                    "divide them by the full scale of the integers they were"
+                )
             missing -= len(block)
+            yield samples
     except soundfile.LibsndfileError as error:
         seconds = (first + wanted - missing) / sound.samplerate
         raise AudioError(f"{name} is truncated or damaged: decoding fails after {seconds:.1f} s") from error
-    if missing and length_known:
+    if missing and sound.frames != UNKNOWN_FRAMES:
         promised, there = sound.frames / sound.samplerate, (first + wanted - missing) / sound.samplerate
         raise AudioError(
             f"{name} is truncated: its header promises {promised:.1f} s of audio, {there:.1f} s are there"
         )
-    samples = np.concatenate(blocks)[unwanted:]
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{name} carries NaN or infinite samples; write it again from its source")
-    if samples.size and (peak := np.abs(samples).max()) > HIGHEST_PEAK:
-        raise AudioError(
-            f"{name} has samples up to {peak:.0f}; expected floats in [-1, 1]: "
-            "divide them by the full scale of the integers they were"
-        )
-    return samples
 
 
 def _through_ffmpeg(file: io.FileIO | io.BytesIO, name: str, reason: str, seconds: float | None) -> bytes:

@@ -163,6 +163,21 @@ class Bundle:
         return self.model.subsampling * self.log_mel.config.hop_length / self.log_mel.config.sample_rate
 
 
+def store_decoding(folder: str | Path, decoding: Mapping[str, Any]) -> None:
+    """Write what `asr lm tune` found into a bundle's configuration, and touch nothing else in the folder.
+
+    Raises BundleError where it cannot be written.
+    """
+    path = Path(folder) / CONFIG_FILE
+    config = _read_config(Path(folder)) | {"decoding": dict(decoding)}
+    scratch = path.with_name(f".{CONFIG_FILE}.part")
+    try:
+        scratch.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        scratch.replace(path)
+    except OSError as error:
+        raise BundleError(f"cannot write {path}: {error.strerror}") from error
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     if not folder.is_dir():

@@ -64,7 +64,9 @@ def ctc_loss(
     if reasons:
         raise AlignmentError(_name_each("CTC cannot align", names, reasons))
     log_probs = logits.float().log_softmax(-1)
-    if torch.are_deterministic_algorithms_enabled():  # CUDA's gradient sums in no fixed order, and refuses then
+    if (
+        torch.are_deterministic_algorithms_enabled()
+    ):  # CUDA's gradient sums in no fixed order, and refuses then
         log_probs, tokens, lengths, token_lengths = (
             tensor.cpu() for tensor in (log_probs, tokens, lengths, token_lengths)
         )

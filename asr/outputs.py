@@ -89,7 +89,7 @@ def write_outputs(
         for form in formats:
             scratch = target.with_name(f".{target.name}.{form}.part")
             scratches.append((scratch, output_path(target, form)))
-            scratch.write_text(render(transcript, form, name, layout), "utf-8")
+            scratch.write_text(render(transcript, form, name, layout), "utf-8", "surrogateescape")
         for scratch, path in scratches:
             scratch.replace(path)
     finally:
@@ -167,5 +167,5 @@ def _clock(ms: int, point: str) -> str:
 
 
 def _id(name: str) -> str:
-    """Make a recording's name one word, without the brackets that end a line of TRN."""
-    return "".join("_" if letter.isspace() or letter in "()" else letter for letter in name)
+    """Make a recording's name one word, without the brackets that end a line of TRN; folders become part of it."""
+    return "".join("_" if letter.isspace() or letter in "()" else letter for letter in name.replace("/", "-"))

@@ -7,9 +7,8 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from asr.audio import UNKNOWN_FRAMES, load_audio
+from asr.audio import UNKNOWN_FRAMES, load_audio, stream_audio
 from asr.batching import automatic_batch_seconds, in_halves
 from asr.bundle import SHIPPED, Bundle
 from asr.decoding import (
@@ -44,7 +43,7 @@ from asr.windows import WINDOW_SECONDS, Window, joint, windows
 Audio = str | Path | bytes | BinaryIO | np.ndarray
 Decoder = Callable[[Tensor, Tensor], list[Hypothesis]]  # of logits (batch, frame, token) and lengths (batch,)
 BLOCK_SECONDS = 120.0  # audio read at a time
-BLOCKS_AHEAD = 16  # of the model; 8 MB each at 16 kHz, where they are full
+SOURCES_AHEAD = 16  # of the model, a block of each; 8 MB at 16 kHz, where they are full
 PAUSE_SECONDS = 0.8  # between two words that part segments
 SEGMENT_SECONDS = 30.0  # longest segment, where its words allow it
 COMPUTE_TYPES = ("float32", "bfloat16", "int8")
@@ -71,12 +70,16 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was recognised in one piece of audio of `duration` seconds, and the next best `alternatives` asked for."""
+    """What was recognised in one piece of audio of `duration` seconds, and the next best `alternatives` asked for.
+
+    Where there are some, `score` is the text's own log score, to compare theirs with.
+    """
 
     text: str
     words: tuple[Word, ...]
     duration: float
     alternatives: tuple[Alternative, ...] = ()
+    score: float | None = None
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -94,6 +97,8 @@ class Transcript:
     def to_dict(self) -> dict:
         """Give the transcript as plain values for JSON; words without letters' times leave them out."""
         values = asdict(self)
+        if self.score is None:
+            del values["score"]
         for word in values["words"]:
             if not word["characters"]:
                 del word["characters"]
@@ -106,25 +111,18 @@ class Source:
 
     Attributes:
         name: for messages.
-        read: gives all its samples.
+        blocks: gives its samples, (time,) float32 each, in consecutive blocks.
         seconds: its length where the header tells, else 0.
-        read_span: gives the samples from a second on, for so many seconds or (None) to the end; where there is one,
-            long audio is read through it in blocks.
     """
 
     name: str
-    read: Callable[[], np.ndarray]
+    blocks: Callable[[], Iterator[np.ndarray]]
     seconds: float = 0.0
-    read_span: Callable[[float, float | None], np.ndarray] | None = None
 
 
 def file_source(path: str | Path, sample_rate: int) -> Source:
     """Give the source of an audio file, which is opened once it is read."""
-
-    def span(offset: float, duration: float | None) -> np.ndarray:
-        return load_audio(path, sample_rate, offset=offset, duration=duration)
-
-    return Source(str(path), lambda: load_audio(path, sample_rate), header_seconds(path), span)
+    return Source(str(path), lambda: stream_audio(path, sample_rate, BLOCK_SECONDS), header_seconds(path))
 
 
 def header_seconds(path: str | Path) -> float:
@@ -132,7 +130,10 @@ def header_seconds(path: str | Path) -> float:
     import soundfile
 
     try:
-        info = soundfile.info(str(path))
+        if not Path(path).is_file():  # a pipe can be read once only
+            return 0.0
+        with Path(path).open("rb") as file:  # names need not be UTF-8, as libsndfile's do
+            info = soundfile.info(file)
     except (soundfile.SoundFileError, OSError):
         return 0.0
     return info.duration if info.frames < UNKNOWN_FRAMES else 0.0
@@ -209,7 +210,7 @@ class Recogniser:
         sources = [
             file_source(item, self.sample_rate)
             if isinstance(item, (str, Path))
-            else Source(f"audio {i}", lambda item=item: self._samples(item), self._known_seconds(item))
+            else Source(f"audio {i}", lambda item=item: self._blocks(item), self._known_seconds(item))
             for i, item in enumerate(audio)
         ]
         outcomes = list(self.transcribe_sources(sources, character_times=character_times))
@@ -258,6 +259,12 @@ class Recogniser:
                 "a stream is decoded greedily; leave the beam search and its language model out"
             )
         return Stream(self.bundle, self.device, chunk, look_ahead)
+
+    def _blocks(self, audio: Audio) -> Iterator[np.ndarray]:
+        if isinstance(audio, np.ndarray):
+            yield self._samples(audio)
+        else:
+            yield from stream_audio(audio, self.sample_rate, BLOCK_SECONDS)
 
     def _samples(self, audio: Audio) -> np.ndarray:
         if not isinstance(audio, np.ndarray):
@@ -396,7 +403,8 @@ class Recogniser:
             Alternative(" ".join(tokenizer.decode(other.tokens).split()), other.score)
             for other in hypothesis.alternatives
         )
-        return Transcript(" ".join(word.word for word in words), tuple(words), duration, others)
+        score = hypothesis.score if others else None
+        return Transcript(" ".join(word.word for word in words), tuple(words), duration, others, score)
 
 
 def load(
@@ -456,30 +464,29 @@ def _windows_expected(source: Source) -> float:
 def _read_ahead(
     readers: ThreadPoolExecutor, sources: Sequence[Source], order: Iterable[int]
 ) -> Iterator[tuple[int, np.ndarray | AsrError]]:
-    """Read the sources' blocks in order, some of them while the model works."""
-    pending: deque = deque()
-    for index in order:
-        for read in _blocks(sources[index]):
-            pending.append((index, readers.submit(_read, read)))
-            if len(pending) > BLOCKS_AHEAD:
-                done, future = pending.popleft()
-                yield done, future.result()
-    for done, future in pending:
-        yield done, future.result()
+    """Read the sources' blocks in order: the next one of each of several sources while the model works."""
+
+    def begun(index: int) -> tuple[int, Iterator[np.ndarray], Future]:
+        blocks = sources[index].blocks()
+        return index, blocks, readers.submit(_next, blocks)
+
+    left = iter(order)
+    pending = deque(map(begun, itertools.islice(left, SOURCES_AHEAD)))
+    while pending:
+        index, blocks, future = pending.popleft()
+        block = future.result()
+        if isinstance(block, np.ndarray):
+            pending.appendleft((index, blocks, readers.submit(_next, blocks)))
+        else:
+            pending.extend(map(begun, itertools.islice(left, 1)))
+        if block is not None:
+            yield index, block
 
 
-def _blocks(source: Source) -> Iterator[Callable[[], np.ndarray]]:
-    count = int(source.seconds // BLOCK_SECONDS)
-    if source.read_span is None or count < 2:
-        yield source.read
-        return
-    for i in range(count):  # the last to the end, whatever the header says
-        yield partial(source.read_span, i * BLOCK_SECONDS, BLOCK_SECONDS if i + 1 < count else None)
-
-
-def _read(read: Callable[[], np.ndarray]) -> np.ndarray | AsrError:
+def _next(blocks: Iterator[np.ndarray]) -> np.ndarray | AsrError | None:
+    """Read a block; None at the end."""
     try:
-        return read()
+        return next(blocks, None)
     except AsrError as error:
         return error
 

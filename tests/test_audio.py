@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.audio import AUDIO_SUFFIXES, load_audio
+from asr.audio import AUDIO_SUFFIXES, load_audio, stream_audio
 from asr.errors import AudioError
 
 RATE = 16000
@@ -418,3 +418,42 @@ class TestRealSpeech:
             info = soundfile.info(path)
             assert rate in (None, info.samplerate)
             assert len(load_audio(path)) == pytest.approx(info.duration * RATE, abs=2)
+
+
+@pytest.mark.parametrize("rate", [16000, 44100, 8000])
+@pytest.mark.parametrize("form", ["WAV", "FLAC", "MP3"])
+def test_blocks_are_the_whole(rate, form, tmp_path):
+    generator = np.random.default_rng(1)
+    path = tmp_path / f"a.{form.lower()}"
+    soundfile.write(path, 0.1 * generator.standard_normal((7 * rate, 2)), rate, format=form)
+    blocks = list(stream_audio(path, 16000, seconds=1.5))
+    assert [len(block) for block in blocks[:-1]] == [24000] * (len(blocks) - 1)
+    np.testing.assert_allclose(np.concatenate(blocks), load_audio(path, 16000), atol=1e-6)
+
+
+def test_blocks_of_an_mp3_whose_length_no_header_tells(tmp_path):
+    """Two of different bit rates, one behind the other: the first frame's rate foretells a wrong length."""
+    generator = np.random.default_rng(2)
+    content = b""
+    for amplitude, level in ((0.0, 0.9), (0.3, 0.1)):
+        part = tmp_path / "part.mp3"
+        samples = amplitude * generator.standard_normal(16000 * 4)
+        soundfile.write(part, samples, 16000, format="MP3", compression_level=level, bitrate_mode="CONSTANT")
+        content += part.read_bytes().replace(b"Xing", b"\0\0\0\0").replace(b"Info", b"\0\0\0\0")
+    path = tmp_path / "joined.mp3"
+    path.write_bytes(content)
+    whole = load_audio(path, 16000)
+    assert len(whole) > 7.9 * 16000
+    assert np.array_equal(np.concatenate(list(stream_audio(path, 16000, seconds=1.0))), whole)
+
+
+def test_blocks_come_until_the_damage(tmp_path):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, 0.1 * np.random.default_rng(3).standard_normal(16000 * 40), 16000)
+    path.write_bytes(path.read_bytes()[:-200_000])
+    blocks = stream_audio(path, 16000, seconds=1.0)
+    assert len(next(blocks)) == 16000
+    with pytest.raises(AudioError, match=r"a\.flac is truncated"):
+        list(blocks)
+    with pytest.raises(AudioError, match="there is no file"):
+        next(stream_audio(tmp_path / "none.wav"))

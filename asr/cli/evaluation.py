@@ -5,7 +5,7 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,11 +74,11 @@ def evaluate(
     snr: list[float | None] = [None] * len(cuts)
     seams: list[list[float]] = [[] for _ in cuts]
 
-    def read(index: int) -> np.ndarray:
+    def blocks(index: int) -> Iterator[np.ndarray]:
         samples = read_samples(cuts[index], recogniser.sample_rate)
         snr[index] = signal_to_noise(samples, recogniser.sample_rate)
         seams[index] = [window.seam for window in windows([samples], recogniser.sample_rate)][1:]
-        return samples
+        yield samples
 
     texts = list(map(text_of, cuts))
     judged = [index for index, text in enumerate(texts) if text is not None]
@@ -87,7 +87,7 @@ def evaluate(
         for cut, text in zip(cuts, texts, strict=True)
         if text is None
     ]
-    sources = [Source(cuts[i].id, lambda i=i: read(i), cuts[i].duration) for i in judged]
+    sources = [Source(cuts[i].id, lambda i=i: blocks(i), cuts[i].duration) for i in judged]
     transcripts: dict[int, Transcript] = {}
     began = time.perf_counter()
     for place, outcome in recogniser.transcribe_sources(sources, batch_seconds):

@@ -10,14 +10,16 @@ TEXT is a file of a sentence a line, a manifest of cuts (.jsonl, whose transcrip
 
 import argparse
 import gzip
+import io
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from operator import itemgetter
 from pathlib import Path
 
-from asr.errors import DecodingError
+from asr.errors import DecodingError, TextError
 
 LM_WEIGHTS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5)
 WORD_BONUSES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
@@ -119,24 +121,31 @@ def _sentences(arguments: argparse.Namespace) -> Iterator[str]:
     from asr.text import normalise
 
     bundle = Bundle.load(arguments.model)
-    names = token_names(bundle.tokenizer)
+    names, strange = token_names(bundle.tokenizer), 0
     for sentence in read_texts(arguments.texts):
         text = normalise(sentence, bundle.normaliser)
-        yield " ".join(names[token] for token in bundle.tokenizer.encode(text)) if arguments.tokens else text
+        if not arguments.tokens:
+            yield text
+            continue
+        try:
+            yield " ".join(names[token] for token in bundle.tokenizer.encode(text))
+        except TextError:
+            strange += 1
+    if strange:
+        print(f"{strange} sentences have letters that the model lacks, and are left out", file=sys.stderr)
 
 
 def read_texts(paths: Sequence[str]) -> Iterator[str]:
     """Read sentences from texts and manifests. Raises DecodingError for what cannot be read."""
-    import sys
-
     for path in paths:
-        if path == "-":
-            yield from sys.stdin
-            continue
         opened = gzip.open if path.endswith(".gz") else open
         manifest = path.removesuffix(".gz").endswith(".jsonl")
         try:
-            with opened(path, "rt", encoding="utf-8") as file:
+            with (
+                io.TextIOWrapper(sys.stdin.buffer, "utf-8")  # whatever the terminal's encoding
+                if path == "-"
+                else opened(path, "rt", encoding="utf-8")
+            ) as file:
                 for line in file:
                     if manifest:
                         yield from cut_texts(json.loads(line))
@@ -161,7 +170,7 @@ def cut_texts(cut: Mapping) -> Iterator[str]:
 def _tune(arguments: argparse.Namespace) -> int:
     import torch
 
-    from asr.bundle import Bundle
+    from asr.bundle import Bundle, store_decoding
     from asr.decoding import BeamConfig, BeamSearch, greedy
     from asr.scoring import score
     from asr.text import normalise
@@ -201,12 +210,10 @@ def _tune(arguments: argparse.Namespace) -> int:
             f"the language model does not help here: {better} has {100 * rate:.2f} % without it; nothing is stored"
         )
     elif not arguments.dry_run:
-        bundle.decoding = {
-            "beam_size": best.beam_size,
-            "lm_weight": best.lm_weight,
-            "word_bonus": best.word_bonus,
-        }
-        bundle.save(arguments.model)
+        store_decoding(
+            arguments.model,
+            {"beam_size": best.beam_size, "lm_weight": best.lm_weight, "word_bonus": best.word_bonus},
+        )
         print(f"stored in {Path(arguments.model)}")
     return 0
 
@@ -230,7 +237,8 @@ def acoustic_outputs(bundle, manifest: str) -> tuple[list[str], list]:
                 for cut in cuts[start : start + BATCH]
             ]
             lengths = torch.tensor([len(one) for one in samples], device=device)
-            features, frames = bundle.log_mel(pad_sequence(samples, batch_first=True).to(device), lengths)
+            padded = pad_sequence(samples, batch_first=True).to(device)
+            features, frames = bundle.log_mel(padded, lengths, levelled=True)  # as transcribing does
             logits, frames = bundle.model(features, frames)
             outputs += [one[:n].cpu() for one, n in zip(logits, frames.tolist(), strict=True)]
     return [text_of(cut) or "" for cut in cuts], outputs

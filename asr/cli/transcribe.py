@@ -14,6 +14,7 @@ import argparse
 import errno
 import io
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,8 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         nargs="+",
         action="extend",
-        choices=[*FORMATS, "all"],
-        help="what to write, one or several (default: txt)",
+        metavar="FORMAT",
+        help=f"what to write, one or several of {', '.join(FORMATS)}, or all (default: txt)",
     )
     parser.add_argument("--overwrite", action="store_true", help="do again what is done already")
     parser.add_argument(
@@ -83,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="of the recurrent weights on a CPU, of the model on a GPU (not int8); smaller is faster for single files",
     )
-    parser.add_argument("--threads", type=int, default=0, help="of the CPU (default: torch's choice)")
+    parser.add_argument("--threads", type=_threads, default=0, help="of the CPU (default: torch's choice)")
     decoding_options.add_batch_size(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     decoding_options.add_arguments(parser)
@@ -96,15 +97,16 @@ def run(arguments: argparse.Namespace) -> int:
         from asr.transcribe import load
 
         return live.run(arguments, load_recogniser(load, arguments))
-    if not arguments.inputs:
+    formats, inputs = _formats(arguments.format or [])
+    inputs = [*arguments.inputs, *inputs]
+    if not inputs:
         raise AsrError(
             "nothing was named; expected audio files, folders, globs, @FILE, or - for standard input"
         )
-    formats = _formats(arguments.format)
     layout = _layout(arguments)
     if arguments.character_timestamps and "json" not in formats:
         raise AsrError("--character-timestamps are written into json, which was not asked for; add -f json")
-    found, failures = find_audio(arguments.inputs, arguments.recursive)
+    found, failures = find_audio(inputs, arguments.recursive)
     asked_for = len(found) + len(failures)
     if not found and not failures:
         raise AudioError("there is nothing to transcribe")
@@ -116,55 +118,90 @@ def run(arguments: argparse.Namespace) -> int:
     targets = _targets(found, None if arguments.beside else Path(arguments.output_dir or ""))
     paths = list(found)
     if writes and not arguments.overwrite:
-        left = [i for i, target in enumerate(targets) if not _is_done(target, formats)]
+        left = [i for i, target in enumerate(targets) if not _is_done(paths[i], target, formats)]
         if done := len(paths) - len(left):
-            print(f"{done} of {len(paths)} were done before; --overwrite does them again", file=sys.stderr)
+            there = next(output_path(targets[i], formats[0]) for i in range(len(paths)) if i not in left)
+            print(
+                f"{done} of {len(paths)} were done before ({there} is there); --overwrite does them again",
+                file=sys.stderr,
+            )
         paths, targets = [paths[i] for i in left], [targets[i] for i in left]
         if not paths:
             return report_failures(failures, asked_for)
 
-    from asr.audio import load_audio
+    from asr.audio import stream_audio
     from asr.transcribe import Source, Transcript, file_source, load
 
     recogniser = load_recogniser(load, arguments)
 
     def source(path: str) -> Source:
         if path == STDIN:
-            return Source(
-                "<stdin>", lambda: load_audio(io.BytesIO(sys.stdin.buffer.read()), recogniser.sample_rate)
-            )
+            return Source("<stdin>", lambda: stream_audio(sys.stdin.buffer, recogniser.sample_rate))
         return file_source(path, recogniser.sample_rate)
 
     sources = [source(path) for path in paths]
+    root = Path(arguments.output_dir or "")  # in CTM and TRN a recording is called by its place in it
+    ids = [target.name if arguments.beside else str(target.relative_to(root)) for target in targets]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
     printed = InOrder(lambda index, text: print(text, end="", flush=True))
     progress = _speech_progress(sources, arguments.quiet)
-    for index, outcome in recogniser.transcribe_sources(
+    outcomes = recogniser.transcribe_sources(
         sources, arguments.batch_seconds, progress.update, arguments.character_timestamps
-    ):
+    )
+    for index, outcome in _or_else(outcomes, lambda: _give_up(printed, progress, failures)):
         if not isinstance(outcome, Transcript):
             failures.append(str(outcome))
             printed.skip(index)
         elif writes:
             try:
-                write_outputs(outcome, targets[index], formats, targets[index].name, layout)
+                write_outputs(outcome, targets[index], formats, ids[index], layout)
             except OSError as error:
                 failures.append(f"cannot write {output_path(targets[index], formats[0])}: {error.strerror}")
                 if error.errno in DISK_FULL:
-                    progress.close()
-                    for message in failures:
-                        print(message, file=sys.stderr)
+                    _give_up(printed, progress, failures)
                     raise AsrError(
                         "stopped; with more space, the same command goes on where it was"
                     ) from None
         else:
-            printed.put(index, _line(outcome, paths[index], formats[0], len(paths) > 1, layout))
+            printed.put(index, _line(outcome, paths[index], ids[index], formats[0], len(paths) > 1, layout))
     progress.close()
     return report_failures(failures, asked_for)
 
 
-def _formats(named: Sequence[str] | None) -> list[str]:
-    named = named or ["txt"]
-    return list(FORMATS) if "all" in named else list(dict.fromkeys(named))
+def _or_else(items: Iterator, clean_up: Callable[[], None]) -> Iterator:
+    """Hand items on; `clean_up` where getting the next one ends in an error or Ctrl-C."""
+    try:
+        yield from items
+    except (AsrError, KeyboardInterrupt):
+        clean_up()
+        raise
+
+
+def _give_up(printed: "InOrder", progress: "tqdm", failures: Sequence[str]) -> None:
+    """Hand on what was done, and say what failed, before the run ends."""
+    printed.flush()
+    progress.close()
+    for message in failures:
+        print(message, file=sys.stderr)
+
+
+def _formats(named: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Part what follows -f into formats and the inputs behind them, as in `-f srt json speech.wav`."""
+    formats = [name for name in named if name in FORMATS or name == "all"]
+    inputs = [name for name in named if name not in formats]
+    for name in inputs:
+        if name != STDIN and not set(name) & set("./*?[@") and not Path(name).exists():
+            raise AsrError(f"-f: there is no format {name!r}; expected {', '.join(FORMATS)} or all")
+    return (list(FORMATS) if "all" in formats else list(dict.fromkeys(formats)) or ["txt"]), inputs
+
+
+def _threads(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} was given; expected a number of threads, or 0 for torch's choice"
+        )
+    return int(text)
 
 
 def _layout(arguments: argparse.Namespace) -> Layout:
@@ -209,31 +246,46 @@ def find_audio(inputs: Sequence[str], recursive: bool = False) -> tuple[dict[str
 
     found: dict[str, Path] = {}
     failures = []
+
+    def unread(error: OSError) -> None:
+        failures.append(f"{origin}{error.filename or item}: cannot be read: {error.strerror}")
+
     for item, origin in _entries(inputs, failures):
         path = Path(item)
-        if item == STDIN:
-            matches = {STDIN: Path("stdin")}
-        elif path.is_file():
-            matches = {item: Path(path.name)}
-        elif path.is_dir():
-            inside = sorted(path.rglob("*") if recursive else path.iterdir())
-            matches = {
-                str(p): p.relative_to(path)
-                for p in inside
-                if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()
-            }
-            if not matches:
-                deeper = "" if recursive else " (--recursive looks into its subfolders)"
-                failures.append(f"{origin}{item}: no audio files in this folder{deeper}")
-        else:
-            fixed = list(takewhile(lambda part: not set(part) & set("*?["), path.parts[:-1]))
-            files = sorted(match for match in iglob(item, recursive=True) if Path(match).is_file())
-            matches = {match: Path(match).relative_to(Path(*fixed)) for match in files}
-            if not matches:
-                failures.append(f"{origin}{item}: there is no such file or folder")
+        try:
+            if item == STDIN:
+                matches = {STDIN: Path("stdin")}
+            elif path.is_file() or path.is_fifo():
+                matches = {item: Path(path.name)}
+            elif path.is_dir():
+                inside = _files_in(path, recursive, unread)
+                matches = {str(p): p.relative_to(path) for p in inside if p.suffix.lower() in AUDIO_SUFFIXES}
+                if not matches:
+                    deeper = "" if recursive else " (--recursive looks into its subfolders)"
+                    failures.append(f"{origin}{item}: no audio files in this folder{deeper}")
+            else:
+                fixed = list(takewhile(lambda part: not set(part) & set("*?["), path.parts[:-1]))
+                files = sorted(Path(match) for match in iglob(item, recursive=True) if Path(match).is_file())
+                own = {f".{form}" for form in FORMATS}  # a glob finds what was written beside the audio, too
+                matches = {str(p): p.relative_to(Path(*fixed)) for p in files if p.suffix.lower() not in own}
+                if not matches:
+                    failures.append(f"{origin}{item}: there is no such file or folder")
+        except OSError as error:
+            unread(error)
+            continue
         for match, place in matches.items():
             found.setdefault(match, place)
     return found, failures
+
+
+def _files_in(folder: Path, recursive: bool, unread: Callable[[OSError], None]) -> list[Path]:
+    """List the files of a folder in order; folders inside that cannot be read are told, the others read."""
+    files = []
+    for inside, folders, names in os.walk(folder, onerror=unread):
+        files += [Path(inside, name) for name in names if Path(inside, name).is_file()]
+        if not recursive:
+            folders.clear()
+    return sorted(files)
 
 
 def _entries(inputs: Sequence[str], failures: list[str]) -> Iterator[tuple[str, str]]:
@@ -244,11 +296,9 @@ def _entries(inputs: Sequence[str], failures: list[str]) -> Iterator[tuple[str, 
             continue
         path = Path(item[1:])
         try:
-            lines = path.read_text("utf-8").splitlines()
+            lines = path.read_text("utf-8-sig", "surrogateescape").splitlines()
         except OSError as error:
             failures.append(f"the list {path} cannot be read: {error.strerror}")
-        except UnicodeDecodeError:
-            failures.append(f"the list {path} is not UTF-8 text; expected one path a line")
         else:
             yield from (
                 (line.strip(), f"{path} line {i}: ") for i, line in enumerate(lines, 1) if line.strip()
@@ -300,34 +350,57 @@ class InOrder:
                 self.emit(self.next, ready)
             self.next += 1
 
+    def flush(self) -> None:
+        """Hand on everything that waits for one before it."""
+        for index in sorted(self.waiting):
+            ready = self.waiting.pop(index)
+            if ready is not None:
+                self.emit(index, ready)
+
     def skip(self, index: int) -> None:
         """Say that `index` has no result."""
         self.put(index, None)
 
 
-def _line(transcript, path: str, form: str, several: bool, layout: Layout) -> str:
+def _line(transcript, path: str, name: str, form: str, several: bool, layout: Layout) -> str:
     if form == "json":
         return json.dumps({"file": path} | to_json(transcript, layout), ensure_ascii=False) + "\n"
     if form == "txt" and several:
         return f"{path}: {transcript.text}\n"
-    return render(transcript, form, "stdin" if path == STDIN else Path(path).stem, layout)
+    return render(transcript, form, name, layout)
 
 
-def _is_done(target: Path, formats: Sequence[str]) -> bool:
-    return all(output_path(target, form).is_file() for form in formats)
+def _is_done(path: str, target: Path, formats: Sequence[str]) -> bool:
+    """Whether the outputs are there and no older than the input; what standard input brings is always new."""
+    if path == STDIN:
+        return False
+    outputs = [output_path(target, form) for form in formats]
+    changed = Path(path).stat().st_mtime
+    return all(output.is_file() and output.stat().st_mtime >= changed for output in outputs)
 
 
 def _targets(found: Mapping[str, Path], folder: Path | None) -> list[Path]:
     """Name the outputs, without a format's suffix: in `folder` by the inputs' places, or (None) beside the inputs.
 
-    Inputs whose names differ only in their suffix keep it; those of one name get a number.
+    Inputs of one name keep their folders, those whose names differ only in their suffix keep it; a path that leads out
+    of its folder (`..`) may still be another's namesake, and gets a number.
     """
-    places = [
-        folder / place if folder is not None else place if path == STDIN else Path(path)
-        for path, place in found.items()
-    ]
-    stems = Counter(place.with_suffix("") for place in places)
-    names = [place if stems[place.with_suffix("")] > 1 else place.with_suffix("") for place in places]
+    from asr.audio import AUDIO_SUFFIXES
+
+    def bare(place: Path) -> Path:
+        return place.with_suffix("") if place.suffix.lower() in AUDIO_SUFFIXES else place
+
+    namesakes = Counter(found.values())
+    places = []
+    for path, place in found.items():
+        if folder is None:
+            places.append(place if path == STDIN else Path(path))
+        elif namesakes[place] == 1:
+            places.append(folder / place)
+        else:
+            places.append(folder.joinpath(*(part for part in Path(path).parts if part not in ("/", ".."))))
+    stems = Counter(map(bare, places))
+    names = [place if stems[bare(place)] > 1 else bare(place) for place in places]
     seen: Counter[Path] = Counter()
     several = Counter(names)
     targets = []

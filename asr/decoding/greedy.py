@@ -45,27 +45,36 @@ def greedy(logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
     return [collapse(path[i, :n], scores[i, :n], np.arange(n)) for i, n in enumerate(lengths.tolist())]
 
 
+# What was chosen for the stretches before, the first frame of this one, and what was chosen for it.
+_Chosen = tuple["_Chosen | None", int, Hypothesis]
+
+
 def concatenate(parts: Sequence[tuple[int, Hypothesis]]) -> Hypothesis:
     """Join hypotheses of consecutive stretches of one recording, each with the number of its first frame.
 
     The alternatives are the best combinations of the parts', as many as the part with most of them has.
     """
     most = max((1 + len(part.alternatives) for _, part in parts), default=1)
-    best = [Hypothesis([], [], [], 0.0)]
+    best: list[tuple[float, _Chosen | None]] = [(0.0, None)]
     for first, part in parts:
-        combined = [
-            _followed(before, first, option) for before in best for option in (part, *part.alternatives)
-        ]
-        best = sorted(combined, key=lambda hypothesis: -hypothesis.score)[:most]
-    return replace(best[0], alternatives=tuple(best[1:]))
+        options = (part, *part.alternatives)
+        combined = [(score + one.score, (before, first, one)) for score, before in best for one in options]
+        best = sorted(combined, key=lambda pair: -pair[0])[:most]
+    whole, *others = (_joined(score, chosen) for score, chosen in best)
+    return replace(whole, alternatives=tuple(others))
 
 
-def _followed(before: Hypothesis, first: int, after: Hypothesis) -> Hypothesis:
+def _joined(score: float, chosen: "_Chosen | None") -> Hypothesis:
+    parts = []
+    while chosen is not None:
+        chosen, first, part = chosen
+        parts.append((first, part))
+    parts.reverse()
     return Hypothesis(
-        tokens=before.tokens + after.tokens,
-        frames=before.frames + [(first + start, first + end) for start, end in after.frames],
-        confidences=before.confidences + after.confidences,
-        score=before.score + after.score,
+        tokens=[token for _, part in parts for token in part.tokens],
+        frames=[(first + start, first + end) for first, part in parts for start, end in part.frames],
+        confidences=[confidence for _, part in parts for confidence in part.confidences],
+        score=score,
     )
 
 

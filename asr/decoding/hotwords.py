@@ -1,5 +1,6 @@
 """Biasing words: a bonus for words the user expects, names above all (shallow fusion, Zhao et al. 2019)."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ def read_hotwords(path: str | Path) -> dict[str, float]:
     Raises DecodingError.
     """
     try:
-        lines = Path(path).read_text("utf-8").splitlines()
+        lines = Path(path).read_text("utf-8-sig").splitlines()
     except FileNotFoundError:
         raise DecodingError(f"there is no file of hotwords {path}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -30,6 +31,8 @@ def read_hotwords(path: str | Path) -> dict[str, float]:
             )
         try:
             bonus = float(columns[1]) if len(columns) == 2 else DEFAULT_BONUS
+            if not math.isfinite(bonus):
+                raise ValueError
         except ValueError:
             raise DecodingError(
                 f"{path}, line {number}: the bonus {columns[1]!r} is no number; expected one like {DEFAULT_BONUS}"

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import struct
 import sys
 import zlib
@@ -52,8 +53,8 @@ def _arpa_words(lines: Iterable[str], path: str | Path) -> list[str]:
     lines = iter(lines)
     expected = None
     for line in lines:
-        if line.startswith("ngram 1="):
-            expected = int(line.removeprefix("ngram 1=").strip() or 0)
+        if (found := re.match(r"ngram 1=\s*(\d+)\s*$", line)) is not None:
+            expected = int(found[1])
         if line.startswith("\\1-grams:"):
             break
     if not expected:
