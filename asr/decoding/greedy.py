@@ -58,7 +58,9 @@ def concatenate(parts: Sequence[tuple[int, Hypothesis]]) -> Hypothesis:
     best: list[tuple[float, _Chosen | None]] = [(0.0, None)]
     for first, part in parts:
         options = (part, *part.alternatives)
-        combined = [(score + one.score, (before, first, one)) for score, before in best for one in options]
+        combined: list[tuple[float, _Chosen | None]] = [
+            (score + one.score, (before, first, one)) for score, before in best for one in options
+        ]
         best = sorted(combined, key=lambda pair: -pair[0])[:most]
     whole, *others = (_joined(score, chosen) for score, chosen in best)
     return replace(whole, alternatives=tuple(others))

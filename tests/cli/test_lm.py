@@ -111,3 +111,49 @@ def test_options_that_contradict_each_other(corpus, bundle, capsys):
     assert "--lm-weight was given without --lm" in message_of(capsys, [*options, "--lm-weight", "1"])
     assert "no file of hotwords" in message_of(capsys, [*options, "--hotwords", "nowhere"])
     assert "no language model nowhere" in message_of(capsys, [*options, "--lm", "nowhere"])
+
+
+def test_tuning_touches_nothing_but_the_configuration(tmp_path):
+    from asr.bundle import store_decoding
+
+    folder = tmp_path / "bundle"
+    make_bundle().save(folder)
+    (folder / "lm.arpa").write_text("mine")
+    weights = (folder / "model.safetensors").stat().st_mtime_ns
+    store_decoding(folder, {"beam_size": 8, "lm_weight": 0.5, "word_bonus": 1.0})
+    assert (folder / "lm.arpa").read_text() == "mine"
+    assert (folder / "model.safetensors").stat().st_mtime_ns == weights
+    assert Bundle.load(folder).decoding["lm_weight"] == 0.5
+
+
+def test_sentences_that_the_model_cannot_write_are_left_out_of_a_token_model(bundle, tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("abc ab\ncafé\nab c\n")
+    arguments = ["lm", "build", str(tmp_path / "text.txt"), "-o", str(tmp_path / "lm.arpa"), "--order", "2"]
+    assert main([*arguments, "--tokens", "--model", str(bundle)]) == 0
+    assert "1 sentences have letters that the model lacks" in capsys.readouterr().err
+
+
+def test_hotwords_are_spelled_as_the_model_spells(corpus, bundle, tmp_path, capsys):
+    path = tmp_path / "hotwords.txt"
+    path.write_text("\ufeffAb 2\nCAB\n")
+    audio = str(corpus / "audio" / "utterance00.wav")
+    arguments = ["transcribe", audio, "--model", str(bundle), "--hotwords", str(path)]
+    assert main(arguments) == 0
+    path.write_text("ab inf\n")
+    assert "the bonus 'inf' is no number" in message_of(capsys, arguments)
+
+
+def test_a_damaged_heading_of_an_arpa_file(corpus, bundle, tmp_path, capsys):
+    path = tmp_path / "lm.arpa"
+    path.write_text("\\data\\\nngram 1=abc\n\n\\1-grams:\n-1 a\n\\end\\\n")
+    audio = str(corpus / "audio" / "utterance00.wav")
+    assert "is no language model" in message_of(
+        capsys, ["transcribe", audio, "--model", str(bundle), "--lm", str(path)]
+    )
+
+
+def test_the_best_of_several_has_its_score(corpus, bundle, capsys):
+    audio = str(corpus / "audio" / "utterance00.wav")
+    assert main(["transcribe", audio, "--model", str(bundle), "--nbest", "3", "-f", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["score"] >= found["alternatives"][0]["score"]

@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -242,3 +245,124 @@ def test_smaller_weights_hear_the_same(bundle, tree, compute_type, capsys):
 def test_a_compute_type_that_is_none_is_refused(bundle):
     with pytest.raises(AsrError, match="'int4' is unknown; there are float32, bfloat16, int8"):
         asr.load(bundle, "cpu", compute_type="int4")
+
+
+def test_standard_input_is_never_done_before(bundle, tree, tmp_path, monkeypatch):
+    arguments = ["transcribe", "-", "--model", str(bundle), "-o", str(tmp_path / "out")]
+    heard = []
+    for path in (tree / "one.wav", tree / "deeper" / "two.wav"):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
+        assert main(arguments) == 0
+        heard.append((tmp_path / "out" / "stdin.txt").read_text())
+    assert heard[0] != heard[1]
+
+
+def test_an_input_newer_than_its_output_is_done_again(bundle, tree, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["transcribe", str(tree / "one.wav"), "--model", str(bundle), "-o", str(out)]
+    assert main(arguments) == 0
+    before = (out / "one.txt").read_text()
+    soundfile.write(tree / "one.wav", say("cab ab", np.random.default_rng(0)), RATE)
+    os.utime(tree / "one.wav", (time.time() + 5, time.time() + 5))
+    assert main(arguments) == 0
+    assert "done before" not in capsys.readouterr().err
+    assert (out / "one.txt").read_text() != before
+
+
+def test_namesakes_keep_their_folders_whatever_is_added(bundle, tree, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tree)
+    paths = []
+    for folder, text in (("a", "ab"), ("b", "cab"), ("c", "bc")):
+        (tree / folder).mkdir()
+        soundfile.write(tree / folder / "x.wav", say(text, np.random.default_rng(0)), RATE)
+        paths.append(f"{folder}/x.wav")
+    out = tmp_path / "out"
+    assert main(["transcribe", *paths[1:], "--model", str(bundle), "-o", str(out)]) == 0
+    assert names(out) == ["b/x.txt", "c/x.txt"]
+    assert main(["transcribe", *paths, "--model", str(bundle), "-o", str(out)]) == 0
+    assert "2 of 3 were done before" in capsys.readouterr().err
+    assert names(out) == ["a/x.txt", "b/x.txt", "c/x.txt"]
+    assert main(["transcribe", *paths[1:], "--model", str(bundle), "-f", "ctm"]) == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {"b-x", "c-x"}
+
+
+def test_a_glob_leaves_its_own_outputs_out(bundle, tree, capsys):
+    soundfile.write(tree / "talk 2024.05.wav", say("ab", np.random.default_rng(0)), RATE)
+    for _ in range(2):
+        assert main(["transcribe", f"{tree}/*", "--model", str(bundle), "--beside", "-f", "all"]) == 0
+    assert "were done before" in capsys.readouterr().err
+    stems = {
+        name.removesuffix(f".{form}") for form in FORMATS for name in names(tree) if name.endswith(f".{form}")
+    }
+    assert stems == {"one", "talk 2024.05"}
+
+
+def test_names_that_are_not_utf8(bundle, tree, tmp_path, capfdbinary):
+    path = os.fsencode(tree) + b"/caf\xe9.wav"
+    shutil.copy(tree / "one.wav", path)
+    arguments = ["transcribe", os.fsdecode(path), str(tree / "one.wav"), "--model", str(bundle)]
+    assert main([*arguments, "-o", str(tmp_path / "out"), "-f", "all"]) == 0
+    assert (os.fsencode(tmp_path) + b"/out/caf\xe9.json") in [
+        os.path.join(os.fsencode(tmp_path), b"out", name)  # noqa: PTH118 - of bytes
+        for name in os.listdir(os.fsencode(tmp_path / "out"))  # noqa: PTH208
+    ]
+    command = [sys.executable, "-m", "asr", *arguments]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert path + b": ab c\n" in done.stdout
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_done(bundle, tree, tmp_path, monkeypatch, capsys):
+    """A name too long, and a folder inside that is closed."""
+    closed = tree / "closed"
+    closed.mkdir()
+    scan = os.scandir
+
+    def guarded(path="."):
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(closed))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)  # root may read anything
+    arguments = ["transcribe", "x" * 5000, str(tree), "--recursive", "--model", str(bundle)]
+    assert main(arguments) == 1
+    printed = capsys.readouterr()
+    assert "cannot be read: File name too long" in printed.err
+    assert f"{closed}: cannot be read: Permission denied" in printed.err
+    assert len(printed.out.splitlines()) == 2
+
+
+def test_what_is_finished_is_printed_when_the_run_is_interrupted(bundle, tree, monkeypatch, capsys):
+    """Short recordings are done first, and their text waits for the long one's before it."""
+    long = np.concatenate([say("abc ab", np.random.default_rng(i)) for i in range(20)])
+    soundfile.write(tree / "long.wav", long, RATE)
+    real = asr.Recogniser.transcribe_sources
+
+    def interrupted(*arguments):
+        for count, outcome in enumerate(real(*arguments)):
+            if count == 2:
+                raise KeyboardInterrupt
+            yield outcome
+
+    monkeypatch.setattr(asr.Recogniser, "transcribe_sources", interrupted)
+    (tree / "broken.wav").write_bytes(b"no audio")
+    paths = [str(tree / name) for name in ("long.wav", "broken.wav", "one.wav")]
+    assert main(["transcribe", *paths, "--model", str(bundle)]) == 130
+    printed = capsys.readouterr()
+    assert printed.out == f"{tree}/one.wav: ab c\n"
+    assert "broken.wav" in printed.err
+
+
+def test_formats_may_stand_before_the_files(bundle, tree, capsys):
+    assert main(["transcribe", "--model", str(bundle), "-f", "trn", str(tree / "one.wav")]) == 0
+    assert capsys.readouterr().out == "ab c (one)\n"
+    assert main(["transcribe", "--model", str(bundle), str(tree / "one.wav"), "-f", "srtt"]) == 1
+    assert "there is no format 'srtt'; expected txt, json" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["transcribe", "--model", str(bundle), str(tree / "one.wav"), "--threads", "-1"])
+    assert "'-1' was given; expected a number of threads" in capsys.readouterr().err
+
+
+def test_a_pipe_is_read_once(bundle, tree):
+    command = f'{sys.executable} -m asr transcribe --model {bundle} <(cat "{tree}/one.wav")'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == "ab c\n"
