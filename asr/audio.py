@@ -183,8 +183,9 @@ def _decoder(
         except soundfile.LibsndfileError as error:
             reason = error.error_string.strip().rstrip(".") or "its format is unknown"
             # From the beginning, since ffmpeg's seeking is off by up to a tenth of a second, to safely past the end.
-            wav = _through_ffmpeg(file, name, reason, None if seconds is None else seconds + 1)
-            sound = opened.enter_context(soundfile.SoundFile(io.BytesIO(wav)))
+            until = None if seconds is None else seconds + 1
+            wav = opened.enter_context(_through_ffmpeg(file, name, reason, until))
+            sound = opened.enter_context(soundfile.SoundFile(wav, closefd=False))
         _refuse_short_data(sound, name)
         if sound.frames == UNKNOWN_FRAMES:  # written as a stream, whose length only its end tells
             sound.seekable = lambda: False  # else soundfile seeks after each read, which fails at the end
@@ -349,8 +350,11 @@ def _mono_blocks(
         )
 
 
-def _through_ffmpeg(file: io.FileIO | io.BytesIO, name: str, reason: str, seconds: float | None) -> bytes:
-    """Decode the first `seconds` (None: all) with ffmpeg: the bytes of a wav file of floats."""
+@contextmanager
+def _through_ffmpeg(
+    file: io.FileIO | io.BytesIO, name: str, reason: str, seconds: float | None
+) -> Iterator[int]:
+    """Decode the first `seconds` (None: all) with ffmpeg: the descriptor of a temporary wav file of floats."""
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
         file.seek(0)
@@ -359,7 +363,7 @@ def _through_ffmpeg(file: io.FileIO | io.BytesIO, name: str, reason: str, second
             "if it is m4a, mp4, webm or the like, install ffmpeg"
         )
     span = [] if seconds is None else ["-t", str(seconds)]
-    with tempfile.NamedTemporaryFile() as copy:
+    with tempfile.NamedTemporaryFile() as copy, tempfile.TemporaryFile() as wav:
         if isinstance(file, io.FileIO):
             path = file.name
         else:  # mp4 may keep its index at the end, out of a pipe's reach
@@ -368,9 +372,11 @@ def _through_ffmpeg(file: io.FileIO | io.BytesIO, name: str, reason: str, second
             copy.flush()
         options = ["-nostdin", "-v", "error", "-xerror", "-protocol_whitelist", "file,pipe", *span]
         output = ["-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
-        done = subprocess.run([ffmpeg, *options, "-i", f"file:{path}", *output], capture_output=True)
-    log = done.stderr.decode(errors="replace").strip()
-    if done.returncode != 0 or "ended prematurely" in log:
-        last = log.splitlines()[-1] if log else f"exit status {done.returncode}"
-        raise AudioError(f"{name} is no audio, or damaged: soundfile says {reason!r}, ffmpeg {last!r}")
-    return done.stdout
+        command = [ffmpeg, *options, "-i", f"file:{path}", *output]
+        done = subprocess.run(command, stdout=wav, stderr=subprocess.PIPE)
+        log = done.stderr.decode(errors="replace").strip()
+        if done.returncode != 0 or "ended prematurely" in log:
+            last = log.splitlines()[-1] if log else f"exit status {done.returncode}"
+            raise AudioError(f"{name} is no audio, or damaged: soundfile says {reason!r}, ffmpeg {last!r}")
+        wav.seek(0)
+        yield wav.fileno()
