@@ -30,7 +30,7 @@ from asr.outputs import FORMATS, Layout, output_path, render, to_json, write_out
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from asr.transcribe import Source
+    from asr.transcribe import Source, Transcript
 
 STDIN = "-"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -118,13 +118,14 @@ def run(arguments: argparse.Namespace) -> int:
     targets = _targets(found, None if arguments.beside else Path(arguments.output_dir or ""))
     paths = list(found)
     if writes and not arguments.overwrite:
-        left = [i for i, target in enumerate(targets) if not _is_done(paths[i], target, formats)]
-        if done := len(paths) - len(left):
-            there = next(output_path(targets[i], formats[0]) for i in range(len(paths)) if i not in left)
+        done = {i for i, target in enumerate(targets) if _is_done(paths[i], target, formats)}
+        if done:
+            there = output_path(targets[min(done)], formats[0])
             print(
-                f"{done} of {len(paths)} were done before ({there} is there); --overwrite does them again",
+                f"{len(done)} of {len(paths)} were done before ({there} is there); --overwrite does them again",
                 file=sys.stderr,
             )
+        left = [i for i in range(len(paths)) if i not in done]
         paths, targets = [paths[i] for i in left], [targets[i] for i in left]
         if not paths:
             return report_failures(failures, asked_for)
@@ -149,41 +150,40 @@ def run(arguments: argparse.Namespace) -> int:
     outcomes = recogniser.transcribe_sources(
         sources, arguments.batch_seconds, progress.update, arguments.character_timestamps
     )
-    for index, outcome in _or_else(outcomes, lambda: _give_up(printed, progress, failures)):
-        if not isinstance(outcome, Transcript):
-            failures.append(str(outcome))
-            printed.skip(index)
-        elif writes:
-            try:
-                write_outputs(outcome, targets[index], formats, ids[index], layout)
-            except OSError as error:
-                failures.append(f"cannot write {output_path(targets[index], formats[0])}: {error.strerror}")
-                if error.errno in DISK_FULL:
-                    _give_up(printed, progress, failures)
-                    raise AsrError(
-                        "stopped; with more space, the same command goes on where it was"
-                    ) from None
-        else:
-            printed.put(index, _line(outcome, paths[index], ids[index], formats[0], len(paths) > 1, layout))
+    try:
+        for index, outcome in outcomes:
+            if not isinstance(outcome, Transcript):
+                failures.append(str(outcome))
+                printed.skip(index)
+            elif not writes:
+                several = len(paths) > 1
+                printed.put(index, _line(outcome, paths[index], ids[index], formats[0], several, layout))
+            elif problem := _write(outcome, targets[index], formats, ids[index], layout):
+                failures.append(problem)
+    except (AsrError, KeyboardInterrupt):  # before the run ends, hand on what was done and say what failed
+        printed.flush()
+        progress.close()
+        for message in failures:
+            print(message, file=sys.stderr)
+        raise
     progress.close()
     return report_failures(failures, asked_for)
 
 
-def _or_else(items: Iterator, clean_up: Callable[[], None]) -> Iterator:
-    """Hand items on; `clean_up` where getting the next one ends in an error or Ctrl-C."""
+def _write(
+    transcript: "Transcript", target: Path, formats: Sequence[str], name: str, layout: Layout
+) -> str | None:
+    """Write a transcript's outputs; gives what kept them from being written. Raises AsrError for a full disk."""
     try:
-        yield from items
-    except (AsrError, KeyboardInterrupt):
-        clean_up()
-        raise
-
-
-def _give_up(printed: "InOrder", progress: "tqdm", failures: Sequence[str]) -> None:
-    """Hand on what was done, and say what failed, before the run ends."""
-    printed.flush()
-    progress.close()
-    for message in failures:
-        print(message, file=sys.stderr)
+        write_outputs(transcript, target, formats, name, layout)
+    except OSError as error:
+        problem = f"cannot write {output_path(target, formats[0])}: {error.strerror}"
+        if error.errno in DISK_FULL:
+            raise AsrError(
+                f"{problem}; stopped; with more space, the same command goes on where it was"
+            ) from None
+        return problem
+    return None
 
 
 def _formats(named: Sequence[str]) -> tuple[list[str], list[str]]:
