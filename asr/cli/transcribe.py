@@ -382,23 +382,26 @@ def _is_done(path: str, target: Path, formats: Sequence[str]) -> bool:
 def _targets(found: Mapping[str, Path], folder: Path | None) -> list[Path]:
     """Name the outputs, without a format's suffix: in `folder` by the inputs' places, or (None) beside the inputs.
 
-    Inputs of one name keep their folders, those whose names differ only in their suffix keep it; a path that leads out
-    of its folder (`..`) may still be another's namesake, and gets a number.
+    Inputs of one place keep the folders in which they differ, those whose names differ only in their suffix keep that;
+    one whose name is taken all the same gets a number.
     """
     from asr.audio import AUDIO_SUFFIXES
 
     def bare(place: Path) -> Path:
         return place.with_suffix("") if place.suffix.lower() in AUDIO_SUFFIXES else place
 
-    namesakes = Counter(found.values())
+    namesakes: dict[Path, list[str]] = {}
+    for path, place in found.items():
+        namesakes.setdefault(place, []).append(path)
     places = []
     for path, place in found.items():
         if folder is None:
             places.append(place if path == STDIN else Path(path))
-        elif namesakes[place] == 1:
-            places.append(folder / place)
-        else:
-            places.append(folder.joinpath(*(part for part in Path(path).parts if part not in ("/", ".."))))
+            continue
+        if len(namesakes[place]) > 1:
+            common = os.path.commonpath([Path(each).absolute().parent for each in namesakes[place]])
+            place = Path(os.path.relpath(path, common))
+        places.append(folder / place)
     stems = Counter(map(bare, places))
     names = [place if stems[bare(place)] > 1 else bare(place) for place in places]
     seen: Counter[Path] = Counter()

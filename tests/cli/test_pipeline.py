@@ -178,7 +178,11 @@ def test_same_names_from_different_folders_do_not_overwrite_each_other(bundle, t
         str(out),
     ]
     assert main(arguments) == 0
-    assert len(list(out.iterdir())) == 3
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.txt")) == [
+        "a/talk.txt",
+        "b/talk.txt",
+        "talk.txt",
+    ]
 
 
 def test_manifest_naming_lost_files(bundle, corpus, tmp_path, capsys):

@@ -160,7 +160,7 @@ def test_the_same_seed_gives_the_same_batches_whatever_the_workers(tmp_path, wri
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"noise_share": 2}, r"augmentation.noise_share is 2; expected a share"),
+        ({"noise_share": 2}, r"augmentation.noise_share is 2; expected 0 or more and 1 at most"),
         ({"snr_db": (20, 5)}, r"augmentation.snr_db is 20, 5; expected the lowest and the highest"),
         ({"reverberation_seconds": (0, 1)}, r"augmentation.reverberation_seconds is 0, 1"),
         ({"codecs": ("mp5",)}, r"augmentation.codecs has 'mp5'; there are 8khz, telephone"),
