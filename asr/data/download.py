@@ -50,7 +50,10 @@ def obtain(
     Each archive appears in the folder whole or not at all; `.NAME.done` remembers it, and the archive itself is
     removed. Raises DownloadError.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DownloadError(f"cannot make the folder {folder}: {error.strerror}") from error
     for archive in archives:
         name = archive.url.rsplit("/", 1)[-1]
         done = folder / f".{name}.done"

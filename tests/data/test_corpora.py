@@ -205,10 +205,24 @@ def test_nothing_is_held_out_on_request(tmp_path, write_audio):
         prepare_manifest(tmp_path, tmp_path / "out", split="test", dev_speakers=["anna"])
 
 
+def test_what_was_left_out_is_told_where_nothing_can_be_held_out(tmp_path, write_audio):
+    for name in ("1.wav", "2.wav"):
+        write_audio(tmp_path / name)
+    (tmp_path / "1.txt").write_text("one")
+    with pytest.raises(
+        ManifestError, match=r"1 of 1 would be held out.*\n1 left out, the first: 2: there is no trans"
+    ):
+        prepare_manifest(tmp_path, tmp_path / "out")
+    with pytest.raises(ManifestError, match="no speaker anna to hold out; the speakers are unknown"):
+        prepare_manifest(tmp_path, tmp_path / "out", dev_speakers=["anna"])
+
+
 def test_folder_of_which_nothing_can_be_read(tmp_path):
     (tmp_path / "1.wav").write_text("no audio")
     (tmp_path / "1.txt").write_text("one")
-    with pytest.raises(ManifestError, match=r"holds no readable utterance\n1: .*1.wav"):
+    with pytest.raises(
+        ManifestError, match=r"holds no readable utterance\n1 left out, the first: 1: .*1.wav"
+    ):
         prepare_manifest(tmp_path, tmp_path / "out")
 
 
