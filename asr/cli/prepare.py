@@ -7,10 +7,17 @@
   asr prepare manifest /data/my_recordings --output-dir data/mine
   asr prepare --list
 
-`manifest` takes NeMo's JSON lines (.json, .jsonl), a CSV or TSV with a header, a Kaldi data folder, or a
-folder of audio with same-named .txt files. Written are cuts_train.jsonl.gz, cuts_dev.jsonl.gz and, where the
-corpus has one, cuts_test.jsonl.gz. Audio that cannot be read is left out and named at the end; the exit
-status is then 1.
+`manifest` takes
+  a folder of audio, each file with its transcript beside it, talk.wav and talk.txt; where all of the audio lies in
+    sub-folders, each of these is one speaker's
+  a CSV or TSV, whose header names a column audio (or path, file, ...) and a column text (or sentence, transcript, ...),
+    and may name speaker, gender, age and accent
+  NeMo's JSON lines (.json, .jsonl): audio_filepath and text, perhaps offset, duration, speaker, gender, lang
+  a Kaldi data folder: wav.scp and text, perhaps segments, utt2spk, spk2gender, spk2age
+
+Paths in a table are relative to it, and text is UTF-8. Written are cuts_train.jsonl.gz, cuts_dev.jsonl.gz and, where
+the corpus has one, cuts_test.jsonl.gz. Audio that cannot be read is left out and named at the end; the exit status is
+then 1.
 """
 
 import argparse
