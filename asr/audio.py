@@ -44,6 +44,23 @@ UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's SF_COUNT_MAX: the header does not say
 UNKNOWN_BYTES = 0x7FFFF000  # sizes from here on are what sox and ffmpeg write into headers of streams
 
 
+def audio_files(folder: str | Path) -> list[Path]:
+    """List the files at any depth of a folder that are named as audio is, in order; links that lead nowhere, too.
+
+    Links to folders are followed, each folder once, so that one that leads back up ends.
+    """
+    found: list[Path] = []
+    seen = set()
+    for inside, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(inside)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        found += [Path(inside, name) for name in names if Path(name).suffix.lower() in AUDIO_SUFFIXES]
+    return sorted(found)
+
+
 def load_audio(
     source: str | Path | bytes | BinaryIO,
     sample_rate: int = 16000,

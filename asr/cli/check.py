@@ -19,6 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asr.cli.counts import count
+from asr.cli.score import check_writable
+
 if TYPE_CHECKING:
     from asr.data.doctor import Target
 
@@ -55,8 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--remove-shared", action="store_true", help="with --fix: also remove shared sentences and speakers"
     )
     parser.add_argument("--json", metavar="FILE", help="write every finding there")
-    parser.add_argument("--examples", type=int, default=3, help="findings of each kind to print (default 3)")
-    parser.add_argument("--jobs", type=int, default=8, metavar="N", help="files read at a time (default 8)")
+    parser.add_argument(
+        "--examples", type=count(), default=3, metavar="N", help="findings of each kind to print (default 3)"
+    )
+    parser.add_argument(
+        "--jobs", type=count(1), default=8, metavar="N", help="files read at a time (default 8)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -74,6 +81,11 @@ def run(arguments: argparse.Namespace) -> int:
             f"--fix writes manifests, not shards such as {sharded[0]}; fix the manifest that they were made of, "
             "and write them anew"
         )
+    if arguments.fix and _is_file(arguments.fix) and len(arguments.manifests) > 1:
+        raise ConfigError(
+            f"--fix {arguments.fix} is one file for {len(arguments.manifests)} manifests; give a folder"
+        )
+    check_writable(arguments.json)
     splits = {name: open_corpus(path) for name, path in _names(arguments.manifests).items()}
     report = check(
         splits,
@@ -127,18 +139,19 @@ def _target(arguments: argparse.Namespace, trained_on: Sequence) -> "Target":
     return target_of(config.features, config.model.front_end, text.normaliser, tokenizer, speeds)
 
 
+def _is_file(out: str) -> bool:
+    return out.endswith((".jsonl", ".jsonl.gz"))
+
+
 def _fix(splits: dict, faulty: set[tuple[str, int]], manifests: list[str], out: Path) -> None:
     from asr.data.manifests import write_manifest
     from asr.errors import ConfigError, ManifestError
 
-    is_file = out.name.endswith((".jsonl", ".jsonl.gz"))
-    if is_file and len(splits) > 1:
-        raise ConfigError(f"--fix {out} is one file for {len(splits)} manifests; give a folder")
     for (name, cuts), manifest in zip(splits.items(), manifests, strict=True):
         kept = [cut for index, cut in enumerate(cuts) if (name, index) not in faulty]
         if not kept:
             raise ManifestError(f"every utterance of {manifest} is faulty; nothing is left to write")
-        path = out if is_file else out / Path(manifest).name
+        path = out if _is_file(out.name) else out / Path(manifest).name
         if path.exists() and path.samefile(manifest):
             raise ConfigError(f"--fix {out} would replace the manifest that is checked; give another place")
         write_manifest(kept, path)

@@ -9,6 +9,7 @@ bootstrap over speakers (Bisani & Ney, 2004) gives the interval of the differenc
 import argparse
 from typing import TYPE_CHECKING
 
+from asr.cli.counts import count
 from asr.cli.score import add_reading_arguments, load_report, write
 
 if TYPE_CHECKING:
@@ -22,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("b", metavar="HYPOTHESIS_B", help="what the other heard")
     add_reading_arguments(parser)
     parser.add_argument(
-        "--utterances", type=int, default=5, metavar="N", help="to show side by side (default: 5)"
+        "--utterances", type=count(), default=5, metavar="N", help="to show side by side (default: 5)"
     )
     parser.add_argument(
-        "--words", type=int, default=10, metavar="N", help="that differ most, to list (default: 10)"
+        "--words", type=count(), default=10, metavar="N", help="that differ most, to list (default: 10)"
     )
     parser.add_argument("--json", metavar="FILE", help="write everything there (- prints it instead)")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr.cli import decoding_options
+from asr.cli.counts import count
 from asr.cli.score import add_detail_arguments, check_writable, details, write
 from asr.cli.transcribe import load_recogniser, progress_bar, report_failures
 from asr.errors import AsrError
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="of the recurrent weights on a CPU, of the model on a GPU (not int8); smaller is faster for single files",
     )
-    parser.add_argument("--threads", type=int, default=0, help="of the CPU (default: torch's choice)")
+    parser.add_argument("--threads", type=count(), default=0, help="of the CPU (default: torch's choice)")
     decoding_options.add_batch_size(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     decoding_options.add_arguments(parser)

@@ -7,10 +7,17 @@
   asr prepare manifest /data/my_recordings --output-dir data/mine
   asr prepare --list
 
-`manifest` takes NeMo's JSON lines (.json, .jsonl), a CSV or TSV with a header, a Kaldi data folder, or a
-folder of audio with same-named .txt files. Written are cuts_train.jsonl.gz, cuts_dev.jsonl.gz and, where the
-corpus has one, cuts_test.jsonl.gz. Audio that cannot be read is left out and named at the end; the exit
-status is then 1.
+`manifest` takes
+  a folder of audio, each file with its transcript beside it, talk.wav and talk.txt; where all of the audio lies in
+    sub-folders, each of these is one speaker's
+  a CSV or TSV, whose header names a column audio (or path, file, ...) and a column text (or sentence, transcript, ...),
+    and may name speaker, gender, age and accent
+  NeMo's JSON lines (.json, .jsonl): audio_filepath and text, perhaps offset, duration, speaker, gender, lang
+  a Kaldi data folder: wav.scp and text, perhaps segments, utt2spk, spk2gender, spk2age
+
+Paths in a table are relative to it, and text is UTF-8. Written are cuts_train.jsonl.gz, cuts_dev.jsonl.gz and, where
+the corpus has one, cuts_test.jsonl.gz. Audio that cannot be read is left out and named at the end; the exit status is
+then 1.
 """
 
 import argparse
@@ -18,6 +25,8 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+
+from asr.cli.counts import count
 
 MOST_PROBLEMS_SHOWN = 20
 
@@ -45,11 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write each split as lhotse Shar shards, into shar_NAME, which training streams",
     )
     parser.add_argument(
-        "--jobs", type=_count, default=8, metavar="N", help="files opened at a time (default 8)"
+        "--jobs", type=count(1), default=8, metavar="N", help="files opened at a time (default 8)"
     )
     parser.add_argument(
         "--split",
-        default="train",
+        type=_split,
         metavar="NAME",
         help="with `manifest`: write cuts_NAME.jsonl.gz (default train)",
     )
@@ -89,14 +98,21 @@ def run(arguments: argparse.Namespace) -> int:
     from asr.errors import ConfigError
 
     is_manifest = arguments.corpus == "manifest"
+    if arguments.corpus and not is_manifest and arguments.source is not None:
+        raise ConfigError(f"give the folder of {arguments.corpus} as --corpus-dir {arguments.source}")
     source = arguments.source if is_manifest else arguments.corpus_dir
     if arguments.corpus is None or source is None or arguments.output_dir is None:
         raise ConfigError(
             "expected `asr prepare manifest SOURCE --output-dir DIR` or "
             "`asr prepare CORPUS --corpus-dir DIR --output-dir DIR`; `asr prepare --list` names the corpora"
         )
-    if not is_manifest and arguments.source is not None:
-        raise ConfigError(f"give the folder of {arguments.corpus} as --corpus-dir {arguments.source}")
+    unfit = [
+        f"--{name.replace('_', '-')}"
+        for name in (("corpus_dir", "download", "parts") if is_manifest else ("split",))
+        if getattr(arguments, name)
+    ]
+    if unfit:
+        raise ConfigError(f"{unfit[0]} is not for `asr prepare {arguments.corpus}`; see `asr prepare --help`")
     options = {
         "dev_speakers": arguments.dev_speakers,
         "dev_fraction": arguments.dev_fraction,
@@ -106,7 +122,9 @@ def run(arguments: argparse.Namespace) -> int:
         "progress": _progress,
     }
     if is_manifest:
-        preparation = prepare_manifest(source, arguments.output_dir, split=arguments.split, **options)
+        preparation = prepare_manifest(
+            source, arguments.output_dir, split=arguments.split or "train", **options
+        )
     else:
         with _Downloads() as show:
             preparation = prepare(
@@ -199,14 +217,17 @@ def _progress(files: Iterable) -> Iterable:
     return tqdm(files, desc="reading headers", unit=" files", delay=1, leave=False, disable=None)
 
 
-def _count(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no count; expected 1 or more")
-    return value
-
-
 def _fraction(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text} is no share; expected a number from 0 to below 1")
     return value
+
+
+def _split(text: str) -> str:
+    if Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no name for a part of a file's name")
+    return text

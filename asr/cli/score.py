@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asr.cli.counts import count
 from asr.errors import TextError
 
 if TYPE_CHECKING:
@@ -59,12 +60,12 @@ def add_detail_arguments(parser: argparse.ArgumentParser, confusions: int = 0, w
         ("confusions", confusions, "list the N most frequent errors"),
         ("worst", worst, "show the N worst utterances"),
     )
-    for name, count, text in shown:
+    for name, usual, text in shown:
         parser.add_argument(
             f"--{name}",
-            type=int,
+            type=count(),
             metavar="N",
-            help=f"{text} (default: {count}{', none with another table' if count else ''})",
+            help=f"{text} (default: {usual}{', none with another table' if usual else ''})",
         )
     parser.set_defaults(details={"confusions": confusions, "worst": worst})
     parser.add_argument(
@@ -116,7 +117,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--bootstrap",
-        type=int,
+        type=count(),
         default=2000,
         metavar="DRAWS",
         help="for the intervals; 0: none (default: 2000)",
@@ -283,13 +284,13 @@ def details(report: "ErrorReport", arguments: argparse.Namespace) -> list[str]:
     from asr.scoring.table import confusions, groups
 
     usual = arguments.details if arguments.table == "text" else {}
-    count, worst = (
+    most, worst = (
         usual.get(name, 0) if getattr(arguments, name) is None else getattr(arguments, name)
         for name in ("confusions", "worst")
     )
     parts = [groups(field, by_field(report, field, edges), arguments.table) for field, edges in arguments.by]
-    if count:
-        parts.append(confusions(word_confusions(report), count))
+    if most:
+        parts.append(confusions(word_confusions(report), most))
     if worst:
         parts.append(report.worst(worst))
     return [part for part in parts if part]

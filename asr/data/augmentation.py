@@ -9,7 +9,6 @@ import io
 import math
 import random
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import soundfile
 import soxr
 import torch
 
-from asr.audio import AUDIO_SUFFIXES, load_audio
+from asr.audio import audio_files, load_audio
 from asr.errors import AudioError, ConfigError, check_bounds
 
 GENERATED = "generated"
@@ -128,9 +127,8 @@ def _audio_in(folder: str, key: str) -> list[tuple[str, float]]:
     """List a folder's audio files in a fixed order: (path, seconds)."""
     if not folder:
         return []
-    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
     try:
-        found = [(str(path), soundfile.info(path).duration) for path in paths]
+        found = [(str(path), soundfile.info(path).duration) for path in audio_files(folder)]
     except soundfile.LibsndfileError as error:
         raise ConfigError(f"augmentation.{key}: {error}") from error
     if not found:

@@ -12,7 +12,7 @@ from asr.data.catalogue import CORPORA, Corpus
 from asr.data.download import Archive, Show, Tell, obtain
 from asr.data.layouts import Source, Splits
 from asr.data.manifests import JOBS, Preparation, build_cuts, hold_out, write_cuts
-from asr.data.readers import read_manifest
+from asr.data.readers import read_manifest, with_problems
 from asr.errors import ManifestError
 
 Progress = Callable[[Iterable], Iterable]
@@ -154,9 +154,14 @@ def _finish(
     """Hold out dev where there is none, and write every split."""
     splits = {name: cuts for name, cuts in preparation.splits.items() if cuts}
     if not splits:
-        raise ManifestError("\n".join([f"{source} holds no readable utterance", *preparation.problems[:1]]))
+        raise ManifestError(with_problems(f"{source} holds no readable utterance", preparation.problems))
     if "train" in splits and "dev" not in splits and (dev_speakers or dev_fraction > 0):
-        train, dev, done = hold_out(splits["train"], speakers=dev_speakers, fraction=dev_fraction, seed=seed)
+        try:
+            train, dev, done = hold_out(
+                splits["train"], speakers=dev_speakers, fraction=dev_fraction, seed=seed
+            )
+        except ManifestError as error:
+            raise ManifestError(with_problems(str(error), preparation.problems)) from error
         # Parts of train, such as train-clean-100, would bring the held-out speakers back.
         others = {name: cuts for name, cuts in splits.items() if not name.startswith("train")}
         splits = {"train": train, "dev": dev, **others}
@@ -182,7 +187,17 @@ def by_layout(layout: Callable[[Source], Splits]) -> Reader:
     """Read a corpus by one of the functions in `layouts`."""
 
     def read(source: Source, progress: Progress, parts: Sequence[str]) -> dict[str, list[Cut]]:
-        found = layout(source)
+        try:
+            found = layout(source)
+        except (
+            AttributeError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ) as error:  # rows and fields that are no such things
+            raise ManifestError(
+                f"{source.folder} is damaged, or not in the layout in which this corpus is published: {error!r}"
+            ) from error
         _refuse_missing(parts, found, source)
         splits = {}
         for split in parts or found:

@@ -50,7 +50,10 @@ def obtain(
     Each archive appears in the folder whole or not at all; `.NAME.done` remembers it, and the archive itself is
     removed. Raises DownloadError.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DownloadError(f"cannot make the folder {folder}: {error.strerror}") from error
     for archive in archives:
         name = archive.url.rsplit("/", 1)[-1]
         done = folder / f".{name}.done"
@@ -98,6 +101,9 @@ def fetch(
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise DownloadError(f"the disk is full: {partial} holds {before} bytes so far") from error
+            # Only what this machine refuses names a file.
+            if isinstance(error, OSError) and error.filename is not None:
+                raise DownloadError(f"cannot write {error.filename}: {error.strerror}") from error
             reason = str(error) or type(error).__name__
         else:
             found = _sha256(partial) if sha256 else ""

@@ -4,15 +4,14 @@ Each reader takes a Source and gives its utterances by split. Audio is not opene
 """
 
 import csv
-import gzip
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from asr.data.manifests import JOBS, Utterance
-from asr.data.readers import read_kaldi, read_table
+from asr.data.readers import read_kaldi, read_lines, read_table
 from asr.errors import ManifestError
 
 Splits = dict[str, list[Utterance]]
@@ -78,11 +77,13 @@ def an4(source: Source) -> Splits:
 
 def _an4_split(source: Source, split: str) -> Iterator[Utterance]:
     transcripts = {}
-    for line in (source.folder / f"etc/an4_{split}.transcription").read_text("ascii").splitlines():
+    for line in read_lines(source.folder / f"etc/an4_{split}.transcription"):
         # The test transcripts stand without <s> and </s>.
         if match := re.fullmatch(r"(?:<s>)?(.*?)(?:</s>)?\s*\(([^()]+)\)", line.strip()):
             transcripts[match[2]] = match[1].strip()
-    for name in (source.folder / f"etc/an4_{split}.fileids").read_text("ascii").split():
+    for line in read_lines(source.folder / f"etc/an4_{split}.fileids"):
+        if not (name := line.strip()):
+            continue
         *_, speaker, key = name.split("/")
         if key in transcripts:
             yield Utterance(
@@ -147,7 +148,8 @@ def speech_commands(source: Source) -> Splits:
         "dev": source.require("validation_list.txt", "Speech Commands", expected),
         "test": source.require("testing_list.txt", "Speech Commands", expected),
     }
-    split_of = {name: split for split, path in lists.items() for name in path.read_text().split()}
+    split_of = {line.strip(): split for split, path in lists.items() for line in read_lines(path)}
+    split_of.pop("", None)
     splits: Splits = {"train": [], "dev": [], "test": []}
     for path in sorted(source.folder.glob("[!_]*/*.wav")):
         name = f"{path.parent.name}/{path.name}"
@@ -186,7 +188,7 @@ def multilingual_librispeech(source: Source) -> Splits:
     language, folder = source.language_folder(found, "MLS")
     genders = {}
     if (folder / "metainfo.txt").is_file():
-        rows = (line.split("|") for line in (folder / "metainfo.txt").read_text("utf-8").splitlines())
+        rows = (line.split("|") for line in read_lines(folder / "metainfo.txt"))
         genders = {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
     splits: Splits = {}
     for split in ("train", "dev", "test"):
@@ -194,8 +196,10 @@ def multilingual_librispeech(source: Source) -> Splits:
             continue
         suffix = next((path.suffix for path in (folder / split / "audio").glob("*/*/*")), ".flac")
         splits[split] = []
-        for line in transcripts.read_text("utf-8").splitlines():
-            key, _, text = line.partition("\t")
+        for line in read_lines(transcripts):
+            key, _, text = line.strip().partition("\t")
+            if not key:
+                continue
             speaker, book, *_ = [*key.split("_"), ""]
             audio = folder / split / "audio" / speaker / book / f"{key}{suffix}"
             splits[split].append(Utterance(key, audio, text, speaker, genders.get(speaker), language))
@@ -229,30 +233,30 @@ def voxpopuli(source: Source) -> Splits:
                     gender=row.get("gender"),
                     language=language,
                 )
-                for row in _rows(path.read_text("utf-8").splitlines(), "\t", path, "id", "normalized_text")
+                for row in _rows(source, path, "\t", "id", "normalized_text")
             ]
     return splits
 
 
 def _voxpopuli_sessions(source: Source, language: str, table: Path) -> Splits:
     splits: Splits = {"train": [], "dev": [], "test": []}
-    with gzip.open(table, "rt", encoding="utf-8") as lines:
-        for row in _rows(lines, "|", table, "session_id", "id_", "start_time", "end_time", "normed_text"):
-            if row["split"] not in splits:  # the others were found to be transcribed badly
-                continue
-            session, start = row["session_id"], float(row["start_time"])
-            splits[row["split"]].append(
-                Utterance(
-                    id=f"{session}-{row['id_']}",
-                    audio=source.folder / "raw_audios" / "original" / session[:4] / f"{session}_original.ogg",
-                    text=row["normed_text"],
-                    speaker=row.get("speaker_id"),
-                    gender=row.get("gender"),
-                    language=language,
-                    start=start,
-                    duration=float(row["end_time"]) - start,
-                )
+    wanted = ("session_id", "id_", "start_time", "end_time", "normed_text", "split")
+    for row in _rows(source, table, "|", *wanted):
+        if row["split"] not in splits:  # the others were found to be transcribed badly
+            continue
+        session, start = row["session_id"], float(row["start_time"])
+        splits[row["split"]].append(
+            Utterance(
+                id=f"{session}-{row['id_']}",
+                audio=source.folder / "raw_audios" / "original" / session[:4] / f"{session}_original.ogg",
+                text=row["normed_text"],
+                speaker=row.get("speaker_id"),
+                gender=row.get("gender"),
+                language=language,
+                start=start,
+                duration=float(row["end_time"]) - start,
             )
+        )
     return splits
 
 
@@ -275,7 +279,7 @@ def fleurs(source: Source) -> Splits:
         if not (path := folder / f"{split}.tsv").is_file():
             continue
         splits[split] = []
-        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        for number, line in enumerate(read_lines(path), 1):
             row = dict(zip(FLEURS_COLUMNS, line.split("\t"), strict=False))
             if len(row) < len(FLEURS_COLUMNS):
                 source.problems.append(f"line {number} of {path}: expected {len(FLEURS_COLUMNS)} fields")
@@ -351,8 +355,8 @@ def tedlium(source: Source) -> Splits:
 
 
 def _stm(path: Path, audio: Path, problems: list[str]) -> Iterator[Utterance]:
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        talk, _, speaker, start, end, _, text = [*line.split(maxsplit=6), *[""] * 7][:7]
+    for number, line in enumerate(read_lines(path), 1):
+        talk, _, speaker, start, end, _, text = [*line.strip().split(maxsplit=6), *[""] * 7][:7]
         if text == "ignore_time_segment_in_scoring":
             continue
         try:
@@ -373,10 +377,14 @@ def _stm(path: Path, audio: Path, problems: list[str]) -> Iterator[Utterance]:
         )
 
 
-def _rows(lines: Iterable[str], separator: str, path: Path, *wanted: str) -> Iterator[dict[str, str]]:
-    """Read a table with a header that must have these columns."""
-    rows = csv.DictReader(lines, delimiter=separator, quoting=csv.QUOTE_NONE)
+def _rows(source: Source, path: Path, separator: str, *wanted: str) -> Iterator[dict[str, str]]:
+    """Read a table with a header that must have these columns; rows that are cut short become problems."""
+    rows = csv.DictReader(read_lines(path), delimiter=separator, quoting=csv.QUOTE_NONE)
     missing = set(wanted) - set(rows.fieldnames or ())
     if missing:
         raise ManifestError(f"{path} has no column {', '.join(sorted(missing))}")
-    yield from rows
+    for row in rows:
+        if None in row.values():
+            source.problems.append(f"line {rows.line_num} of {path}: expected {len(row)} fields")
+        else:
+            yield row

@@ -5,8 +5,9 @@ import json
 import os
 import random
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,18 +74,18 @@ def build_cuts(
     Returns the cuts, sorted by id, and a line for each utterance whose audio is missing or unreadable, or
     whose id is taken.
     """
-    utterances = sorted(utterances, key=lambda utterance: utterance.id)
+    problems: list[str] = []
+    utterances = list(_writable(sorted(utterances, key=lambda utterance: utterance.id), problems))
     files = list(dict.fromkeys(utterance.audio for utterance in utterances))
     with ThreadPoolExecutor(jobs) as pool:
         recordings = dict(zip(files, progress(pool.map(_open_recording, files)), strict=True))
     cuts: dict[str, Cut] = {}
-    problems = []
     for utterance in utterances:
         recording = recordings[utterance.audio]
         if isinstance(recording, str):
             problems.append(f"{utterance.id}: {recording}")
         elif utterance.id in cuts:
-            problems.append(f"{utterance.id}: a second utterance has this id")
+            problems.append(f"{utterance.id}: a second utterance has this id, of {utterance.audio}")
         elif utterance.duration is not None and utterance.duration <= 0:
             problems.append(f"{utterance.id}: its duration is {utterance.duration} s")
         elif utterance.start >= recording.duration:
@@ -97,11 +98,23 @@ def build_cuts(
     return list(cuts.values()), problems
 
 
+def _writable(utterances: Iterable[Utterance], problems: list[str]) -> Iterator[Utterance]:
+    """Pass over what a manifest, which is UTF-8, cannot hold: files have any bytes for names, JSON half characters."""
+    for utterance in utterances:
+        try:
+            "\n".join((utterance.id, str(utterance.audio), utterance.text, utterance.speaker or "")).encode()
+        except UnicodeEncodeError as error:
+            stray = error.object[error.start : error.end]
+            problems.append(f"{utterance.id}: its name or transcript holds {stray!a}, which is no character")
+        else:
+            yield utterance
+
+
 def _open_recording(path: Path) -> Recording | str:
     """Read a file's header; a string says why that failed."""
+    if not os.path.isfile(path):  # noqa: PTH113 - Path's raises for names that are too long
+        return f"there is no file {path.absolute()}"
     path = path.resolve()
-    if not path.is_file():
-        return f"there is no file {path}"
     try:
         header = soundfile.info(path)
         channels, sample_rate, num_samples = header.channels, header.samplerate, header.frames
@@ -190,9 +203,8 @@ def hold_out(
     if speakers is not None:
         unknown = sorted(set(speakers) - seconds.keys())
         if unknown:
-            raise ManifestError(
-                f"no speaker {', '.join(unknown)} to hold out; the corpus has {_shortened(sorted(seconds))}"
-            )
+            known = f"the corpus has {_shortened(sorted(seconds))}" if seconds else "the speakers are unknown"
+            raise ManifestError(f"no speaker {', '.join(unknown)} to hold out; {known}")
         held_out = set(speakers)
     else:
         held_out = _draw_speakers(seconds, genders, fraction, seed) if seconds else set()
@@ -211,8 +223,8 @@ def hold_out(
     dev = [cut for cut in cuts if cut.id in is_dev]
     if not train or not dev:
         raise ManifestError(
-            f"cannot hold out development utterances: of {len(cuts)} it would be {len(dev)}; "
-            "give more data or another fraction (0 holds out nothing)"
+            f"cannot hold out development utterances: {len(dev)} of {len(cuts)} would be held out and {len(train)} "
+            "left to train on; give more data, other speakers or another fraction (0 holds out nothing)"
         )
     return train, dev, done
 
@@ -253,8 +265,11 @@ def write_manifest(cuts: Iterable[Cut], path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         CutSet.from_cuts(cuts).to_file(partial)
         partial.replace(path)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise ManifestError(f"cannot write {path}: {error.filename}: {error.strerror}") from error
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        at = f"{error.filename}: " if error.filename else ""
+        raise ManifestError(f"cannot write {path}: {at}{error.strerror or error}") from error
     return path
 
 
@@ -319,7 +334,8 @@ def summary(splits: Mapping[str, Sequence[Cut]]) -> str:
             f"{name:12} {len(durations):10} {len(speakers) or '?':>8} {sum(durations) / 3600:8.2f} {words:9} "
             f"{min(durations):7.2f} s {max(durations):7.2f} s"
         )
-        alphabets.setdefault("".join(sorted(set().union(*texts) - {" "})), []).append(name)
+        letters = sorted(letter for letter in set().union(*texts) if not letter.isspace())
+        alphabets.setdefault("".join(letters), []).append(name)
     for alphabet, names in alphabets.items():
         lines.append(f"alphabet of {', '.join(names)}: {len(alphabet)} symbols and space: {alphabet[:200]}")
     return "\n".join(lines)

@@ -1,12 +1,15 @@
 """Readers of the forms in which people keep speech and transcripts; they give Utterances, no audio."""
 
 import csv
+import gzip
 import json
+import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from asr.audio import AUDIO_SUFFIXES
+from asr.audio import audio_files
 from asr.data.manifests import Utterance
 from asr.errors import ManifestError
 
@@ -44,8 +47,13 @@ def read_manifest(source: Path) -> tuple[list[Utterance], list[str]]:
     problems: list[str] = []
     utterances = list(reader(source, problems))
     if not utterances:
-        raise ManifestError("\n".join([f"{source} holds no utterance that can be used", *problems[:1]]))
+        raise ManifestError(with_problems(f"{source} holds no utterance that can be used", problems))
     return utterances, problems
+
+
+def with_problems(message: str, problems: list[str]) -> str:
+    """Add to what ended the reading of a corpus what had been left out by then, which may be why."""
+    return "\n".join([message, *(f"{len(problems)} left out, the first: {first}" for first in problems[:1])])
 
 
 def read_nemo(source: Path, problems: list[str]) -> Iterator[Utterance]:
@@ -55,7 +63,7 @@ def read_nemo(source: Path, problems: list[str]) -> Iterator[Utterance]:
     Relative paths start at the manifest's folder. The id is the path; with an offset, the offset in ms
     follows.
     """
-    for number, line in enumerate(_lines(source), 1):
+    for number, line in enumerate(read_lines(source), 1):
         if not line.strip():
             continue
         where = f"line {number} of {source}"
@@ -65,7 +73,9 @@ def read_nemo(source: Path, problems: list[str]) -> Iterator[Utterance]:
             raise ManifestError(f"{where} is not JSON; expected NeMo's one JSON object a line") from None
         if not isinstance(entry, dict) or not isinstance(entry.get("audio_filepath"), str):
             found = ", ".join(entry) if isinstance(entry, dict) else type(entry).__name__
-            raise ManifestError(f"{where} names no audio_filepath (it has {found})")
+            raise ManifestError(
+                f"{where} names no audio_filepath (it has {found}); expected NeMo's one JSON object a line"
+            )
         if not isinstance(entry.get("text"), str):
             problems.append(f"{where}: no text")
             continue
@@ -97,14 +107,14 @@ def read_kaldi(source: Path, problems: list[str]) -> Iterator[Utterance]:
     Relative paths start at this folder, at one of the two above it, or at the current one. A wav.scp entry
     that is a command (it ends in `|`) is left out: preparing a corpus runs no command that a file names.
     """
-    files = _kaldi_table(source / "wav.scp")
-    texts = _kaldi_table(source / "text")
+    files = _kaldi_table(source / "wav.scp", problems)
+    texts = _kaldi_table(source / "text", problems)
     speakers, genders, *traits = (
-        _kaldi_table(source / name) if (source / name).exists() else {}
+        _kaldi_table(source / name, problems) if (source / name).exists() else {}
         for name in ("utt2spk", "spk2gender", *(f"spk2{trait}" for trait in TRAIT_COLUMNS))
     )
     if (source / "segments").exists():
-        segments = {key: line.split() for key, line in _kaldi_table(source / "segments").items()}
+        segments = {key: line.split() for key, line in _kaldi_table(source / "segments", problems).items()}
     else:
         segments = {key: [key] for key in files}
     for key, segment in segments.items():
@@ -145,15 +155,15 @@ def read_table(source: Path, problems: list[str]) -> Iterator[Utterance]:
     Relative paths start at the table's folder or one of its TABLE_FOLDERS. The id is the path without its
     ending.
     """
-    lines = _lines(source)
+    lines = read_lines(source)
     header = next(lines, "")
     if source.suffix.lower() == ".tsv" or "\t" in header:
         separator, quoting = "\t", csv.QUOTE_NONE  # Common Voice's sentences contain lone quotation marks
     else:
         separator, quoting = ";" if header.count(";") > header.count(",") else ",", csv.QUOTE_MINIMAL
-    columns = [
-        name.strip().lower() for name in next(csv.reader([header], delimiter=separator, quoting=quoting), [])
-    ]
+    # skipinitialspace: where people set a space behind the separator, it comes before a field's quotation mark
+    form: dict[str, Any] = {"delimiter": separator, "quoting": quoting, "skipinitialspace": True}
+    columns = [name.strip().lower() for name in next(csv.reader([header], **form), [])]
     audio = _column(columns, AUDIO_COLUMNS)
     text = _column(columns, TEXT_COLUMNS)
     speaker = _column(columns, SPEAKER_COLUMNS)
@@ -167,7 +177,7 @@ def read_table(source: Path, problems: list[str]) -> Iterator[Utterance]:
             f"expected one of {', '.join(wanted)}"
         )
     folders = [source.parent / folder for folder in TABLE_FOLDERS]
-    rows = csv.reader(lines, delimiter=separator, quoting=quoting, strict=True)
+    rows = csv.reader(lines, strict=True, **form)
     for row in _rows(rows, source):
         if not row:
             continue
@@ -176,12 +186,13 @@ def read_table(source: Path, problems: list[str]) -> Iterator[Utterance]:
                 f"line {rows.line_num + 1} of {source}: {len(row)} fields, but the header has {len(columns)}"
             )
             continue
-        if not row[audio].strip():
+        name = row[audio].strip()
+        if not name:
             problems.append(f"line {rows.line_num + 1} of {source}: names no audio")
             continue
         yield Utterance(
-            id=_id_of(row[audio]),
-            audio=_found(row[audio], folders),
+            id=_id_of(name),
+            audio=_found(name, folders),
             text=row[text],
             speaker=_name(row[speaker]) if speaker is not None else None,
             gender=_name(row[gender]) if gender is not None else None,
@@ -205,9 +216,7 @@ def read_folder(source: Path, problems: list[str]) -> Iterator[Utterance]:
 
     Where all of the audio lies in sub-folders, the name of a file's folder is taken for its speaker.
     """
-    files = sorted(
-        path for path in source.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file()
-    )
+    files = audio_files(source)
     if not files:
         raise ManifestError(
             f"{source} holds no audio: no file in it ends as audio does (.wav, .flac, .mp3, ...)"
@@ -220,7 +229,7 @@ def read_folder(source: Path, problems: list[str]) -> Iterator[Utterance]:
             problems.append(f"{key}: there is no transcript {transcript}")
             continue
         try:
-            text = " ".join(" ".join(_lines(transcript)).split())
+            text = " ".join(" ".join(read_lines(transcript)).split())
         except ManifestError as error:
             problems.append(f"{key}: {error}")
             continue
@@ -232,27 +241,51 @@ def read_folder(source: Path, problems: list[str]) -> Iterator[Utterance]:
         )
 
 
-def _lines(path: Path) -> Iterator[str]:
+def read_lines(path: Path) -> Iterator[str]:
+    """Read a text file, also compressed (.gz), line by line with the line ends; raises ManifestError.
+
+    Lines end as Python's files have it; str.splitlines would part a transcript at U+2028 and its like.
+    """
+    opened = gzip.open if path.suffix == ".gz" else open
     try:
         # utf-8-sig: spreadsheets put a byte order mark first; newline="": csv's quoted fields hold line ends
-        with path.open(encoding="utf-8-sig", newline="") as lines:
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as lines:
             yield from lines
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    except OSError as error:
-        raise ManifestError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:  # whose place is that in a block
+        with opened(path, "rb") as lines:
+            number = next(number for number, line in enumerate(lines, 1) if not _is_utf8(line))
+        raise ManifestError(
+            f"line {number} of {path} is not UTF-8 text; convert it, for example with iconv"
+        ) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise ManifestError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _kaldi_table(path: Path) -> dict[str, str]:
-    """Read lines of a key and a value; an empty value is one too."""
-    pairs = (line.strip().partition(" ") for line in (raw.replace("\t", " ", 1) for raw in _lines(path)))
-    return {key: value.strip() for key, _, value in pairs if key}
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _kaldi_table(path: Path, problems: list[str]) -> dict[str, str]:
+    """Read lines of a key and a value; an empty value is one too. Of two lines with a key the first counts."""
+    table: dict[str, str] = {}
+    for line in read_lines(path):
+        key, _, value = line.replace("\t", " ", 1).strip().partition(" ")
+        if key in table:
+            problems.append(f"{key}: a second line of {path} has this key")
+        elif key:
+            table[key] = value.strip()
+    return table
 
 
 def _found(name: str, folders: Iterable[Path]) -> Path:
     """Give the first of folder/name that exists; if none does, the first, so that the report names it."""
     candidates = [folder / name for folder in folders]
-    return next((path for path in candidates if path.is_file()), candidates[0])
+    there = (path for path in candidates if os.path.isfile(path))  # noqa: PTH113 - Path's raises for long names
+    return next(there, candidates[0])
 
 
 def _column(columns: list[str], names: Iterable[str]) -> int | None:
@@ -279,4 +312,5 @@ def _traits(known: Mapping[str, Any]) -> dict[str, str | int]:
 
 
 def _id_of(name: str) -> str:
-    return str(Path(name).with_suffix("")).lstrip("./")
+    path = Path(name)
+    return str(path.parent / path.stem).lstrip("./")

@@ -130,7 +130,9 @@ class Shards(Sequence):
     def _manifest(self, shard: int) -> list[Cut]:
         name = f"cuts.{shard:06d}.jsonl.gz"
         try:
-            lines = gzip.decompress(self._read(name)).decode().splitlines()
+            lines = io.BytesIO(
+                gzip.decompress(self._read(name))
+            )  # str.splitlines would part transcripts at U+2028
             cuts = [deserialize_item(json.loads(line)) for line in lines]
         except (EOFError, OSError, ValueError, KeyError) as error:
             raise ManifestError(f"{self.location}/{name} is damaged: {error}") from error
@@ -156,8 +158,8 @@ class Shards(Sequence):
                 return (Path(self.location) / name).read_bytes()
             except OSError as error:
                 raise ManifestError(
-                    f"cannot read {self.location}/{name}: {error.strerror}; expected a folder of shards, as "
-                    "`asr prepare --shar` writes it"
+                    f"cannot read {self.location}/{name}: {error.strerror}; expected a manifest (cuts_*.jsonl.gz), "
+                    "or a folder of shards as `asr prepare --shar` writes it"
                 ) from error
         if not self.location.startswith(("http://", "https://")):
             return _read_from_store(f"{self.location}/{name}")
@@ -266,7 +268,10 @@ def _in_memory(cut: Cut) -> MonoCut | str:
     except AudioError as error:
         return f"{cut.id}: {error}"
     file = io.BytesIO()
-    soundfile.write(file, samples, rate, format="FLAC", subtype="PCM_16")
+    try:
+        soundfile.write(file, samples, rate, format="FLAC", subtype="PCM_16")
+    except soundfile.LibsndfileError as error:  # of rates past 655,350 Hz
+        return f"{cut.id}: {error.error_string}"
     duration = len(samples) / rate
     source = AudioSource("memory", [0], file.getvalue())
     return MonoCut(

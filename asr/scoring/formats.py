@@ -1,8 +1,10 @@
 """Read transcripts as systems write them: TRN, STM, CTM, Kaldi's text, JSON, JSON lines, folders, lines."""
 
 import gzip
+import io
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -83,7 +85,7 @@ def read_transcripts(path: str | Path, side: str = "hypothesis", form: str = "au
     if form == "json":
         texts, fields, confidences = _read_json(path, content, side)
         return Transcripts(str(path), form, texts, fields, confidences=confidences)
-    lines = [(number, line.strip()) for number, line in enumerate(content.splitlines(), 1)]
+    lines = [(number, line.strip()) for number, line in enumerate(_lines(content), 1)]
     if form in ("stm", "ctm"):
         parse = _parse_stm if form == "stm" else _parse_ctm
         kept = ((number, line) for number, line in lines if line and not line.startswith(";;"))
@@ -117,7 +119,7 @@ def recognise(path: Path, content: str) -> str:
             return "json"
     if content.lstrip()[:1] in ("{", "["):
         return "json"
-    lines = [line.split() for line in content.splitlines() if line.strip() and not line.startswith(";;")]
+    lines = [line.split() for line in _lines(content) if line.strip() and not line.startswith(";;")]
     if all(re.fullmatch(r".*\(\S+\)", words[-1]) for words in lines):
         return "trn"
     if all(5 <= len(words) <= 8 and _are_times(words[2:4]) for words in lines):
@@ -140,8 +142,13 @@ def _read_text(path: Path) -> str:
         raise TextError(
             f"{path}: line {line} is not UTF-8 text; convert it, for example with iconv"
         ) from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise TextError(f"{path}: cannot be read: {error}") from error
+
+
+def _lines(content: str) -> list[str]:
+    """Part a text at its line ends as files do; str.splitlines would part transcripts at U+2028 and its like."""
+    return list(io.StringIO(content, newline=None))
 
 
 def _at_line(path: Path, number: int, parse: Callable[[str], Parsed], line: str) -> Parsed:
@@ -214,7 +221,7 @@ def _read_json(
     try:
         whole = json.loads(content)
     except json.JSONDecodeError:
-        rows = [_json_line(path, *pair) for pair in enumerate(content.splitlines(), 1) if pair[1].strip()]
+        rows = [_json_line(path, *pair) for pair in enumerate(_lines(content), 1) if pair[1].strip()]
     else:
         rows = whole if isinstance(whole, list) else [whole]
         if isinstance(whole, dict) and "hypotheses" in whole:  # a report of ours
@@ -309,7 +316,7 @@ def _read_folder(folder: Path, side: str) -> Transcripts:
 
 def _chapter_lines(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
     for path in paths:
-        yield from (_parse_kaldi(line.strip()) for line in _read_text(path).splitlines() if line.strip())
+        yield from (_parse_kaldi(line.strip()) for line in _lines(_read_text(path)) if line.strip())
 
 
 def _kaldi_fields(folder: Path, texts: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -341,7 +348,7 @@ def _value(text: str) -> str | int | float:
 
 
 def _read_map(path: Path) -> dict[str, str]:
-    return dict(_parse_kaldi(line.strip()) for line in _read_text(path).splitlines() if line.strip())
+    return dict(_parse_kaldi(line.strip()) for line in _lines(_read_text(path)) if line.strip())
 
 
 def _stems(names: Sequence[str]) -> list[str]:

@@ -1,7 +1,9 @@
 """What a user reads when something is wrong: one or two lines, no traceback, a non-zero status."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from speech import make_corpus, train_arguments
@@ -33,6 +35,16 @@ def test_bundle_with_a_file_missing(capsys, corpus, bundle, tmp_path):
     (copy / "model.safetensors").unlink()
     audio = str(corpus / "audio" / "utterance00.wav")
     assert "lacks model.safetensors" in message_of(capsys, ["transcribe", audio, "--model", str(copy)])
+
+
+def test_letters_that_the_locale_lacks_are_escaped(tmp_path):
+    for name in ("reference.trn", "hypothesis.trn"):
+        (tmp_path / name).write_text(f"мир {name[0]} (u1)\n", "utf-8")
+    command = [sys.executable, "-m", "asr", "score", "reference.trn", "hypothesis.trn", "--worst", "1"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(__file__).parents[2])}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "\\u043c\\u0438\\u0440 r" in result.stdout
 
 
 def test_debug_shows_the_traceback(capsys):

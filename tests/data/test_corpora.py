@@ -205,10 +205,24 @@ def test_nothing_is_held_out_on_request(tmp_path, write_audio):
         prepare_manifest(tmp_path, tmp_path / "out", split="test", dev_speakers=["anna"])
 
 
+def test_what_was_left_out_is_told_where_nothing_can_be_held_out(tmp_path, write_audio):
+    for name in ("1.wav", "2.wav"):
+        write_audio(tmp_path / name)
+    (tmp_path / "1.txt").write_text("one")
+    with pytest.raises(
+        ManifestError, match=r"1 of 1 would be held out.*\n1 left out, the first: 2: there is no trans"
+    ):
+        prepare_manifest(tmp_path, tmp_path / "out")
+    with pytest.raises(ManifestError, match="no speaker anna to hold out; the speakers are unknown"):
+        prepare_manifest(tmp_path, tmp_path / "out", dev_speakers=["anna"])
+
+
 def test_folder_of_which_nothing_can_be_read(tmp_path):
     (tmp_path / "1.wav").write_text("no audio")
     (tmp_path / "1.txt").write_text("one")
-    with pytest.raises(ManifestError, match=r"holds no readable utterance\n1: .*1.wav"):
+    with pytest.raises(
+        ManifestError, match=r"holds no readable utterance\n1 left out, the first: 1: .*1.wav"
+    ):
         prepare_manifest(tmp_path, tmp_path / "out")
 
 
@@ -222,6 +236,25 @@ def test_command_line_says_what_is_missing(tmp_path, capsys):
     assert "--corpus-dir folder" in capsys.readouterr().err
     assert main(["prepare", "manifest", str(tmp_path / "lost"), "--output-dir", "y"]) == 1
     assert "there is no" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["prepare", "an4", "--dev-fraction", "1.5"])
-    assert "is no share" in capsys.readouterr().err
+    for option, value, message in (
+        ("--dev-fraction", "1.5", "is no share"),
+        ("--dev-fraction", "x", "x is no share"),
+        ("--jobs", "x", "'x' was given; expected a whole number, 1 or more"),
+        ("--split", "../x", "'../x' is no name"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["prepare", "an4", option, value])
+        assert message in capsys.readouterr().err
+
+
+def test_options_that_do_not_apply_are_refused(tmp_path, capsys):
+    output = ["--output-dir", str(tmp_path)]
+    assert main(["prepare", "an4", str(tmp_path), *output]) == 1
+    assert f"as --corpus-dir {tmp_path}" in capsys.readouterr().err
+    for arguments, message in (
+        (["manifest", "x", "--download"], "--download is not for `asr prepare manifest`"),
+        (["manifest", "x", "--parts", "dev"], "--parts is not for `asr prepare manifest`"),
+        (["an4", "--corpus-dir", "x", "--split", "dev"], "--split is not for `asr prepare an4`"),
+    ):
+        assert main(["prepare", *arguments, *output]) == 1
+        assert message in capsys.readouterr().err

@@ -185,6 +185,12 @@ def test_mistakes_at_the_command(planted, tmp_path, capsys):
     ):
         assert main(["check", *paths, "--headers-only", *arguments]) == 1
         assert message in capsys.readouterr().err
+    for arguments in (["one", "two", "--fix", "x.jsonl"], ["one", "--json", "no/x.json"]):
+        assert main(["check", *arguments]) == 1  # before anything is listened to
+        assert "there is no manifest" not in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["check", *paths, "--jobs", "0"])
+    assert "'0' was given; expected a whole number, 1 or more" in capsys.readouterr().err
 
 
 def test_pieces_of_words_need_fewer_frames_than_letters(write_audio, tmp_path, capsys):

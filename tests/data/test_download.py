@@ -162,6 +162,16 @@ def test_a_full_disk_is_named_and_what_was_fetched_stays(server, tmp_path):
     assert (tmp_path / "file.partial").stat().st_size > 0
 
 
+def test_what_cannot_be_written_is_not_tried_again(server, tmp_path):
+    (tmp_path / "file.partial").mkdir()
+    with pytest.raises(DownloadError, match=r"cannot write .*file\.partial: Is a directory"):
+        get(server, tmp_path / "file")
+    assert len(server.ranges) == 1
+    (tmp_path / "corpus").touch()
+    with pytest.raises(DownloadError, match=r"cannot make the folder .*corpus: File exists"):
+        obtain([Archive(server.url)], tmp_path / "corpus")
+
+
 def test_pauses_grow(server, tmp_path, monkeypatch):
     pauses, told = [], []
     monkeypatch.setattr("asr.data.download.time.sleep", pauses.append)

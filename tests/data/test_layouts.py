@@ -302,3 +302,33 @@ def test_the_command_takes_parts_language_and_jobs(tmp_path, write_audio, capsys
     assert soundfile.info(load_cuts(tmp_path / "out" / "cuts_test.jsonl.gz")[0].recording.sources[0].source)
     assert main([*arguments, "--download"]) == 1
     assert "cannot be downloaded here: its publisher asks" in capsys.readouterr().err
+
+
+def test_damaged_tables_are_told(tmp_path, an4):
+    voxpopuli = tmp_path / "vp"
+    voxpopuli.mkdir()
+    (voxpopuli / "asr_en.tsv.gz").write_bytes(b"no gzip")
+    gigaspeech = tmp_path / "gs"
+    gigaspeech.mkdir()
+    (gigaspeech / "GigaSpeech.json").write_text(
+        '{"audios": [{"path": "a.opus", "segments": [{"sid": "x"}]}]}'
+    )
+    (an4 / "etc" / "an4_train.transcription").write_bytes(b"<s> NO\xcb </s> (an0)\n")
+    for corpus, folder, message in (
+        ("voxpopuli", voxpopuli, r"cannot read .*asr_en\.tsv\.gz: Not a gzipped file"),
+        ("gigaspeech", gigaspeech, r"is damaged, or not in the layout .*: KeyError\('text_tn'\)"),
+        ("an4", an4, r"line 1 of .*an4_train\.transcription is not UTF-8"),
+    ):
+        with pytest.raises(ManifestError, match=message):
+            prepare(corpus, folder, tmp_path / "out")
+
+
+def test_rows_cut_short_are_told(tmp_path, write_audio):
+    folder = tmp_path / "hr"
+    for number in range(2):
+        write_audio(folder / "2017" / f"2017{number}.ogg")
+    rows = ["id\traw_text\tnormalized_text", "20170\tA.\ta", "20171\tB"]
+    (folder / "asr_train.tsv").write_text("\n".join(rows))
+    preparation = prepare("voxpopuli", tmp_path, tmp_path / "out", dev_fraction=0)
+    assert sizes(preparation) == {"train": 1}
+    assert preparation.problems == [f"line 3 of {folder / 'asr_train.tsv'}: expected 3 fields"]

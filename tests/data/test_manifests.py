@@ -1,6 +1,7 @@
 """Cuts: what is written comes back, splits share no speaker, and broken files are named."""
 
 import gzip
+from pathlib import Path
 
 import pytest
 from lhotse.cut import Cut
@@ -192,3 +193,16 @@ def test_text_of_several_supervisions(cuts):
     first.supervisions = []
     assert text_of(first) is None
     assert speaker_of(first) is None
+
+
+def test_whatever_stops_the_writing_is_told(cuts, tmp_path):
+    with pytest.raises(ManifestError, match=r"cannot write .*: File name too long"):
+        write_cuts(cuts, tmp_path / "out", "x" * 300)
+    with pytest.raises(ManifestError, match=r"cannot write .*: No such file or directory"):
+        write_cuts(cuts, Path("/proc/nowhere"), "train")
+
+
+def test_the_alphabet_holds_no_line_ends(cuts):
+    for cut in cuts:
+        cut.supervisions[0].text = "a\nb c\u2028d"
+    assert summary({"train": cuts}).endswith("4 symbols and space: abcd")

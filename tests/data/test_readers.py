@@ -231,3 +231,55 @@ def test_sources_that_are_no_manifest(tmp_path):
         read_manifest(tmp_path)
     with pytest.raises(ManifestError, match="no manifest known here"):
         read_manifest(write(tmp_path / "notes.doc", ""))
+
+
+def test_links_to_folders_are_followed_and_dead_links_told(tmp_path, write_audio):
+    write(write_audio(tmp_path / "disk" / "1.wav").with_suffix(".txt"), "one")
+    folder = tmp_path / "mine"
+    write(folder / "lost.txt", "two")
+    (folder / "lost.wav").symlink_to("nowhere.wav")
+    (folder / "anna").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "up").symlink_to(folder)
+    cuts, problems = build_cuts(read_manifest(folder)[0])
+    assert [cut.id for cut in cuts] == ["anna/1"]
+    assert problems == [f"lost: there is no file {folder}/lost.wav"]
+
+
+def test_spaces_behind_the_separator(tmp_path, write_audio):
+    write_audio(tmp_path / "a.wav")
+    (utterance,), problems = read_manifest(write(tmp_path / "t.csv", 'path , "text"\na.wav , "one, two"\n'))
+    assert (utterance.id, utterance.text, problems) == ("a", "one, two", [])
+    assert utterance.audio.is_file()
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", "a\0b.wav", "x" * 300 + ".wav"])
+def test_names_that_no_file_can_have(tmp_path, name):
+    path = write(tmp_path / "t.csv", f"path,text\n{name},one\n")
+    cuts, problems = build_cuts(read_manifest(path)[0])
+    assert cuts == []
+    assert len(problems) == 1
+    assert "there is no file" in problems[0]
+
+
+def test_what_utf8_cannot_hold_is_told(tmp_path, write_audio):
+    (tmp_path / "m.json").write_bytes(b'{"audio_filepath": "a.wav", "text": "one \\ud83d"}\n')
+    write_audio(tmp_path / "a.wav")
+    assert build_cuts(read_manifest(tmp_path / "m.json")[0]) == (
+        [],
+        ["a: its name or transcript holds '\\ud83d', which is no character"],
+    )
+
+
+def test_the_line_in_another_encoding_is_named(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"path,text\n" + 2000 * b"a.wav,cafe\n" + b"a.wav,caf\xe9\n")
+    with pytest.raises(ManifestError, match=r"line 2002 of .*t\.csv is not UTF-8 text"):
+        read_manifest(path)
+
+
+def test_kaldi_keys_that_stand_twice_are_told(kaldi):
+    with (kaldi / "text").open("a") as text:
+        text.write("reca SOMETHING ELSE\n")
+    utterances, problems = read_manifest(kaldi)
+    assert [utterance.text for utterance in utterances] == ["HELLO THERE", "GOOD DAY"]
+    assert problems == [f"reca: a second line of {kaldi / 'text'} has this key"]

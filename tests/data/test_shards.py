@@ -69,6 +69,21 @@ def epoch(loader, number: int = 0):
     return list(loader)
 
 
+def test_transcripts_hold_any_character(tmp_path, write_audio):
+    text = "one\u2028two\x85three"
+    cuts, _ = build_cuts([Utterance("u", write_audio(tmp_path / "u.wav"), text)])
+    assert write_shards(cuts, tmp_path / "shar") == []
+    assert [text_of(cut) for cut in Shards(tmp_path / "shar")] == [text]
+
+
+def test_audio_that_flac_cannot_hold_is_told(tmp_path, write_audio):
+    paths = (write_audio(tmp_path / "u.wav"), write_audio(tmp_path / "fast.wav", 0.1, sample_rate=768000))
+    cuts, _ = build_cuts([Utterance(path.stem, path, "one") for path in paths])
+    (problem,) = write_shards(cuts, tmp_path / "shar")
+    assert problem.startswith("fast: ")
+    assert [cut.id for cut in Shards(tmp_path / "shar")] == ["u"]
+
+
 def test_what_was_written_comes_back(cuts, folder):
     shards = Shards(folder)
     assert (len(shards), len(shards.durations)) == (40, 7)

@@ -163,6 +163,15 @@ def test_malformed_files_are_refused_by_name_and_line(name, content, message, tm
     assert str(path) in str(caught.value)
 
 
+def test_only_line_ends_end_lines(tmp_path):
+    said = "one\u2028two\x85three\x0cfour"
+    (tmp_path / "a.txt").write_text(f"{said}\r\nfive\r\n", "utf-8", newline="")
+    assert read_transcripts(tmp_path / "a.txt", form="lines").texts == {"1": said, "2": "five"}
+    rows = [json.dumps({"id": name, "text": said}, ensure_ascii=False) for name in "ab"]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows), "utf-8")
+    assert read_transcripts(tmp_path / "a.jsonl").texts == {"a": said, "b": said}
+
+
 def test_what_cannot_be_read(tmp_path):
     with pytest.raises(TextError, match="no such file"):
         read_transcripts(tmp_path / "absent")
@@ -171,9 +180,11 @@ def test_what_cannot_be_read(tmp_path):
     (tmp_path / "latin").write_bytes(b"u1 hello\nu2 na\xefve\n")
     with pytest.raises(TextError, match="line 2 is not UTF-8"):
         read_transcripts(tmp_path / "latin")
-    (tmp_path / "broken.gz").write_bytes(gzip.compress(b"u1 hello " * 100)[:30])
-    with pytest.raises(TextError, match="cannot be read"):
-        read_transcripts(tmp_path / "broken.gz")
+    packed = gzip.compress(b"u1 hello " * 100)
+    for broken in (packed[:30], packed[:12] + b"\xff" * 9 + packed[21:]):
+        (tmp_path / "broken.gz").write_bytes(broken)
+        with pytest.raises(TextError, match="cannot be read"):
+            read_transcripts(tmp_path / "broken.gz")
 
 
 STM = """\
