@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from asr.transcribe import Segment, Transcript, Word
 
 FORMATS = ("txt", "json", "srt", "vtt", "tsv", "ctm", "trn")
+ORIGINS_FILE = ".asr-origins.jsonl"
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,66 @@ def write_outputs(
         for scratch, _ in scratches:
             with suppress(OSError):
                 scratch.unlink(missing_ok=True)
+
+
+class Origins:
+    """Remembers of which file each output under a folder was made, which most formats cannot say.
+
+    The folder's ORIGINS_FILE has a line of JSON for each, appended once the output is written; an output's last line
+    holds. Files are told apart by size and time of change, so that moving them changes nothing.
+
+    Arguments: folder, None for one that remembers nothing.
+    """
+
+    def __init__(self, folder: Path | None):
+        self.path = folder / ORIGINS_FILE if folder is not None else None
+        self._known: dict[str, Origin] = {}
+        with suppress(OSError):  # as where there is none yet
+            lines = self.path.read_text("utf-8").splitlines() if self.path is not None else []
+            for line in lines:
+                with suppress(ValueError, KeyError, TypeError):  # a crash may cut one short
+                    values = json.loads(line)
+                    output = values.pop("output")
+                    self._known[output] = Origin(**values)
+
+    def other(self, target: Path, formats: Sequence[str], origin: "Origin") -> str | None:
+        """Name the file that one of a target's outputs was made of, where that is known and is another."""
+        for name in self._names(target, formats):
+            known = self._known.get(name, origin)
+            if (known.size, known.mtime_ns) != (origin.size, origin.mtime_ns):
+                return known.source
+        return None
+
+    def add(self, target: Path, formats: Sequence[str], origin: "Origin") -> None:
+        """Remember of which file outputs were made, if it can be written: the outputs are there all the same."""
+        if self.path is None:
+            return
+        with suppress(OSError):
+            lines = [
+                json.dumps({"output": name} | asdict(origin)) + "\n" for name in self._names(target, formats)
+            ]
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("".join(lines))
+
+    def _names(self, target: Path, formats: Sequence[str]) -> list[str]:
+        if self.path is None:
+            return []
+        return [str(output_path(target, form).relative_to(self.path.parent)) for form in formats]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """An audio file as it was when it was read: its path, size in bytes, and time of change in nanoseconds."""
+
+    source: str
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: str | Path) -> "Origin":
+        """Look at a file. Raises OSError."""
+        status = Path(path).stat()
+        return cls(str(Path(path).absolute()), status.st_size, status.st_mtime_ns)
 
 
 def output_path(target: Path, form: str) -> Path:

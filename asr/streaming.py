@@ -106,6 +106,11 @@ class Stream:
             self.words += self._advance(hidden, hidden.shape[1])
         self.words += self._decoder.finish()
         self._finished = True
+        # The last frame reaches beyond the end.
+        end = round(self._front.heard / self._bundle.log_mel.config.sample_rate, 3)
+        self.words[before:] = [
+            replace(word, start=min(word.start, end), end=min(word.end, end)) for word in self.words[before:]
+        ]
         return self.words[before:]
 
     @torch.inference_mode()

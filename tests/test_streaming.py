@@ -186,6 +186,17 @@ def test_short_streams(samples):
         stream.feed(np.zeros(1, np.float32))
 
 
+def test_words_end_with_the_audio(monkeypatch):
+    said = spelled("." * 30 + "a")  # in the last of the frames of 0.02 s
+    monkeypatch.setattr("asr.model.AcousticModel.score", lambda self, x: said[None, -x.shape[1] :])
+    stream = Stream(make_bundle(), chunk=5.0)
+    samples = np.zeros(9650, np.float32)
+    assert stream.feed(samples) == []
+    (word,) = stream.finish()
+    assert (word.start, word.end) == (0.6, 0.603)
+    assert stream.words == [word]
+
+
 def test_what_is_refused():
     bundle = make_bundle()
     for options in ({"chunk": 0.0}, {"chunk": float("nan")}, {"look_ahead": -0.1}):

@@ -73,17 +73,9 @@ def _batch_seconds(text: str) -> float | None:
     return seconds
 
 
-def _hotwords(path: str, bundle: "Bundle") -> dict[str, float]:
-    """Read hotwords in the spelling of the model's transcripts: names keep their capitals in lists."""
-    from asr.decoding import read_hotwords
-    from asr.text import normalise
-
-    return {normalise(word, bundle.normaliser): bonus for word, bonus in read_hotwords(path).items()}
-
-
 def decoder_from(arguments: argparse.Namespace, bundle: "Bundle") -> "Decoder":
     """Make the decoder that the options ask for; greedy where they ask for nothing. Raises DecodingError."""
-    from asr.decoding import BeamConfig, BeamSearch, ParallelBeamSearch, greedy, usable_cores
+    from asr.decoding import BeamConfig, BeamSearch, ParallelBeamSearch, greedy, read_hotwords, usable_cores
 
     names = ("beam_size", "lm", "lexicon", "lm_weight", "word_bonus", "nbest", "hotwords")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
@@ -98,12 +90,14 @@ def decoder_from(arguments: argparse.Namespace, bundle: "Bundle") -> "Decoder":
         replace(BeamConfig(), **tuned | {name: value for name, value in given.items() if name in known}),
         lm=given.get("lm"),
         lexicon=given.get("lexicon"),
-        hotwords=_hotwords(given["hotwords"], bundle) if "hotwords" in given else None,
+        hotwords=read_hotwords(given["hotwords"]) if "hotwords" in given else None,
+        normaliser=bundle.normaliser,
     )
     if search.left_out:
         shown = ", ".join(search.left_out[:3])
         print(
-            f"{len(search.left_out)} words of the lexicon have letters the model lacks and are left out: {shown}",
+            f"left out for letters that the model lacks: {len(search.left_out)} of the lexicon's words and hotwords, "
+            f"such as {shown}",
             file=sys.stderr,
         )
     return ParallelBeamSearch(search, getattr(arguments, "threads", 0) or usable_cores())

@@ -5,14 +5,18 @@
   asr lm tune --lm lm.arpa.gz --model BUNDLE --manifest dev.jsonl.gz
 
 TEXT is a file of a sentence a line, a manifest of cuts (.jsonl, whose transcripts are taken), or - for standard input;
-.gz is read too. `tune` searches the language model's weight and the word bonus and stores the best in the model.
+.gz, .bz2 and .xz are read too. `tune` searches the language model's weight and the word bonus and stores the best in
+the model.
 """
 
 import argparse
+import bz2
 import gzip
 import io
 import json
+import lzma
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -23,6 +27,7 @@ from asr.errors import DecodingError, TextError
 
 LM_WEIGHTS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5)
 WORD_BONUSES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
+OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 BATCH = 16  # utterances whose acoustic outputs are computed together
 
 
@@ -35,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "texts", nargs="+", metavar="TEXT", help="sentences, manifests, or - for standard input"
     )
     build.add_argument(
-        "-o", "--output", required=True, metavar="ARPA", help="file to write; .gz compresses it"
+        "-o", "--output", required=True, metavar="ARPA", help="file to write, - to print; .gz compresses it"
     )
     build.add_argument("--order", type=int, default=3, help="longest n-grams, in words (default: 3)")
     build.add_argument(
@@ -85,15 +90,25 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
+    from asr.lm.kenlm import check_order
     from asr.lm.kneser_ney import build
 
+    check_order(arguments.order, "the model asked for (--order)")
     model = build(_sentences(arguments), arguments.order, arguments.prune)
-    model.write_arpa(arguments.output)
+    told = sys.stdout
+    if arguments.output == "-":
+        told = sys.stderr
+        sys.stdout.writelines(model.arpa_lines())
+    else:
+        model.write_arpa(arguments.output)
     sizes = ", ".join(f"{len(ngrams.word)} {n}-grams" for n, ngrams in enumerate(model.orders, start=1))
-    print(f"{arguments.output}: {sizes}")
+    print(f"{arguments.output}: {sizes}", file=told)
     if model.fallback_orders:
         orders = ", ".join(map(str, model.fallback_orders))
-        print(f"too little text to estimate the discounts of order {orders}: 0.5, 1 and 1.5 are taken")
+        print(
+            f"too little text to estimate the discounts of order {orders}: 0.5, 1 and 1.5 are taken",
+            file=told,
+        )
     return 0
 
 
@@ -101,7 +116,11 @@ def _score(arguments: argparse.Namespace) -> int:
     from asr.lm.kenlm import score_text
 
     result = score_text(arguments.lm, _sentences(arguments))
-    print(f"perplexity {result.perplexity:.2f}, of known words {result.known_perplexity:.2f}")
+    with_unknown, known = (
+        f"{value:.2f}" if value < 1e6 else f"{value:.1e}"  # a model without <unk> gives unknown words 1e-100
+        for value in (result.perplexity, result.known_perplexity)
+    )
+    print(f"perplexity {with_unknown}, of known words {known}")
     print(
         f"unknown words {100 * result.unknown_rate:.2f} % ({result.unknown} of {result.words} words in "
         f"{result.sentences} sentences)"
@@ -138,13 +157,14 @@ def _sentences(arguments: argparse.Namespace) -> Iterator[str]:
 def read_texts(paths: Sequence[str]) -> Iterator[str]:
     """Read sentences from texts and manifests. Raises DecodingError for what cannot be read."""
     for path in paths:
-        opened = gzip.open if path.endswith(".gz") else open
-        manifest = path.removesuffix(".gz").endswith(".jsonl")
+        compressed = Path(path).suffix if Path(path).suffix in OPENERS else ""
+        opened = OPENERS.get(compressed, open)
+        manifest = path.removesuffix(compressed).endswith(".jsonl")
         try:
             with (
-                io.TextIOWrapper(sys.stdin.buffer, "utf-8")  # whatever the terminal's encoding
+                io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig")  # whatever the terminal's encoding
                 if path == "-"
-                else opened(path, "rt", encoding="utf-8")
+                else opened(path, "rt", encoding="utf-8-sig")
             ) as file:
                 for line in file:
                     if manifest:
@@ -153,7 +173,7 @@ def read_texts(paths: Sequence[str]) -> Iterator[str]:
                         yield line.rstrip("\n")
         except FileNotFoundError:
             raise DecodingError(f"there is no text {path}") from None
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, lzma.LZMAError, zlib.error, ValueError, KeyError, TypeError) as error:
             wanted = "a manifest of cuts" if manifest else "text in UTF-8"
             raise DecodingError(f"{path} cannot be read as {wanted}: {error}") from error
 
@@ -179,7 +199,11 @@ def _tune(arguments: argparse.Namespace) -> int:
     free = arguments.lexicon == "none"
     bonuses = (0.0,) if free else arguments.word_bonuses  # nothing counts words where any token may end one
     search = BeamSearch(
-        bundle.tokenizer, BeamConfig(arguments.beam_size), lm=arguments.lm, lexicon=arguments.lexicon
+        bundle.tokenizer,
+        BeamConfig(arguments.beam_size),
+        lm=arguments.lm,
+        lexicon=arguments.lexicon,
+        normaliser=bundle.normaliser,
     )
     references, outputs = acoustic_outputs(bundle, arguments.manifest)
     references = [normalise(text, bundle.normaliser) for text in references]

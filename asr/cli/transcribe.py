@@ -6,8 +6,8 @@
   ffmpeg ... -f wav - | asr transcribe - --model BUNDLE           audio from standard input
   asr transcribe --microphone --model BUNDLE                      words as they are spoken
 
-Files that cannot be read are named at the end, the others are done, and the exit status is 1. Outputs that exist
-already are kept, so that the same command goes on where it was stopped.
+Files that cannot be read are named at the end, the others are done, and the exit status is 1. Outputs that were made
+of the same files already are kept, so that the same command goes on where it was stopped.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from asr.cli import decoding_options, live, model_option
 from asr.errors import AsrError, AudioError
-from asr.outputs import FORMATS, Layout, output_path, render, to_json, write_outputs
+from asr.outputs import FORMATS, Layout, Origin, Origins, output_path, render, to_json, write_outputs
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -117,8 +117,19 @@ def run(arguments: argparse.Namespace) -> int:
         raise AsrError(f"{formats[0]} of several inputs is several files: say where with -o DIR or --beside")
     targets = _targets(found, None if arguments.beside else Path(arguments.output_dir or ""))
     paths = list(found)
+    origins = Origins(Path(arguments.output_dir) if writes and not arguments.beside else None)
+    read = {path: Origin.of(path) for path in paths if writes and path != STDIN}
     if writes and not arguments.overwrite:
         done = {i for i, target in enumerate(targets) if _is_done(paths[i], target, formats)}
+        others = {i: other for i in done if (other := origins.other(targets[i], formats, read[paths[i]]))}
+        if others:
+            first = min(others)
+            print(
+                f"{len(others)} of {len(paths)} have outputs of other files that had their names, which are replaced "
+                f"({output_path(targets[first], formats[0])} was made of {others[first]})",
+                file=sys.stderr,
+            )
+        done -= others.keys()
         if done:
             there = output_path(targets[min(done)], formats[0])
             print(
@@ -160,6 +171,8 @@ def run(arguments: argparse.Namespace) -> int:
                 printed.put(index, _line(outcome, paths[index], ids[index], formats[0], several, layout))
             elif problem := _write(outcome, targets[index], formats, ids[index], layout):
                 failures.append(problem)
+            elif paths[index] in read:
+                origins.add(targets[index], formats, read[paths[index]])
     except (AsrError, KeyboardInterrupt):  # before the run ends, hand on what was done and say what failed
         printed.flush()
         progress.close()
@@ -255,7 +268,10 @@ def find_audio(inputs: Sequence[str], recursive: bool = False) -> tuple[dict[str
         try:
             if item == STDIN:
                 matches = {STDIN: Path("stdin")}
-            elif path.is_file() or path.is_fifo():
+            elif not item:  # as of a shell's variable that is not set; not the folder here
+                failures.append("an input is empty (''); expected a file, a folder or a glob")
+                continue
+            elif path.exists() and not path.is_dir():  # pipes and devices, too
                 matches = {item: Path(path.name)}
             elif path.is_dir():
                 inside = _files_in(path, recursive, unread)

@@ -1,7 +1,8 @@
 """CTC beam search with flashlight-text (Kahn et al. 2022), alone or with a language model over words or tokens."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from torch import Tensor
 from asr.decoding.alignment import align
 from asr.decoding.cuda_beam import CudaBeamSearch
 from asr.decoding.greedy import Hypothesis, collapse
-from asr.decoding.hotwords import BiasNode, BiasTree, single_words, spell
+from asr.decoding.hotwords import BiasNode, BiasTree
 from asr.errors import DecodingError, TextError
 from asr.lm.kenlm import load_kenlm, missing_flashlight, read_vocabulary
-from asr.text import BLANK, CharacterTokenizer, Tokenizer
+from asr.text import BLANK, CharacterTokenizer, Tokenizer, normalise
 
 LOG10 = math.log(10)  # KenLM's scores are log10, ours natural
 NO_LEXICON = "none"
+NO_WORD = tuple("<[({!#")  # how dictionaries begin what is none, as <UNK>, [NOISE], !SIL
 SURE_BLANK = 0.9999  # probability from which on a blank frame leaves nothing to search
 IMPOSSIBLE = -1e4  # log probability of what must not happen
 
@@ -69,9 +71,12 @@ class BeamSearch:
         lexicon: file whose lines begin with a word, the only words to be recognised; without it, the words of the
             language model; "none" lets the model write any word.
         hotwords: bonus, in natural log, for each word to be preferred; they join the lexicon.
+        normaliser: name of the one that the model's transcripts went through (`Bundle.normaliser`). Words of the
+            language model, the lexicon and the hotwords that hold letters the tokenizer lacks, as capitals, are
+            written as it writes them; the language model is asked for them as its file has them.
 
     Attributes:
-        left_out: words of the lexicon that the tokenizer lacks letters for.
+        left_out: words of the lexicon and hotwords that the tokenizer lacks letters for all the same.
 
     Raises DecodingError for files that cannot be used with this model, and where flashlight-text is missing.
 
@@ -90,18 +95,20 @@ class BeamSearch:
         lm: str | Path | None = None,
         lexicon: str | Path | None = None,
         hotwords: Mapping[str, float] | None = None,
+        normaliser: str = "none",
     ):
-        self.tokenizer = tokenizer
+        self.tokenizer, self.normaliser = tokenizer, normaliser
         self.config = config or BeamConfig()
-        self.hotwords = single_words(hotwords or {})
-        self.left_out: list[str] = []
+        written = {text: self._written(text) for text in hotwords or {}}
+        self.left_out = [text for text, words in written.items() if not words]
+        self.hotwords = {word: bonus for text, bonus in (hotwords or {}).items() for word in written[text]}
         if str(lexicon) == NO_LEXICON or (lexicon is None and lm is None):
             self.words = None
             self.lm = self._token_lm(lm)
         else:
-            listed = read_vocabulary(str(lm)) if lexicon is None else read_lexicon(lexicon)
-            self.words, self.spellings = self._spelled([*listed, *self.hotwords])
-            self.lm = load_kenlm(lm, self.words) if lm is not None else _flashlight().ZeroLM()
+            self.words = self._vocabulary(lm, lexicon)
+            self.spellings = [tokenizer.encode(word) for word in self.words.values()]
+            self.lm = load_kenlm(lm, list(self.words)) if lm is not None else _flashlight().ZeroLM()
         self.has_lm = lm is not None
         # Where words are parted by a token, their spelling ends with it, and so does the utterance, by one more frame.
         # Otherwise a word's last token ends it at once, or stays until the next blank: flashlight cannot let it stay
@@ -189,22 +196,47 @@ class BeamSearch:
             model = load_kenlm(lm, names)
         return model
 
-    def _spelled(self, words: Iterable[str]) -> tuple[list[str], list[list[int]]]:
-        spelled: dict[str, list[int]] = {}
-        for word in dict.fromkeys(words):
-            try:
-                spelled[word] = self.tokenizer.encode(word)
-            except TextError:
-                if word in self.hotwords:
-                    spell(word, self.tokenizer)
-                self.left_out.append(word)
-        if not spelled:
+    def _vocabulary(self, lm: str | Path | None, lexicon: str | Path | None) -> dict[str, str]:
+        """Give the words to recognise, by how the language model's file has them, as the model writes them."""
+        in_lm = [] if lm is None else read_vocabulary(lm, optional=lexicon is not None)
+        listed = in_lm if lexicon is None else read_lexicon(lexicon)
+        written = {word: self._written(word) for word in dict.fromkeys([*in_lm, *listed])}
+        self.left_out += [word for word in dict.fromkeys(listed) if not written[word]]
+        wanted = dict.fromkeys([own for word in listed for own in written[word]] + list(self.hotwords))
+        if not wanted:
             raise DecodingError(
                 f"this model can write none of the {len(self.left_out)} words of the language model or lexicon, such "
                 f"as {self.left_out[0]!r}: it lacks their letters; `asr lm build --model BUNDLE` writes words as the "
                 "model does"
             )
-        return list(spelled), list(spelled.values())
+        words = {
+            word: written[word][0] for word in in_lm if len(written[word]) == 1 and written[word][0] in wanted
+        }
+        if in_lm and not words:
+            raise DecodingError(
+                f"the language model {lm} knows none of the {len(wanted)} words to be recognised, such as "
+                f"{next(iter(wanted))!r}; expected one that was built of such words"
+            )
+        known = set(words.values())
+        return words | {own: own for own in wanted if own not in known}
+
+    def _written(self, text: str) -> list[str]:
+        """Give the words of a text as the model writes them: as they are or, where it cannot, normalised.
+
+        There are none where it lacks letters for that, too.
+        """
+
+        def forms() -> Iterator[str]:
+            yield text
+            if not text.startswith(NO_WORD):
+                yield normalise(text, self.normaliser)
+
+        for form in forms():
+            with suppress(TextError):
+                for word in form.split():
+                    self.tokenizer.encode(word)
+                return form.split()
+        return []
 
     def _flashlight_decoder(self) -> tuple[Any, Any]:
         flashlight = _flashlight()
@@ -262,7 +294,7 @@ def read_lexicon(path: str | Path) -> list[str]:
     Raises DecodingError.
     """
     try:
-        words = [line.split()[0] for line in Path(path).read_text("utf-8").splitlines() if line.strip()]
+        words = [line.split()[0] for line in Path(path).read_text("utf-8-sig").splitlines() if line.strip()]
     except FileNotFoundError:
         raise DecodingError(f"there is no lexicon {path}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -287,9 +319,10 @@ def _biased(search: BeamSearch, weight: float) -> Any:
     class BiasedWords(base):
         """Over words: the bonus comes with the word."""
 
-        def __init__(self, words: Sequence[str]):
+        def __init__(self, words: Mapping[str, str]):
             super().__init__()
-            self.bonus = {words.index(word): bonus / weight for word, bonus in search.hotwords.items()}
+            bonuses = [search.hotwords.get(word, 0.0) / weight for word in words.values()]
+            self.bonus = {label: bonus for label, bonus in enumerate(bonuses) if bonus}
 
         def start(self, start_with_nothing: bool):
             return inner.start(start_with_nothing)

@@ -1,11 +1,11 @@
 """Biasing words: a bonus for words the user expects, names above all (shallow fusion, Zhao et al. 2019)."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asr.errors import DecodingError, TextError
+from asr.errors import DecodingError
 from asr.text import Tokenizer
 
 DEFAULT_BONUS = 4.0  # natural log, as acoustic scores
@@ -27,7 +27,8 @@ def read_hotwords(path: str | Path) -> dict[str, float]:
         columns = line.split()
         if len(columns) > 2:
             raise DecodingError(
-                f"{path}, line {number}: {line.strip()!r}; expected one word and, if any, its bonus"
+                f"{path}, line {number}: {line.strip()!r}; expected one word and, if any, its bonus; the words of a "
+                "phrase take a line each"
             )
         try:
             bonus = float(columns[1]) if len(columns) == 2 else DEFAULT_BONUS
@@ -35,7 +36,8 @@ def read_hotwords(path: str | Path) -> dict[str, float]:
                 raise ValueError
         except ValueError:
             raise DecodingError(
-                f"{path}, line {number}: the bonus {columns[1]!r} is no number; expected one like {DEFAULT_BONUS}"
+                f"{path}, line {number}: the bonus {columns[1]!r} is no number; expected one like {DEFAULT_BONUS}, or "
+                "one word a line"
             ) from None
         if columns:
             words[columns[0]] = bonus
@@ -72,7 +74,7 @@ class BiasTree:
         self.begins = [token.startswith(tokenizer.space) for token in tokenizer.tokens]
         self.parts = [token == tokenizer.space for token in tokenizer.tokens]
         for word, bonus in hotwords.items():
-            node, ids = self.root, spell(word, tokenizer)
+            node, ids = self.root, tokenizer.encode(word)
             for depth, token in enumerate(ids, start=1):
                 node = node.children.setdefault(token, BiasNode())
                 node.gain = max(node.gain, bonus * depth / len(ids))
@@ -91,20 +93,3 @@ class BiasTree:
     def end(self, node: BiasNode | None) -> float:
         """Give the change of the score when a word ends at a place."""
         return node.bonus - node.gain if node else 0.0
-
-
-def spell(word: str, tokenizer: Tokenizer) -> list[int]:
-    """Spell one of the user's words in tokens; raises DecodingError where the tokenizer lacks a letter."""
-    try:
-        return tokenizer.encode(word)
-    except TextError as error:
-        raise DecodingError(f"the model cannot write the word {word!r}: {error}") from error
-
-
-def single_words(hotwords: Mapping[str, float]) -> dict[str, float]:
-    """Part phrases into words, each with its phrase's bonus."""
-    return {word: bonus for phrase, bonus in hotwords.items() for word in _words(phrase)}
-
-
-def _words(phrase: str) -> Iterable[str]:
-    return phrase.split()

@@ -21,19 +21,29 @@ BINARY_MAGIC = b"mmap lm http://kheafield.com/code"
 BINARY_HEADER = struct.Struct("<100x?7xQ")
 BINARY_FORMAT = b" format version 5\n"
 GZIP_MAGIC = b"\x1f\x8b"
+# What flashlight's KenLM was built without, and the orders that it was built for.
+OTHER_COMPRESSION = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+ORDERS = range(2, 7)
 AGAIN = "make or fetch it again"
 
 
-def read_vocabulary(path: str | Path) -> list[str]:
+def read_vocabulary(path: str | Path, *, optional: bool = False) -> list[str]:
     """List the words of an ARPA file, compressed by gzip or not, or of a KenLM binary, <unk>, <s>, </s> left out.
+
+    A binary may have been built without its words; there are none then where they are `optional`.
 
     Raises DecodingError for a file that is missing, damaged or neither.
     """
     try:
         with Path(path).open("rb") as file:
             magic = file.read(len(BINARY_MAGIC))
+        kinds = [kind for begin, kind in OTHER_COMPRESSION.items() if magic.startswith(begin)]
+        if kinds:
+            raise DecodingError(
+                f"the language model {path} is compressed by {kinds[0]}; expected gzip, or none"
+            )
         if magic == BINARY_MAGIC:
-            words = _binary_words(Path(path))
+            words = _binary_words(Path(path), optional)
         else:
             opened = gzip.open if magic.startswith(GZIP_MAGIC) else open
             with opened(path, "rt", encoding="utf-8") as lines:
@@ -51,31 +61,41 @@ def read_vocabulary(path: str | Path) -> list[str]:
 
 def _arpa_words(lines: Iterable[str], path: str | Path) -> list[str]:
     lines = iter(lines)
-    expected = None
+    counts: dict[int, int] = {}  # of n-grams, by their order
     for line in lines:
-        if (found := re.match(r"ngram 1=\s*(\d+)\s*$", line)) is not None:
-            expected = int(found[1])
+        if (found := re.match(r"ngram (\d+)=\s*(\d+)\s*$", line)) is not None:
+            counts[int(found[1])] = int(found[2])
         if line.startswith("\\1-grams:"):
             break
+    expected = counts.get(1)
     if not expected:
         raise DecodingError(
             f"{path} is no language model: it lacks the headings of an ARPA file (\\data\\, ngram 1=..., \\1-grams:) "
             "and is no KenLM binary"
         )
+    check_order(max(counts), f"the language model {path}")
     words = []
     for line in lines:
-        columns = line.split()
+        columns = line.rstrip("\n").split("\t")  # KenLM wants tabs; words may hold other white space
         if len(columns) < 2 or line.startswith("\\"):
             break
         words.append(columns[1])
-    if len(words) != expected:
+    if len(set(words)) != expected:
         raise DecodingError(
-            f"the ARPA file {path} is damaged: it promises {expected} words and holds {len(words)}; {AGAIN}"
+            f"the ARPA file {path} is damaged: it promises {expected} words and holds {len(set(words))}; {AGAIN}"
         )
     return words
 
 
-def _binary_words(path: Path) -> list[str]:
+def check_order(order: int, what: str) -> None:
+    """Raise DecodingError for an order that flashlight's KenLM cannot read."""
+    if order not in ORDERS:
+        raise DecodingError(
+            f"{what} is of order {order}; expected {min(ORDERS)} to {max(ORDERS)}, which is what KenLM reads here"
+        )
+
+
+def _binary_words(path: Path, optional: bool) -> list[str]:
     """Read the words that a KenLM binary keeps at its end, each ended by a zero, <unk> first.
 
     They are searched from the end of the mapped file, which may be far larger than they are.
@@ -90,6 +110,8 @@ def _binary_words(path: Path) -> list[str]:
                 "from the ARPA file, or use that"
             )
         has_words, expected = BINARY_HEADER.unpack(head)
+        if not has_words and optional:
+            return []
         if not has_words:
             raise DecodingError(
                 f"the KenLM binary {path} was built without its words; name a --lexicon or use the ARPA file"

@@ -4,10 +4,9 @@ The estimates are those of KenLM's lmplz (Heafield et al. 2013): unigrams interp
 the vocabulary, <unk> included and <s> left out, and n-grams that begin a sentence keep their plain counts.
 """
 
-import contextlib
 import gzip
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,22 +47,32 @@ class NgramModel:
     fallback_orders: tuple[int, ...] = ()
 
     def write_arpa(self, path: str | Path) -> None:
-        """Write an ARPA file, compressed where the name ends in .gz, whole or not at all; raises DecodingError."""
+        """Write an ARPA file, compressed where the name ends in .gz, whole or not at all; raises DecodingError.
+
+        What is there and no file, as a pipe, is written to.
+        """
         path = Path(path)
-        scratch = path.with_name(f".{path.name}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            opened = gzip.open if path.suffix == ".gz" else open
-            with opened(scratch, "wt", encoding="utf-8") as file:
-                file.writelines(self._arpa_lines())
-            scratch.replace(path)
+            if path.exists() and not path.is_file():
+                self._write(path, open)
+                return
+            path = path.resolve()  # a link stays one
+            scratch = path.with_name(f".{path.name}.part")
+            try:
+                self._write(scratch, gzip.open if path.suffix == ".gz" else open)
+                scratch.replace(path)
+            finally:
+                scratch.unlink(missing_ok=True)
         except OSError as error:
             raise DecodingError(f"cannot write {path}: {error.strerror or error}") from error
-        finally:
-            with contextlib.suppress(OSError):
-                scratch.unlink(missing_ok=True)
 
-    def _arpa_lines(self) -> Iterator[str]:
+    def _write(self, path: Path, opened: Callable) -> None:
+        with opened(path, "wt", encoding="utf-8") as file:
+            file.writelines(self.arpa_lines())
+
+    def arpa_lines(self) -> Iterator[str]:
+        """Give the lines of the ARPA file."""
         yield "\\data\\\n"
         for n, ngrams in enumerate(self.orders, start=1):
             yield f"ngram {n}={len(ngrams.word)}\n"

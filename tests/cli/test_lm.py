@@ -1,7 +1,10 @@
 """`asr lm` and the decoding options, through the command line."""
 
+import bz2
 import gzip
 import json
+import lzma
+import os
 import shutil
 
 import pytest
@@ -39,6 +42,42 @@ def test_build_and_score(texts, tmp_path, capsys):
     (tmp_path / "other.txt").write_text("the bird sat\n")
     assert main(["lm", "score", lm, str(tmp_path / "other.txt")]) == 0
     assert "unknown words 33.33 %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("opened", [open, gzip.open, bz2.open, lzma.open])
+def test_texts_of_every_kind_give_the_same_model(tmp_path, opened, capsys):
+    sentences = "the cat sat\nthe cat ran\n"
+    (tmp_path / "plain.txt").write_text(sentences)
+    path = tmp_path / f"text{ {gzip.open: '.gz', bz2.open: '.bz2', lzma.open: '.xz'}.get(opened, '.txt') }"
+    with opened(path, "wb") as file:
+        file.write(b"\xef\xbb\xbf" + sentences.replace("\n", "\r\n").encode())
+    printed = []
+    for text in (path, tmp_path / "plain.txt"):
+        assert main(["lm", "build", str(text), "-o", "-", "--order", "2"]) == 0
+        printed.append(capsys.readouterr())
+    assert printed[0] == printed[1]
+    assert printed[0].out.startswith("\\data\\\nngram 1=7\n")
+    assert "7 1-grams" in printed[0].err
+
+
+def test_an_order_that_cannot_be_read_again_is_not_built(texts, tmp_path, capsys):
+    for order in ("0", "1", "7"):
+        arguments = ["lm", "build", *texts, "-o", str(tmp_path / "lm.arpa"), "--order", order]
+        assert f"order {order}; expected 2 to 6" in message_of(capsys, arguments)
+    assert not (tmp_path / "lm.arpa").exists()
+
+
+def test_what_is_no_file_is_written_to_and_stays(texts, tmp_path, capsys):
+    (tmp_path / "file.arpa").write_text("")
+    (tmp_path / "link.arpa").symlink_to("file.arpa")
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    for name in ("link.arpa", "pipe"):
+        assert main(["lm", "build", *texts, "-o", str(tmp_path / name), "--order", "2"]) == 0
+    assert (tmp_path / "link.arpa").is_symlink()
+    assert os.read(reader, 1 << 16).decode() == (tmp_path / "file.arpa").read_text()
+    assert (tmp_path / "pipe").is_fifo()
+    os.close(reader)
 
 
 def test_what_cannot_be_read(texts, tmp_path, capsys):

@@ -17,7 +17,7 @@ from speech import RATE, say
 import asr
 from asr.cli import main
 from asr.errors import AsrError
-from asr.outputs import FORMATS
+from asr.outputs import FORMATS, ORIGINS_FILE
 
 
 @pytest.fixture
@@ -31,7 +31,11 @@ def tree(tmp_path):
 
 
 def names(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ORIGINS_FILE
+    )
 
 
 def test_folders_keep_their_tree(bundle, tree, tmp_path):
@@ -269,6 +273,35 @@ def test_an_input_newer_than_its_output_is_done_again(bundle, tree, tmp_path, ca
     assert (out / "one.txt").read_text() != before
 
 
+def test_another_file_of_the_same_name_is_not_done(bundle, tree, tmp_path, capsys):
+    out = tmp_path / "out"
+    (tree / "other").mkdir()
+    mine, others = tree / "one.wav", tree / "other" / "one.wav"
+    soundfile.write(others, say("cab ab", np.random.default_rng(0)), RATE)
+    os.utime(others, (0, 0))  # older than any output
+
+    def heard(path, *more):
+        assert main(["transcribe", str(path), "--model", str(bundle), "-o", str(out), *more]) == 0
+        return (out / "one.txt").read_text(), capsys.readouterr().err
+
+    text = heard(mine)[0]
+    assert "done before" in heard(mine)[1]
+    replaced, told = heard(others)
+    assert replaced != text
+    assert f"replaced ({out}/one.txt was made of {mine})" in told
+    # Of several formats each knows its own; a file that was moved is the same.
+    assert heard(mine, "-f", "srt")[0] == replaced
+    moved = others.rename(tree / "one.wav.old").rename(tree / "deeper" / "one.wav")
+    assert "done before" in heard(moved)[1]
+    assert heard(mine)[0] == text
+    # What a crash left of the last line, or nothing known at all, is as if the output were the file's.
+    with (out / ORIGINS_FILE).open("a") as file:
+        file.write('{"output": "one.t')
+    assert "done before" in heard(mine)[1]
+    (out / ORIGINS_FILE).unlink()
+    assert "done before" in heard(moved)[1]
+
+
 def test_namesakes_keep_their_folders_whatever_is_added(bundle, tree, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tree)
     paths = []
@@ -360,6 +393,15 @@ def test_formats_may_stand_before_the_files(bundle, tree, capsys):
     with pytest.raises(SystemExit):
         main(["transcribe", "--model", str(bundle), str(tree / "one.wav"), "--threads", "-1"])
     assert "'-1' was given; expected a number of threads" in capsys.readouterr().err
+
+
+def test_what_is_no_file_and_no_folder(bundle, tree, monkeypatch, capsys):
+    monkeypatch.chdir(tree)
+    assert main(["transcribe", "", "/dev/null", "one.wav", "--model", str(bundle)]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == ["one.wav: ab c"]
+    assert "an input is empty ('')" in printed.err
+    assert "/dev/null is empty (0 bytes)" in printed.err
 
 
 def test_a_pipe_is_read_once(bundle, tree):

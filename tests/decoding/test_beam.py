@@ -156,8 +156,39 @@ def test_words_the_model_cannot_write(tmp_path):
     lm = write_lm(tmp_path / "lm.arpa", ["CAB BAD"])
     with pytest.raises(DecodingError, match=r"none of the 2 words.*'BAD'|none of the 2 words.*'CAB'"):
         BeamSearch(CHARACTERS, lm=lm)
-    with pytest.raises(DecodingError, match="cannot write the word 'xenia'"):
-        BeamSearch(CHARACTERS, hotwords={"xenia": 1.0})
+    biased = BeamSearch(CHARACTERS, hotwords={"xenia": 1.0, "bat": 2.0})
+    assert (biased.left_out, biased.hotwords) == (["xenia"], {"bat": 2.0})
+
+
+@pytest.mark.parametrize("in_lm", ["a bat", "A BAT"])
+@pytest.mark.parametrize("listed", [None, "bat\na\n", "BAT  B A T\nA  A\n<UNK> SPN\n!SIL SIL\n"])
+def test_words_in_capitals_are_the_words_of_the_model(tmp_path, in_lm, listed):
+    lm = write_lm(tmp_path / "lm.arpa", [in_lm, in_lm, in_lm.replace("A ", "D ").replace("a ", "d ")])
+    lexicon = None
+    if listed is not None:
+        lexicon = tmp_path / "lexicon.txt"
+        lexicon.write_text("\ufeff" + listed)
+    words = {"lm": lm, "lexicon": lexicon, "normaliser": "basic"}
+    logits = logits_of(CHARACTERS, "a bad", {"d": ("t", 0.98)})
+    search = BeamSearch(CHARACTERS, **words)
+    assert decode(search, logits) == "a bat"
+    assert search.left_out == (["<UNK>", "!SIL"] if listed and "!" in listed else [])
+    # The language model is asked for the word as it has it, else all words would be unknown to it.
+    other = BeamSearch(
+        CHARACTERS, **{**words, "lm": write_lm(tmp_path / "same.arpa", ["a bat"] * 2 + ["d bat"])}
+    )
+    assert search(logits, torch.tensor([15]))[0].score == pytest.approx(
+        other(logits, torch.tensor([15]))[0].score, rel=1e-6
+    )
+    biased = BeamSearch(CHARACTERS, hotwords={"Cab": 9.0}, **words)
+    assert decode(biased, logits_of(CHARACTERS, "a cab")) == "a cab"
+
+
+def test_a_language_model_of_other_words_than_the_lexicon(tmp_path):
+    (tmp_path / "words.txt").write_text("cab\n")
+    lm = write_lm(tmp_path / "lm.arpa", ["a bat"])
+    with pytest.raises(DecodingError, match=r"knows none of the 1 words to be recognised, such as 'cab'"):
+        BeamSearch(CHARACTERS, lm=lm, lexicon=tmp_path / "words.txt")
 
 
 def test_files_that_are_not_there(tmp_path):

@@ -1,7 +1,9 @@
 """What KenLM reads from our ARPA files, and what it says of damaged ones."""
 
 import base64
+import bz2
 import itertools
+import lzma
 import math
 import zlib
 
@@ -55,6 +57,7 @@ DAMAGES = {
     "cut among the words": lambda text: text[: text.index("\tb")],
     "letters for a number": lambda text: text.replace("-0.", "-x.", 8),
     "wrong count": lambda text: text.replace("ngram 2=", "ngram 2=9"),
+    "a word twice": lambda text: text.replace("\tb\t", "\tc\t", 1),
     "no ARPA": lambda text: "hello\n",
     "empty": lambda text: "",
 }
@@ -85,6 +88,41 @@ def test_a_damaged_compressed_file(tmp_path, damage):
     path.write_bytes(content[:middle] if damage == "cut" else content[:40] + bytes(60) + content[100:])
     with pytest.raises(DecodingError, match=r"lm\.arpa\.gz"):
         score_text(path, ["a"])
+
+
+@pytest.mark.parametrize(("opened", "kind"), [(bz2.open, "bzip2"), (lzma.open, "xz")])
+def test_compression_that_kenlm_cannot_read_is_named(tmp_path, opened, kind):
+    with opened(tmp_path / "lm.arpa", "wt") as file:
+        file.writelines(build(TEXT, 3).arpa_lines())
+    with pytest.raises(DecodingError, match=f"is compressed by {kind}; expected gzip, or none"):
+        read_vocabulary(tmp_path / "lm.arpa")
+
+
+@pytest.mark.parametrize("order", [1, 7])
+def test_orders_that_kenlm_cannot_read_are_named(tmp_path, order):
+    build(["a b c d e f"], order).write_arpa(tmp_path / "lm.arpa")
+    with pytest.raises(DecodingError, match=f"is of order {order}; expected 2 to 6"):
+        score_text(tmp_path / "lm.arpa", ["a"])
+
+
+def test_an_arpa_file_as_other_tools_write_it(tmp_path):
+    """SRILM: no <unk>, -99 for what cannot be, backoffs only where something follows."""
+    lines = [
+        "",
+        "\\data\\",
+        "ngram 1=5",
+        "ngram 2=3",
+        "",
+        "\\1-grams:",
+        "-0.69897\t</s>",
+        "-99\t<s>\t-0.30103",
+    ]
+    lines += ["-0.69897\ta\t-0.30103", "-0.69897\tb\u00a0b", "-0.5\tc\t-0.1", "", "\\2-grams:", "-0.3\t<s> a"]
+    lines += ["-0.4\ta c", "-0.2\tc </s>", "", "\\end\\", ""]
+    (tmp_path / "lm.arpa").write_text("\n".join(lines))
+    assert read_vocabulary(tmp_path / "lm.arpa") == ["a", "b\u00a0b", "c"]
+    assert score_text(tmp_path / "lm.arpa", ["a c"]).log10_probability == pytest.approx(-0.9)
+    assert score_text(tmp_path / "lm.arpa", ["c zebra"]).unknown == 1
 
 
 def test_missing_file():
