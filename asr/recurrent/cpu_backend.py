@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from asr.errors import BackendError
-from asr.recurrent import build
 from asr.recurrent.cells import CELLS, CellOptions, Noise, State, Weights
 
 # cpu/layer.h, field by field.
@@ -80,6 +79,9 @@ class _Layer(ctypes.Structure):
 @functools.cache
 def _library() -> ctypes.CDLL:
     """Load the kernels, over the OpenMP runtime that torch has loaded: two of them would fight over the cores."""
+    # Only here, or `python -m asr.recurrent.build` would find itself imported already.
+    from asr.recurrent import build
+
     path = build.library()
     loaded = re.findall(r"\S+/lib(?:gomp|iomp5|omp)[^/\s]*\.so\S*", Path("/proc/self/maps").read_text())
     try:
@@ -102,6 +104,8 @@ def _library() -> ctypes.CDLL:
 @functools.cache
 def instruction_set() -> bytes:
     """Name the widest kernels that this processor runs, or those that $ASR_RECURRENT_ISA asks for."""
+    from asr.recurrent import build
+
     wanted = os.environ.get("ASR_RECURRENT_ISA")
     for name in [wanted] if wanted else build.INSTRUCTION_SETS:
         if _library().recurrent_supports(name.encode()):
@@ -137,9 +141,16 @@ def refusal(
     """Say why these kernels cannot run this layer, None if they can."""
     if x.dtype == torch.float64:
         return "the CPU kernels compute in float32, not float64"
-    # A graph being compiled cannot load libraries; should they be missing, it says so when it runs. (Torch's own way
-    # to mark constants, assume_constant_result, would import all of torch._dynamo at start-up.)
-    return None if torch.compiler.is_compiling() else _load_problem()
+    return _known_load_problem()
+
+
+def _known_load_problem() -> str | None:
+    return _load_problem()
+
+
+# A graph being compiled cannot load libraries: it asks while it is traced and takes the answer for a constant. So does
+# torch.compiler.assume_constant_result, but for importing all of torch._dynamo at start-up.
+_known_load_problem._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def run(
@@ -157,7 +168,8 @@ def run(
     zoneout = [float(share) if isinstance(share, float) else 0.0 for share in noise[0][1:]]
     # Through the dispatcher only where someone needs it: its first call imports all of torch._dynamo, seconds that
     # plain inference can do without.
-    plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling() and type(x) is Tensor
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    plain = not torch.is_grad_enabled() and not traced and type(x) is Tensor
     if plain and x.dtype == torch.bfloat16 and not masks[0]:
         packed = pack(cell_name, options, weights, "bfloat16")
         rates = (zoneout[0], zoneout[1])

@@ -9,6 +9,8 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch._C import _functorch  # type: ignore[attr-defined]
+from torch.autograd import forward_ad
 
 from asr.errors import BackendError
 from asr.recurrent import cpu_backend, native, reference
@@ -36,19 +38,32 @@ def run(
     arguments = (cell_name, options, x, weights, noise)
     if backend == "reference":
         return reference.run(cell_name, options, x, lengths, state, weights, noise)
-    fused = fused_module(x.device.type)
+    watched = _watched()
+    fused = watched or fused_module(x.device.type)
     reason = fused.refusal(*arguments) if isinstance(fused, ModuleType) else fused
     if backend == "fused":
         if reason is not None or isinstance(fused, str):
             raise BackendError(f"backend 'fused' cannot run this layer: {reason}; use 'auto' or 'reference'")
         return fused.run(cell_name, options, x, lengths, state, weights, noise)
     # torch's kernels take batches whose shapes depend on the lengths, which a compiled graph cannot.
-    own_kernels = not torch.compiler.is_compiling() and native.refusal(*arguments) is None
+    own_kernels = not (torch.compiler.is_compiling() or watched) and native.refusal(*arguments) is None
     if isinstance(fused, ModuleType) and reason is None and not (own_kernels and x.device.type == "cuda"):
         module = fused
     else:
         module = native if own_kernels else reference
     return module.run(cell_name, options, x, lengths, state, weights, noise)
+
+
+def _watched() -> str | None:
+    """Say so where derivatives forward, vmap or another of torch.func's follow each tensor, None elsewhere.
+
+    They see operators. Behind pointers they lose sight: a forward derivative would come out as zero, with no error.
+    """
+    if torch.compiler.is_compiling():
+        return None
+    if forward_ad._current_level >= 0 or _functorch.maybe_current_level() is not None:
+        return "torch.func and forward-mode differentiation cannot look into the fused kernels"
+    return None
 
 
 def fused_module(device_type: str) -> ModuleType | str:

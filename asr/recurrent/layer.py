@@ -69,6 +69,10 @@ class RecurrentLayer(nn.Module):
             raise ValueError(f"unknown cell {cell!r}; there are {', '.join(CELLS)}")
         if backend not in dispatch.BACKENDS:
             raise ValueError(f"unknown backend {backend!r}; there are {', '.join(dispatch.BACKENDS)}")
+        if input_size < 1 or hidden_size < 1:
+            raise ValueError(
+                f"input_size and hidden_size must be at least 1, got {input_size} and {hidden_size}"
+            )
         if reset not in RESETS:
             raise ValueError(f"unknown reset {reset!r}; there are {', '.join(RESETS)}")
         dropouts = {"input": input_dropout, "recurrent": recurrent_dropout, "weight": weight_dropout}
@@ -189,7 +193,7 @@ class RecurrentLayer(nn.Module):
         self, x: Tensor, lengths: Tensor, state: Tensor | State | None = None
     ) -> tuple[Tensor, Tensor | State]:
         """Run the layer; see the class for shapes."""
-        state = checked_state(self, x, lengths, state)
+        lengths, state = checked_arguments(self, x, lengths, state)
         if self.training and self.input_dropout:
             x = x * nn.functional.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.input_dropout)
         weights = [self.weights(suffix) for suffix in self._suffixes]
@@ -211,8 +215,10 @@ class RecurrentLayer(nn.Module):
         return f"{self.cell_name}, {self.input_size}, {self.hidden_size}, bidirectional={self.bidirectional}"
 
 
-def checked_state(layer: Any, x: Tensor, lengths: Tensor, state: Tensor | State | None) -> tuple[Tensor, ...]:
-    """Give the state that a layer starts from, zeros unless it was given.
+def checked_arguments(
+    layer: Any, x: Tensor, lengths: Tensor, state: Tensor | State | None
+) -> tuple[Tensor, State]:
+    """Give the lengths as int64 and the state that a layer starts from, zeros unless it was given.
 
     Raises ValueError for tensors whose shapes or types do not fit, since kernels read memory by the layer's sizes.
     """
@@ -224,15 +230,16 @@ def checked_state(layer: Any, x: Tensor, lengths: Tensor, state: Tensor | State 
         raise ValueError(
             f"lengths must be {x.shape[0]} whole numbers, got {lengths.dtype} of {tuple(lengths.shape)}"
         )
+    lengths = lengths.to(torch.int64)  # in eight bits they could not be compared with frame numbers
     sizes = (layer.output_size, layer.hidden_size)[: 1 + layer.cell.lstm_family]
     shapes = [(2 if layer.bidirectional else 1, x.shape[0], size) for size in sizes]
     if state is None:
-        return tuple(x.new_zeros(shape) for shape in shapes)
+        return lengths, tuple(x.new_zeros(shape) for shape in shapes)
     given = (state,) if isinstance(state, Tensor) else tuple(state)
     if [tuple(part.shape) for part in given] != shapes:
         found = [tuple(part.shape) for part in given]
         raise ValueError(f"the state must have the shapes {shapes}, got {found}")
-    return given
+    return lengths, given
 
 
 def _ones_at(rate: float, shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -23,6 +23,8 @@ def refusal(
     cell_name: str, options: CellOptions, x: Tensor, weights: list[Weights], noise: list[Noise]
 ) -> str | None:
     """Say why torch's kernels cannot run this layer, None if they can."""
+    if x.is_meta:
+        return "torch's kernels want to know the lengths, which a meta tensor does not hold"
     if cell_name not in KERNELS or (cell_name == "gru" and options.reset != "after"):
         return f"torch has no kernels for cell {cell_name!r} with reset {options.reset!r}"
     if options.layer_norm or options.cell_clip or options.proj_clip:

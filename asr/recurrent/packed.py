@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from asr.errors import BackendError
 from asr.recurrent import cpu_backend
 from asr.recurrent.cells import State, Weights
-from asr.recurrent.layer import RecurrentLayer, checked_state
+from asr.recurrent.layer import RecurrentLayer, checked_arguments
 from asr.recurrent.stack import replace_modules
 
 PRECISIONS = tuple(cpu_backend.WEIGHT_KINDS)
@@ -59,7 +59,11 @@ class PackedLayer(nn.Module):
         self, x: Tensor, lengths: Tensor, state: Tensor | State | None = None
     ) -> tuple[Tensor, Tensor | State]:
         """Run the layer; see RecurrentLayer for shapes."""
-        state = checked_state(self, x, lengths, state)
+        if torch.jit.is_tracing():  # type: ignore[attr-defined]
+            raise BackendError(
+                "torch.jit.trace cannot look into a packed layer; trace the layer it was packed from"
+            )
+        lengths, state = checked_arguments(self, x, lengths, state)
         y, final = cpu_backend.run_packed(
             self.cell_name,
             self.options,

@@ -45,6 +45,8 @@ class RecurrentStack(nn.Module):
         super().__init__()
         if num_layers < 1:
             raise ValueError(f"num_layers must be at least 1, got {num_layers}")
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout must lie within 0 and 1, got {dropout}")
         self.layers = nn.ModuleList()
         for _ in range(num_layers):
             layer = RecurrentLayer(cell, input_size, hidden_size, **options)
@@ -59,6 +61,11 @@ class RecurrentStack(nn.Module):
     ) -> tuple[Tensor, Tensor | State]:
         """Run the stack; see the class for shapes."""
         parts: State = () if state is None else (state,) if isinstance(state, Tensor) else state
+        if any(part.shape[0] % len(self.layers) for part in parts):
+            raise ValueError(
+                f"the state's first axis must be num_layers * direction for {len(self.layers)} layers, got "
+                f"{[tuple(part.shape) for part in parts]}"
+            )
         chunks = [part.chunk(len(self.layers)) for part in parts]
         finals = []
         for index, layer in enumerate(self.layers):

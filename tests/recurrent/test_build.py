@@ -52,6 +52,59 @@ def test_without_a_compiler_auto_says_so_once_and_does_without(monkeypatch):
 
 
 @pytest.mark.usefixtures("_unloaded")
+@pytest.mark.parametrize("grad", [True, False])
+def test_without_a_compiler_auto_compiles_the_equations_into_a_graph(monkeypatch, grad):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    x, lengths, layer = torch.randn(2, 4, 2), torch.tensor([4, 2]), RecurrentLayer("cifg", 2, 3)
+    torch._dynamo.reset()
+    with torch.set_grad_enabled(grad), pytest.warns(UserWarning, match="no C\\+\\+ compiler was found"):
+        y = torch.compile(layer, fullgraph=True, backend="aot_eager")(x, lengths)[0]
+    layer.backend = "reference"
+    torch.testing.assert_close(y, layer(x, lengths)[0])
+
+
+def test_the_documented_command_compiles_ahead_of_time():
+    cpu_backend.instruction_set()  # in the cache from here on
+    command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "asr.recurrent.build"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert found == f"{build.library()}\n"
+
+
+def test_a_wheel_needs_no_compiler(monkeypatch, tmp_path):
+    shutil.copytree(build.SOURCES, tmp_path / "cpu", ignore=shutil.ignore_patterns("*.so"))
+    monkeypatch.setattr(build, "SOURCES", tmp_path / "cpu")
+    monkeypatch.setattr(build, "compile_library", lambda target, compiler: target.touch())
+    build.main(["--in-package"])
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert build.library().parent == tmp_path / "cpu"
+
+
+THREADS = r"""
+import os, re, torch
+from pathlib import Path
+from asr.recurrent import RecurrentLayer
+
+torch.set_num_threads(1)
+layer = RecurrentLayer("lstm", 8, 200, backend="fused")
+x, lengths = torch.randn(40, 3, 8), torch.full((40,), 3)
+found = []
+for count in (1, 4):
+    torch.set_num_threads(count)
+    before = len(os.listdir("/proc/self/task"))
+    with torch.no_grad():
+        layer(x, lengths)
+    found.append(len(os.listdir("/proc/self/task")) - before)
+runtimes = set(re.findall(r"\S+/lib(?:gomp|iomp5|omp)[^/\s]*\.so\S*", Path("/proc/self/maps").read_text()))
+print(found, len(runtimes))
+"""
+
+
+def test_it_runs_on_torchs_threads_and_no_more():
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=True)
+    assert done.stdout == "[0, 3] 1\n"  # threads that the call started, OpenMP runtimes in the process
+
+
+@pytest.mark.usefixtures("_unloaded")
 def test_an_unknown_instruction_set_is_refused(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setenv("ASR_RECURRENT_ISA", "sse9")
@@ -99,6 +152,60 @@ def test_the_widest_vectors_are_right_even_without_avx512(tmp_path):
             "XDG_CACHE_HOME": str(tmp_path),
         }
     )
+
+
+# Stands before the C library's function and fails once, at the call that the test asks for.
+ALLOCATE = """
+#include <errno.h>
+#include <malloc.h>
+long calls_left = 0;
+int posix_memalign(void **memory, size_t alignment, size_t size) {
+    if (__atomic_sub_fetch(&calls_left, 1, __ATOMIC_SEQ_CST) == 0) return ENOMEM;
+    *memory = memalign(alignment, size);
+    return *memory ? 0 : ENOMEM;
+}
+"""
+EXHAUST = """
+import ctypes, itertools, sys, torch
+from asr.recurrent import RecurrentLayer
+
+torch.set_num_threads(4)
+calls_left = ctypes.c_long.in_dll(ctypes.CDLL(sys.argv[1]), "calls_left")
+layer = RecurrentLayer("lstm", 8, 200, backend="fused")
+x, lengths = torch.randn(40, 3, 8), torch.full((40,), 3)
+
+
+def kernels_failed_once(run):
+    failed = False
+    for call in itertools.count(1):
+        calls_left.value = call
+        try:
+            run()
+        except MemoryError:
+            failed = True
+        except RuntimeError as error:  # torch's own allocation
+            assert "allocate memory" in str(error)
+        if calls_left.value > 0:  # the call that was to fail did not come
+            return failed
+
+
+with torch.no_grad():
+    assert kernels_failed_once(lambda: layer(x, lengths))
+calls_left.value = 0
+y = layer(x, lengths)[0]
+assert kernels_failed_once(lambda: y.backward(torch.ones_like(y), retain_graph=True))
+"""
+
+
+@pytest.mark.slow
+def test_exhausted_memory_is_an_error_and_no_thread_waits_for_one_that_failed(tmp_path):
+    library = tmp_path / "allocate.so"
+    command = [build.find_compiler(), "-x", "c", "-", "-shared", "-fPIC", "-o", str(library)]
+    subprocess.run(command, input=ALLOCATE, text=True, check=True)
+    environment = os.environ | {"LD_PRELOAD": str(library)}
+    command = [sys.executable, "-c", EXHAUST, str(library)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.slow

@@ -271,6 +271,14 @@ def test_shapes_that_do_not_fit_are_told_before_any_kernel_reads_memory(backend,
         layer(x, lengths, state)
 
 
+@pytest.mark.parametrize("backend", ["fused", "reference"])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32])
+def test_lengths_may_have_any_width(backend, dtype):
+    layer = RecurrentLayer("rnn_tanh", 1, 2, backend=backend)
+    x, lengths = torch.randn(2, 300, 1), torch.tensor([100, 7])
+    torch.testing.assert_close(layer(x, lengths.to(dtype)), layer(x, lengths), rtol=0, atol=0)
+
+
 def test_tensors_of_several_devices_are_told():
     layer = RecurrentLayer("lstm", 6, 3, backend="fused").to("meta")
     with (
@@ -293,6 +301,12 @@ def test_tensors_of_several_devices_are_told():
 def test_options_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         RecurrentLayer("lstm", 6, 3, **options)
+
+
+@pytest.mark.parametrize("sizes", [(0, 3), (3, 0), (-1, 3)])
+def test_layers_without_inputs_or_units_are_refused(sizes):
+    with pytest.raises(ValueError, match="input_size and hidden_size must be at least 1, got"):
+        RecurrentLayer("lstm", *sizes)
 
 
 @pytest.mark.parametrize("backend", ["fused", "reference"])

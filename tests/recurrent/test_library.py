@@ -5,9 +5,11 @@ import os
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
-from asr.recurrent import CELLS, RecurrentLayer, replace_torch_layers
+from asr.errors import BackendError
+from asr.recurrent import CELLS, PackedLayer, RecurrentLayer, replace_torch_layers
 
 LENGTHS = torch.tensor([7, 0, 3])
 FIELDS = "weight_ih,weight_hh,bias_ih,bias_hh"
@@ -103,6 +105,46 @@ def test_export_with_dynamic_batch_and_frames(layer, x):
     program = torch.export.export(layer.eval(), (x.detach(), LENGTHS), dynamic_shapes=shapes)
     other, lengths = torch.randn(5, 9, 6), torch.tensor([9, 2, 3, 4, 5])
     torch.testing.assert_close(program.module()(other, lengths)[0], layer(other, lengths)[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:", "ignore::torch.jit.TracerWarning")
+def test_a_trace_holds_the_layer_and_not_its_result(layer, x):
+    with torch.no_grad():
+        traced = torch.jit.trace(layer, (x, LENGTHS), check_trace=False)
+        torch.testing.assert_close(traced(2 * x, LENGTHS), layer(2 * x, LENGTHS))
+        with pytest.raises(BackendError, match=r"torch\.jit\.trace cannot look into a packed layer"):
+            torch.jit.trace(PackedLayer(layer), (x, LENGTHS), check_trace=False)
+
+
+# torch's own rules for derivatives are written in TorchScript, which warns.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+@pytest.mark.parametrize("grad", [True, False])
+def test_forward_derivatives_and_vmap_are_refused_by_name_and_left_to_the_reference_by_auto(layer, x, grad):
+    x, tangent = x.detach(), torch.ones_like(x)
+    expected = {}
+    with torch.set_grad_enabled(grad):
+        for layer.backend in ("reference", "auto", "fused"):
+
+            def run(x):
+                return layer(x, LENGTHS)[0]
+
+            def dual(x):
+                with forward_ad.dual_level():
+                    return forward_ad.unpack_dual(run(forward_ad.make_dual(x, tangent))).tangent
+
+            for name, transformed in {
+                "jvp": lambda x: torch.func.jvp(run, (x,), (tangent,))[1],
+                "dual": dual,
+                "vmap": lambda x: torch.func.vmap(run)(torch.stack([x, 2 * x])),
+                "grad": torch.func.grad(lambda x: run(x).square().sum()),
+            }.items():
+                if layer.backend == "fused":
+                    with pytest.raises(BackendError, match=r"torch\.func and forward-mode differentiation"):
+                        transformed(x)
+                else:
+                    found = transformed(x)
+                    torch.testing.assert_close(found, expected.setdefault(name, found))
+                    assert found.any()
 
 
 def test_autocast_feeds_it_bfloat16(layer, x):

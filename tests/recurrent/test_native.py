@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from asr.recurrent import RecurrentLayer, cpu_backend, dispatch, native, reference
+from asr.recurrent import CELLS, RecurrentLayer, cpu_backend, dispatch, native, reference
 
 LENGTHS = torch.tensor([4, 0, 9, 1, 9])
 
@@ -53,6 +53,14 @@ def test_what_torch_has_no_kernels_for_is_refused(cell, options):
     x = torch.randn(2, 4, 5)
     weights, noise = [layer.weights("_l0")], [layer.draw_noise(x)]
     assert native.refusal(cell, layer.options, x, weights, noise)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_auto_gives_shapes_on_the_meta_device(cell):
+    layer = RecurrentLayer(cell, 5, 7).to("meta")
+    y, _ = layer(torch.empty(5, 9, 5, device="meta"), LENGTHS.to("meta"))
+    assert y.is_meta
+    assert y.shape == (5, 9, 14)
 
 
 def test_auto_does_without_a_compiler(monkeypatch):

@@ -106,6 +106,14 @@ def test_a_stack_of_any_cell_carries_its_state():
     assert "weight_ih_l2" in stack.state_dict()
 
 
+def test_a_stack_refuses_what_does_not_fit():
+    stack = RecurrentStack("gru", 3, 5, num_layers=2, bidirectional=False)
+    with pytest.raises(ValueError, match=r"first axis must be num_layers \* direction for 2 layers, got"):
+        stack(torch.randn(4, 7, 3), torch.full((4,), 7), torch.zeros(1, 4, 5))
+    with pytest.raises(ValueError, match="dropout must lie within 0 and 1, got 2"):
+        RecurrentStack("gru", 3, 5, num_layers=2, dropout=2.0)
+
+
 def onnx_result(kind, layer, x, lengths, gates, **attributes):
     """Run ONNX's own operator on a layer's weights; `gates` is ONNX's gate order in ours, with signs."""
     size = layer.hidden_size

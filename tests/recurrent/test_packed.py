@@ -93,6 +93,16 @@ def test_what_is_not_finite_stays_so():
     assert y[:, 1:].isnan().all()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_seen(value):
+    layer = RecurrentLayer("rnn_tanh", 4, 5, bidirectional=False)
+    with torch.no_grad():
+        layer.weight_ih_l0[2, 1] = value
+    y = PackedLayer(layer, "int8")(torch.randn(2, 1, 4), torch.tensor([1, 1]))[0]
+    assert y[..., 2].isnan().all()
+    assert y[..., [0, 1, 3, 4]].isfinite().all()
+
+
 def test_chunks_with_carried_state_give_the_same():
     layer = PackedLayer(RecurrentLayer("lstm", 3, 9, bidirectional=False), "int8")
     x, lengths = torch.randn(2, 11, 3), torch.tensor([11, 11])

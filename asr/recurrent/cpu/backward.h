@@ -99,7 +99,7 @@ class Backward {
         float *weight_hh = memory.take<float>((end_out - first_out) * K * PANEL +
                                               (Cell::gated_product ? (end - first) * Hp * PANEL : 0) +
                                               (own.weight_hr ? (end - first) * P * PANEL : 0));
-        if (!weight_hh) return false;
+        if (!team.all(weight_hh)) return false;
         float *weight_product = weight_hh + (end_out - first_out) * K * PANEL;
         float *weight_hr = weight_product + (Cell::gated_product ? (end - first) * Hp * PANEL : 0);
         for (int64_t p = first_out; p < end_out; p++)

@@ -110,7 +110,7 @@ class Forward {
         const float **rows = rows_memory.take<const float *>(CHUNK_ROWS + plan.batch);
         int64_t *valid = valid_memory.take<int64_t>(CHUNK_ROWS + plan.batch);  // each row's index in the reserve
         quantised.scales = integers_memory.take<float>((CHUNK_ROWS + plan.batch) * (2 + integers * widest / 2));
-        if (!rows || !valid || !quantised.scales) return false;
+        if (!team.all(rows && valid && quantised.scales)) return false;
         quantised.raised = reinterpret_cast<int32_t *>(quantised.scales + CHUNK_ROWS + plan.batch);
         quantised.integers = reinterpret_cast<int16_t *>(quantised.raised + CHUNK_ROWS + plan.batch);
         if (!own.packed) {

@@ -31,7 +31,7 @@ class Team {
    public:
     int rank = 0, size = 1;
     struct alignas(64) Gate {
-        int waiting = 0, generation = 0;
+        int waiting = 0, generation = 0, failed = 0;
     };
     Gate *gate = nullptr;
 
@@ -45,6 +45,13 @@ class Team {
         }
         for (int64_t spins = 0; __atomic_load_n(&gate->generation, __ATOMIC_ACQUIRE) == generation; spins++)
             if (spins > 2000) sched_yield();  // more threads than free cores
+    }
+
+    // Whether every member is ready: all go on or none, for none may wait for one that has left.
+    bool all(bool ready) const {
+        if (!ready) __atomic_store_n(&gate->failed, 1, __ATOMIC_RELAXED);
+        wait();
+        return !__atomic_load_n(&gate->failed, __ATOMIC_RELAXED);
     }
 
     // This member's share of `count` things, whole ones.

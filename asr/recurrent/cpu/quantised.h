@@ -100,10 +100,14 @@ inline void pack_int8(char *panels, int64_t gates, int64_t gate, const float *ma
     uint16_t *words = reinterpret_cast<uint16_t *>(panels + gates * PANEL * sizeof(float)) + gate * 2 * PANEL;
     for (int64_t j = 0; j < PANEL; j++) {
         const float *row = first + j < units ? matrix + (first + j) * ld : nullptr;
-        float bound = 0;
-        for (int64_t k = 0; row && k < K; k++) bound = fabsf(row[k]) > bound ? fabsf(row[k]) : bound;
-        const float scale = scales[j] = bound > 0 ? bound / 127 : 1;
-        auto integer = [=](int64_t k) { return row && k < K ? int(nearbyintf(row[k] / scale)) : 0; };
+        float bound = 0, poison = 0;
+        for (int64_t k = 0; row && k < K; k++) {
+            bound = fabsf(row[k]) > bound ? fabsf(row[k]) : bound;
+            poison += row[k] * 0.0f;  // as in quantise()
+        }
+        const float scale = bound / 127 > 0 ? bound / 127 : 1;
+        scales[j] = scale + poison;
+        auto integer = [=](int64_t k) { return row && k < K && poison == 0 ? int(nearbyintf(row[k] / scale)) : 0; };
         for (int64_t k = 0; k < K; k += 4)
             for (int64_t i = 0; i < 2; i++)
                 words[k / 4 * gates * 2 * PANEL + 2 * j + i] =
