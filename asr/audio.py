@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -44,21 +44,29 @@ UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's SF_COUNT_MAX: the header does not say
 UNKNOWN_BYTES = 0x7FFFF000  # sizes from here on are what sox and ffmpeg write into headers of streams
 
 
-def audio_files(folder: str | Path) -> list[Path]:
-    """List the files at any depth of a folder that are named as audio is, in order; links that lead nowhere, too.
+def files_in(
+    folder: str | Path, recursive: bool = True, unread: Callable[[OSError], object] | None = None
+) -> list[Path]:
+    """List a folder's files, at any depth where `recursive`, in order; links that lead nowhere, too.
 
-    Links to folders are followed, each folder once, so that one that leads back up ends.
+    Links to folders are followed, each folder once, so that one that leads back up ends. `unread` is told of folders
+    that cannot be read.
     """
     found: list[Path] = []
     seen = set()
-    for inside, folders, names in os.walk(folder, followlinks=True):
+    for inside, folders, names in os.walk(folder, onerror=unread, followlinks=True):
         if (real := os.path.realpath(inside)) in seen:
             folders.clear()
             continue
         seen.add(real)
-        folders.sort()
-        found += [Path(inside, name) for name in names if Path(name).suffix.lower() in AUDIO_SUFFIXES]
+        folders[:] = sorted(folders) if recursive else []
+        found += [Path(inside, name) for name in names]
     return sorted(found)
+
+
+def audio_files(folder: str | Path) -> list[Path]:
+    """List the files at any depth of a folder that are named as audio is, as `files_in` lists them."""
+    return [path for path in files_in(folder) if path.suffix.lower() in AUDIO_SUFFIXES]
 
 
 def load_audio(

@@ -1,6 +1,7 @@
 """Parse the command's name, import its module, run it, and turn a user's errors into one clear message."""
 
 import argparse
+import codecs
 import errno
 import importlib
 import io
@@ -34,9 +35,9 @@ EXIT_INTERRUPTED = 130  # as a shell reports SIGINT
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `asr ARGUMENTS...` and return its exit status."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        # As standard error: a locale may lack letters of a transcript.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        codecs.register_error("bytes_or_escapes", _bytes_or_escapes)
+        sys.stdout.reconfigure(errors="bytes_or_escapes")
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     argv = [argument for argument in argv if argument != "--debug"]
@@ -74,6 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(
             f"asr {argv[0]}: needs the package {error.name}; pip install 'asr[{extra}]'", EXIT_ERROR, debug
         )
+
+
+def _bytes_or_escapes(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Print names that are not UTF-8 as the bytes they are, and letters that the locale lacks as escapes."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
 
 
 def _run(name: str, argv: Sequence[str]) -> int:

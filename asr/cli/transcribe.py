@@ -12,7 +12,6 @@ of the same files already are kept, so that the same command goes on where it wa
 
 import argparse
 import errno
-import io
 import json
 import os
 import sys
@@ -23,6 +22,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asr.audio import files_in
 from asr.cli import decoding_options, live, model_option
 from asr.errors import AsrError, AudioError
 from asr.outputs import FORMATS, Layout, Origin, Origins, output_path, render, to_json, write_outputs
@@ -154,8 +154,6 @@ def run(arguments: argparse.Namespace) -> int:
     sources = [source(path) for path in paths]
     root = Path(arguments.output_dir or "")  # in CTM and TRN a recording is called by its place in it
     ids = [target.name if arguments.beside else str(target.relative_to(root)) for target in targets]
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
     printed = InOrder(lambda index, text: print(text, end="", flush=True))
     progress = _speech_progress(sources, arguments.quiet)
     outcomes = recogniser.transcribe_sources(
@@ -274,7 +272,7 @@ def find_audio(inputs: Sequence[str], recursive: bool = False) -> tuple[dict[str
             elif path.exists() and not path.is_dir():  # pipes and devices, too
                 matches = {item: Path(path.name)}
             elif path.is_dir():
-                inside = _files_in(path, recursive, unread)
+                inside = [one for one in files_in(path, recursive, unread) if one.is_file()]
                 matches = {str(p): p.relative_to(path) for p in inside if p.suffix.lower() in AUDIO_SUFFIXES}
                 if not matches:
                     deeper = "" if recursive else " (--recursive looks into its subfolders)"
@@ -294,16 +292,6 @@ def find_audio(inputs: Sequence[str], recursive: bool = False) -> tuple[dict[str
     return found, failures
 
 
-def _files_in(folder: Path, recursive: bool, unread: Callable[[OSError], None]) -> list[Path]:
-    """List the files of a folder in order; folders inside that cannot be read are told, the others read."""
-    files = []
-    for inside, folders, names in os.walk(folder, onerror=unread):
-        files += [Path(inside, name) for name in names if Path(inside, name).is_file()]
-        if not recursive:
-            folders.clear()
-    return sorted(files)
-
-
 def _entries(inputs: Sequence[str], failures: list[str]) -> Iterator[tuple[str, str]]:
     """Give each input, those that @lists name among them, and where it is from; unreadable lists are `failures`."""
     for item in inputs:
@@ -312,7 +300,8 @@ def _entries(inputs: Sequence[str], failures: list[str]) -> Iterator[tuple[str, 
             continue
         path = Path(item[1:])
         try:
-            lines = path.read_text("utf-8-sig", "surrogateescape").splitlines()
+            with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+                lines = list(file)
         except OSError as error:
             failures.append(f"the list {path} cannot be read: {error.strerror}")
         else:
