@@ -18,7 +18,7 @@ def frames_needed(tokens: Tensor, token_lengths: Tensor) -> Tensor:
     >>> frames_needed(torch.tensor([[3, 3, 4], [5, 0, 0]]), torch.tensor([3, 1]))
     tensor([4, 1])
     """
-    position = torch.arange(1, tokens.shape[1], device=tokens.device)
+    position = torch.arange(tokens.shape[1], device=tokens.device)[1:]
     repeated = (tokens[:, 1:] == tokens[:, :-1]) & (position < token_lengths.unsqueeze(1))
     return token_lengths + repeated.sum(1)
 
