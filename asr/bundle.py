@@ -5,9 +5,10 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -20,6 +21,7 @@ from asr.text import NORMALISERS, Tokenizer, load_tokenizer
 FORMAT = 1  # raised when a bundle written before could no longer be read
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+StoredAs = Literal["float32", "float16"]
 SHIPPED = Path(__file__).parent / "bundles" / "an4"  # small; what a command uses that is told of no other
 SHIPPED_HEARS = "spelled letters, digits, dates and short commands in English"
 
@@ -44,7 +46,7 @@ class Bundle:
     normaliser: str
     training: Mapping[str, Any] = field(default_factory=dict)
     decoding: Mapping[str, Any] = field(default_factory=dict)
-    stored_as: str = "float32"
+    stored_as: StoredAs = "float32"
 
     def save(self, folder: str | Path) -> None:
         """Write the bundle, whole or not at all; an older one of the same name is replaced.
@@ -116,20 +118,25 @@ class Bundle:
         config = _read_config(folder)
         try:
             tokenizer = load_tokenizer(folder)
-            log_mel = LogMel(from_dict(FeatureConfig, config["features"], "features"))
-            model_config = from_dict(ModelConfig, config["model"], "model")
-            if config["normaliser"] not in NORMALISERS:
+            log_mel = LogMel(from_json(FeatureConfig, config["features"], "features"))
+            model_config = from_json(ModelConfig, config["model"], "model")
+            normaliser = from_json(str, config["normaliser"], "normaliser")
+            training, decoding = (
+                from_json(dict, config.get(key, {}), key) for key in ("training", "decoding")
+            )
+            stored_as = from_json(StoredAs, config.get("stored_as", "float32"), "stored_as")
+            if normaliser not in NORMALISERS:
                 raise ConfigError(
-                    f"normaliser {config['normaliser']!r} is unknown here; there are {', '.join(NORMALISERS)}"
+                    f"normaliser {normaliser!r} is unknown here; there are {', '.join(NORMALISERS)}"
                 )
             if tokenizer.vocab_size != config["vocab_size"]:
                 raise TextError(
                     f"its tokenizer has {tokenizer.vocab_size} tokens, its model {config['vocab_size']}"
                 )
+            model = AcousticModel(model_config, log_mel.config.n_mels, tokenizer.vocab_size)
         except (KeyError, AsrError) as error:
             detail = f"{CONFIG_FILE} lacks the key {error}" if isinstance(error, KeyError) else error
             raise BundleError(f"the bundle {folder} cannot be used: {detail}") from error
-        model = AcousticModel(model_config, log_mel.config.n_mels, tokenizer.vocab_size)
         weights = folder / WEIGHTS_FILE
         if not weights.is_file():
             raise BundleError(f"the bundle {folder} lacks {WEIGHTS_FILE}; copy the whole folder again")
@@ -151,10 +158,10 @@ class Bundle:
             model.to(device).eval(),
             log_mel.to(device),
             tokenizer,
-            config["normaliser"],
-            config.get("training", {}),
-            config.get("decoding", {}),
-            config.get("stored_as", "float32"),
+            normaliser,
+            training,
+            decoding,
+            stored_as,
         )
 
     @property
@@ -200,28 +207,33 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def from_dict(cls: Any, values: Mapping[str, Any], where: str) -> Any:
-    """Build a dataclass from JSON, refusing unknown keys by name; nested dataclasses and tuples are restored."""
-    hints = get_type_hints(cls)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise ConfigError(f"{where} has the unknown key {unknown[0]!r}; known are {', '.join(hints)}")
-    arguments = {}
-    for item in fields(cls):
-        if item.name in values:
-            value = values[item.name]
-            nested = hints[item.name]
-            arguments[item.name] = (
-                from_dict(nested, value, f"{where}.{item.name}") if is_dataclass(nested) else _tuples(value)
-            )
-    try:
-        return cls(**arguments)
-    except TypeError as error:
-        raise ConfigError(f"{where}: {error}") from error
+def from_json(kind: Any, value: Any, where: str) -> Any:
+    """Give a JSON value as the type that a dataclass declares: dataclasses from objects, tuples from lists.
 
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+    Keys that are missing keep their defaults. Raises ConfigError that names an unknown key, or a value of another type.
+    """
+    origin, parts = get_origin(kind), get_args(kind)
+    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, dict):
+        hints = get_type_hints(kind)
+        if unknown := sorted(set(value) - set(hints)):
+            raise ConfigError(f"{where} has the unknown key {unknown[0]!r}; known are {', '.join(hints)}")
+        return kind(**{name: from_json(hints[name], each, f"{where}.{name}") for name, each in value.items()})
+    if origin is tuple and isinstance(value, list):
+        wanted = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        if len(wanted) == len(value):
+            return tuple(from_json(part, each, where) for part, each in zip(wanted, value, strict=True))
+    if origin is Literal and value in parts:
+        return value
+    types = parts if origin is UnionType else (kind,)
+    if type(value) in types:  # not isinstance: true is no number
+        return value
+    if float in types and type(value) is int:
+        return float(value)
+    if origin is Literal:
+        expected = " or ".join(map(repr, parts))
+    else:
+        expected = "keys and values" if is_dataclass(kind) else str(kind) if origin else kind.__name__
+    raise ConfigError(f"{where} is {value!r}; expected {expected}")
 
 
 def _sha256(path: Path) -> str:

@@ -18,7 +18,7 @@ def frames_needed(tokens: Tensor, token_lengths: Tensor) -> Tensor:
     >>> frames_needed(torch.tensor([[3, 3, 4], [5, 0, 0]]), torch.tensor([3, 1]))
     tensor([4, 1])
     """
-    position = torch.arange(1, tokens.shape[1], device=tokens.device)
+    position = torch.arange(tokens.shape[1], device=tokens.device)[1:]
     repeated = (tokens[:, 1:] == tokens[:, :-1]) & (position < token_lengths.unsqueeze(1))
     return token_lengths + repeated.sum(1)
 
@@ -55,8 +55,16 @@ def ctc_loss(
     Arguments: logits (batch, frame, token), unnormalised, blank at 0; lengths (batch,) frames of each utterance;
     tokens (batch, token) int64; token_lengths (batch,); ids name the utterances in errors.
     Raises AlignmentError that names each utterance with an empty target, with a target longer than its frames allow
-    (repeated tokens need a blank between them), or with non-finite logits or loss.
+    (repeated tokens need a blank between them), or with non-finite logits or loss; ValueError for targets that are no
+    tokens of these logits.
     """
+    inside = torch.arange(tokens.shape[1], device=tokens.device) < token_lengths.unsqueeze(1)
+    if not (
+        (tokens > BLANK) & (tokens < logits.shape[-1]) | ~inside
+    ).all():  # torch would read past the logits
+        raise ValueError(
+            f"targets must be tokens from 1 to {logits.shape[-1] - 1}, got {tokens[inside].tolist()}"
+        )
     names = (
         list(ids) if ids is not None else [f"utterance {index} of the batch" for index in range(len(lengths))]
     )

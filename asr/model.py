@@ -41,8 +41,8 @@ class FrontEndConfig:
                 f"model.front_end has {len(self.channels)} channels, {len(self.kernel_sizes)} kernel_sizes and "
                 f"{len(self.strides)} strides; give one of each for every convolution"
             )
-        if any(size % 2 == 0 for kernel in self.kernel_sizes for size in kernel):
-            raise ConfigError(f"model.front_end.kernel_sizes must be odd, got {self.kernel_sizes}")
+        if any(size < 1 or size % 2 == 0 for kernel in self.kernel_sizes for size in kernel):
+            raise ConfigError(f"model.front_end.kernel_sizes is {self.kernel_sizes}; expected odd numbers")
         if any(step < 1 for steps in self.strides for step in steps):
             raise ConfigError(f"model.front_end.strides is {self.strides}; expected 1 or more")
         check_bounds("model.front_end", self, "channels", least=1)
@@ -209,10 +209,33 @@ class ConvFrontEnd(nn.Module):
         return x.transpose(1, 2).flatten(2), lengths
 
 
+def recurrent_layer(config: ModelConfig, input_size: int) -> RecurrentLayer:
+    """Make one of the model's recurrent layers; raises ConfigError for one that cannot be as configured."""
+    try:
+        return RecurrentLayer(
+            config.cell,
+            input_size,
+            config.hidden_size,
+            proj_size=config.proj_size,
+            bidirectional=config.bidirectional,
+            layer_norm=config.layer_norm,
+            recurrent_dropout=config.recurrent_dropout,
+            weight_dropout=config.weight_dropout,
+            zoneout_hidden=config.zoneout,
+            zoneout_cell=config.zoneout if config.cell not in ("gru", "rnn_tanh") else 0.0,
+            forget_bias=config.forget_bias,
+            init=config.init,
+            backend=config.backend,
+        )
+    except ValueError as error:
+        raise ConfigError(f"model: {error}") from error
+
+
 class AcousticModel(nn.Module):
     """Convolutional front end, recurrent stack and linear output over the tokens; blank is token 0.
 
-    Arguments: config; n_mels mel bands a frame; vocab_size tokens, blank included.
+    Arguments: config; n_mels mel bands a frame; vocab_size tokens, blank included. Raises ConfigError for recurrent
+    layers that cannot be as configured.
 
     >>> model = AcousticModel(ModelConfig(layers=2, hidden_size=16), n_mels=80, vocab_size=29)
     >>> logits, lengths = model(torch.randn(2, 100, 80), torch.tensor([100, 61]))
@@ -231,21 +254,7 @@ class AcousticModel(nn.Module):
         size = self.front_end.output_size
         for _ in range(config.layers):
             self.norms.append(nn.LayerNorm(size) if config.norm == "layer" else nn.Identity())
-            layer = RecurrentLayer(
-                config.cell,
-                size,
-                config.hidden_size,
-                proj_size=config.proj_size,
-                bidirectional=config.bidirectional,
-                layer_norm=config.layer_norm,
-                recurrent_dropout=config.recurrent_dropout,
-                weight_dropout=config.weight_dropout,
-                zoneout_hidden=config.zoneout,
-                zoneout_cell=config.zoneout if config.cell not in ("gru", "rnn_tanh") else 0.0,
-                forget_bias=config.forget_bias,
-                init=config.init,
-                backend=config.backend,
-            )
+            layer = recurrent_layer(config, size)
             self.recurrent.append(layer)
             size = layer.output_size * (2 if config.bidirectional else 1)
         self.norms.append(nn.LayerNorm(size) if config.norm == "layer" else nn.Identity())

@@ -35,10 +35,10 @@ class _BasicCharacters(dict):
         category = unicodedata.category(character)
         if character in "'’‘ʼ`´":
             kept = "'"
+        elif category in ("Cf", "Me") or "VARIATION SELECTOR" in unicodedata.name(character, ""):
+            kept = ""  # how a word looks: soft hyphens, joiners, what makes an emoji of a sign
         elif category[0] in "LMN":  # letters, the marks that belong to them, digits
             kept = character
-        elif category == "Cf":  # invisible inside words: soft hyphens, joiners
-            kept = ""
         else:  # punctuation, symbols and spaces part words
             kept = " "
         self[code] = kept
@@ -55,6 +55,7 @@ def _basic(text: str) -> str:
     """
     # An accent that stands alone is meant for an apostrophe; NFKC would take it for a space with an accent.
     text = unicodedata.normalize("NFKC", text.replace("´", "'")).lower().translate(_BASIC_CHARACTERS)
+    text = re.sub("i\u0307+", "i", text)  # as which Python writes the small form of Turkish İ
     text = re.sub(r"(?<!\S)'+|'+(?!\S)|''+", " ", text)
     return " ".join(unicodedata.normalize("NFKC", text).split())
 

@@ -129,6 +129,21 @@ def test_damaged_weights_are_refused(folder):
         ({"normaliser": "latin"}, "normaliser 'latin' is unknown"),
         ({"model": {"hiden_size": 3}}, "unknown key 'hiden_size'"),
         ({"vocab_size": 7}, "its tokenizer has 5 tokens, its model 7"),
+        ({"model": None}, "model is None; expected keys and values"),
+        ({"model": {"layers": "1"}}, r"model\.layers is '1'; expected int"),
+        ({"model": {"layers": True}}, r"model\.layers is True; expected int"),
+        ({"model": {"norm": "lyer"}}, r"model\.norm is 'lyer'; expected 'layer' or 'none'"),
+        ({"model": {"cell": "lstn"}}, "model: unknown cell 'lstn'"),
+        ({"model": {"hidden_size": 16, "proj_size": 16}}, "model: proj_size must be"),
+        (
+            {"model": {"front_end": {"strides": [[2, 2], [1]]}}},
+            r"front_end\.strides is \[1\]; expected tuple",
+        ),
+        ({"model": {"front_end": {"kernel_sizes": [[-1, 3], [3, 3]]}}}, "expected odd numbers"),
+        ({"features": {"hop_length": 160.5}}, r"features\.hop_length is 160\.5; expected int"),
+        ({"normaliser": ["basic"]}, r"normaliser is \['basic'\]; expected str"),
+        ({"training": "long"}, "training is 'long'; expected dict"),
+        ({"stored_as": "int8"}, "stored_as is 'int8'; expected 'float32' or 'float16'"),
     ],
 )
 def test_contradicting_configuration_is_refused(folder, changes, message):

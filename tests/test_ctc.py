@@ -45,6 +45,20 @@ def test_repeats_past_the_length_do_not_count():
     assert frames_needed(torch.tensor([[1, 2, 2, 2]]), torch.tensor([2])).item() == 2
 
 
+def test_a_batch_without_a_token_is_named():
+    nothing = torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
+    reason = "its transcript is empty"
+    assert unalignable(torch.tensor([3, 3]), *nothing) == {0: reason, 1: reason}
+
+
+@pytest.mark.parametrize("token", [-1, 0, 4])
+def test_a_target_that_is_no_token_is_refused(token):
+    logits, lengths = torch.randn(1, 3, 4), torch.tensor([3])
+    with pytest.raises(ValueError, match="targets must be tokens from 1 to 3"):
+        ctc_loss(logits, lengths, torch.tensor([[1, token]]), torch.tensor([2]))
+    assert ctc_loss(logits, lengths, torch.tensor([[1, token]]), torch.tensor([1])) > 0  # past the length
+
+
 def test_faulty_utterances_are_named():
     logits = torch.randn(3, 3, 4)
     tokens = torch.tensor([[1, 1, 1], [1, 0, 0], [2, 0, 0]])

@@ -104,5 +104,5 @@ def test_the_recurrent_layers_begin_as_configured():
 def test_contradicting_front_end_is_refused():
     with pytest.raises(ConfigError, match="2 channels, 1 kernel_sizes"):
         FrontEndConfig(channels=(4, 4), kernel_sizes=((3, 3),))
-    with pytest.raises(ConfigError, match="must be odd"):
+    with pytest.raises(ConfigError, match="expected odd numbers"):
         FrontEndConfig(channels=(4,), kernel_sizes=((4, 3),), strides=((2, 2),))

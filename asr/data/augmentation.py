@@ -78,7 +78,8 @@ class AugmentationConfig:
 class Augmentation:
     """Samples to samples, as AugmentationConfig says; the same draws give the same samples.
 
-    Arguments: config; sample_rate of the samples in Hz. Raises ConfigError for a folder without audio.
+    Arguments: config; sample_rate of the samples in Hz. Raises ConfigError for a folder without audio, and for a codec
+    that does not know this rate.
 
     >>> augmentation = Augmentation(AugmentationConfig(reverberation="generated", codecs=("telephone",)), 16000)
     >>> augmentation(np.ones(16000, np.float32), random.Random(1)).shape
@@ -91,6 +92,11 @@ class Augmentation:
         self.noises = _audio_in(config.noise, "noise")
         rooms = config.reverberation if config.reverberation != GENERATED else ""
         self.rooms = _audio_in(rooms, "reverberation")
+        for codec in config.codecs:
+            try:
+                code(np.zeros(sample_rate, np.float32), sample_rate, codec)
+            except AudioError as error:
+                raise ConfigError(f"augmentation.codecs at {sample_rate} Hz: {error}") from error
 
     def __call__(self, samples: np.ndarray, chance: random.Random) -> np.ndarray:
         """Give augmented samples (time,) float32 of the same length, within [-1, 1]."""
@@ -186,7 +192,9 @@ def code(samples: np.ndarray, sample_rate: int, codec: str, compression: float =
         file.seek(0)
         decoded, decoded_rate = soundfile.read(file, dtype="float32")
     except soundfile.LibsndfileError as error:
-        raise AudioError(f"cannot encode as {codec}: {error}") from error
+        raise AudioError(
+            f"cannot encode as {codec}: {error.error_string.removeprefix('Error : ')}"
+        ) from error
     if decoded_rate != sample_rate:
         decoded = soxr.resample(decoded, decoded_rate, sample_rate)
     return np.pad(decoded[: len(samples)], (0, max(0, len(samples) - len(decoded))))

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from asr.audio import load_audio
 from asr.data.augmentation import Augmentation
 from asr.data.manifests import file_of, text_of
-from asr.errors import AudioError, ManifestError, TextError
+from asr.errors import AudioError, ConfigError, ManifestError, TextError
 from asr.features import LogMel, SpecAugment
 from asr.text import Tokenizer, normalise
 
@@ -224,6 +224,14 @@ class BatchMaker(Dataset):
         self.seed = seed
         self.join_utterances = join_utterances
         self.open_cut = open_cut
+        if join_utterances > 1:
+            try:
+                tokenizer.encode(" ")
+            except TextError as error:
+                raise ConfigError(
+                    f"data.join_utterances is {join_utterances}, but this model's tokenizer has no space to part "
+                    "utterances with; begin another run, whose tokenizer will have one"
+                ) from error
 
     @torch.no_grad()
     def __getitem__(self, item: tuple[int, Sequence[tuple[Cut, float]]]) -> Batch:

@@ -1,5 +1,6 @@
 """Which epochs are the best, and the average of their weights, often better than any (Polyak & Juditsky 1992)."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from asr.training.loop import Training
 def rank(epoch: Mapping[str, float]) -> tuple[float, float]:
     """Order an epoch's numbers, the best first: by dev WER, then by dev loss.
 
-    On a small dev set many epochs have the same WER; the first of them is rarely the one that generalises best.
+    On a small dev set many epochs have the same WER; the first of them is rarely the one that generalises best. A
+    loss that is not a number, of a model that diverged, is the worst.
     """
-    return epoch["dev_wer"], epoch["dev_loss"]
+    loss = epoch["dev_loss"]
+    return epoch["dev_wer"], math.inf if math.isnan(loss) else loss
 
 
 class BestEpochs:

@@ -1,7 +1,6 @@
 """How many seconds of audio a batch may hold in this machine's memory."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from lightning.fabric import Fabric
@@ -26,10 +25,10 @@ def with_batch_seconds(
     config: TrainConfig,
     bundle: Bundle,
     seconds_per_epoch: float,
-    resumed: Path | None = None,
+    resumed: float | None = None,
     fabric: Fabric | None = None,
 ) -> TrainConfig:
-    """Replace data.batch_seconds "auto" by a number; a resumed run keeps the one in its folder's config.yaml.
+    """Replace data.batch_seconds "auto" by a number; a resumed run keeps the one that it began with.
 
     Several processes take what the one with the least memory can, as all have to plan the same batches. Raises
     ConfigError where the memory does not hold the longest utterance.
@@ -37,9 +36,7 @@ def with_batch_seconds(
     if config.data.batch_seconds != "auto":
         return config
     if resumed is not None:
-        import yaml
-
-        seconds = float(yaml.safe_load(resumed.read_text("utf-8"))["data"]["batch_seconds"])
+        seconds = resumed
     else:
         on_gpu = config.run.accelerator != "cpu" and torch.cuda.is_available()
         free = free_memory("cuda" if on_gpu else "cpu")

@@ -9,15 +9,17 @@ from typing import Any
 
 import torch
 
+from asr import __version__
 from asr.errors import AsrError
 
+FORMAT = 1  # raised when a state written before could no longer be gone on from
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"  # takes over when the last is damaged
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> bool:
     """Write `last.ckpt`, and keep the one before it as `previous.ckpt`; see `write_whole`."""
-    return write_whole(folder / LAST, state, folder / PREVIOUS)
+    return write_whole(folder / LAST, state | {"format": FORMAT}, folder / PREVIOUS)
 
 
 def write_whole(path: Path, state: Mapping[str, Any], previous: Path | None = None) -> bool:
@@ -54,7 +56,7 @@ def has_checkpoint(folder: Path) -> bool:
 def read_checkpoint(folder: Path) -> dict[str, Any]:
     """Read the newest checkpoint that is whole, naming a damaged one on stderr.
 
-    Raises AsrError where there is none.
+    Raises AsrError where there is none, or one of another version of asr.
     """
     damaged = []
     for path in (folder / LAST, folder / PREVIOUS):
@@ -68,6 +70,11 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         except Exception as error:  # whatever unpacking nonsense raises
             damaged.append(f"{path} is damaged: {' '.join(str(error).split())[:200]}")
             continue
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise AsrError(
+                f"{path} is no checkpoint that asr {__version__} can go on from; go on with the version that wrote it, "
+                "or begin anew with --overwrite"
+            )
         if damaged:
             print(f"{damaged[0]}; going on from {path.name}, written before it", file=sys.stderr)
         return state

@@ -1,8 +1,9 @@
 """The configuration of a training run: dataclasses, read from YAML and from `--any.key value`."""
 
 import difflib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -213,17 +214,14 @@ def read_config(arguments: Sequence[str]) -> TrainConfig:
 
 def config_text(config: TrainConfig) -> str:
     """Give every value in force as YAML, in the form that `--config` reads."""
-    from dataclasses import asdict
-
     import yaml
 
-    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+def plain(config: TrainConfig) -> dict[str, Any]:
+    """Give every value in force as YAML has it: nested sections, and lists for tuples."""
+    return json.loads(json.dumps(asdict(config)))
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -251,14 +249,15 @@ def _refuse_unknown_keys(arguments: Sequence[str], valid: set[str]) -> None:
         key, _, value = argument[2:].partition("=")
         if key == "config":
             path = Path(value or next(iter(arguments[position + 1 :]), ""))
-            for nested in _keys_of(_read_yaml(path)):
+            for nested in _keys_of(read_yaml(path)):
                 if nested not in valid:
                     raise ConfigError(f"{path} has the unknown key {nested!r}{_nearest(nested, valid)}")
         elif key.rstrip("+") not in valid and key not in ("help", "print_config"):
             raise ConfigError(f"unknown option --{key}{_nearest(key, valid)}")
 
 
-def _read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a configuration's values as they are written; raises ConfigError for a file that holds none."""
     import yaml
 
     try:

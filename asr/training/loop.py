@@ -259,7 +259,7 @@ class Training:
             {
                 "epoch": self.epoch + 1,
                 "step": self.step,
-                "loss": self.epoch_loss / max(self.epoch_steps, 1),
+                "loss": self.epoch_loss / self.epoch_steps if self.epoch_steps else float("nan"),
                 "minutes": self.minutes,
                 **measured,
             }
@@ -332,7 +332,6 @@ class Training:
     def state(self) -> dict[str, Any]:
         """Give everything that going on needs; all processes have to ask for it together."""
         return {
-            "format": 1,
             "processes": self.fabric.world_size,
             "model": self.model.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),

@@ -12,17 +12,21 @@ from asr.training.config import OptimizerConfig
 
 
 def make_optimizer(model: AcousticModel, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Make AdamW over a model's parameters; weight decay on matrices only.
+    """Make AdamW over a model's parameters; weight decay on matrices only, which a normalisation's gains are not.
 
     Each group carries `scale`, its share of the learning rate: `layer_decay` to the power of its distance from the
     output, so that fine-tuning changes the general layers below less than the ones above.
     """
     layers = [model.front_end, *model.recurrent, model.output]
     depth = {id(p): len(layers) - 1 - i for i, layer in enumerate(layers) for p in layer.parameters()}
+    gains = {
+        id(p) for module in model.modules() if isinstance(module, nn.LayerNorm) for p in module.parameters()
+    }
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:  # normalisations between the layers count to the output
-            groups.setdefault((depth.get(id(parameter), 0), parameter.dim() > 1), []).append(parameter)
+            is_matrix = parameter.dim() > 1 and id(parameter) not in gains
+            groups.setdefault((depth.get(id(parameter), 0), is_matrix), []).append(parameter)
     return torch.optim.AdamW(
         [
             {

@@ -33,7 +33,7 @@ from asr.training.averaging import BestEpochs, rank
 from asr.training.batch_size import with_batch_seconds
 from asr.training.checkpoint import has_checkpoint, read_checkpoint
 from asr.training.checks import quick_report, target_of
-from asr.training.config import TrainConfig, config_text, flat
+from asr.training.config import TrainConfig, config_text, flat, plain, read_yaml
 from asr.training.data import SpeechData
 from asr.training.loop import CommonError, StoppedError, Training
 from asr.training.progress import Progress, start_wandb
@@ -92,7 +92,8 @@ def _launched(fabric: Fabric) -> Iterator[None]:
 def _train(config: TrainConfig, fabric: Fabric, folder: Path, state: dict[str, Any] | None) -> int:
     """Train in this process, from a checkpoint's state or from the start."""
     resume = state is not None
-    changed = _changed(config, folder / CONFIG) if resume else []
+    before = flat(read_yaml(folder / CONFIG)) if resume else {}
+    changed = _changed(config, before, folder / CONFIG)
     torch.use_deterministic_algorithms(config.run.deterministic)
     torch.manual_seed(config.run.seed)
     train_cuts, dev_cuts = (
@@ -102,7 +103,7 @@ def _train(config: TrainConfig, fabric: Fabric, folder: Path, state: dict[str, A
     train_seconds = (
         train_cuts.seconds if isinstance(train_cuts, Shards) else sum(cut.duration for cut in train_cuts)
     )
-    config = with_batch_seconds(config, bundle, train_seconds, folder / CONFIG if resume else None, fabric)
+    config = with_batch_seconds(config, bundle, train_seconds, before.get("data.batch_seconds"), fabric)
     reordered = [
         key for key in changed if key.startswith("data.") and key not in ("data.dev", "data.workers")
     ]
@@ -259,13 +260,9 @@ def _save_bundle(training: Training, data: SpeechData, folder: Path) -> None:
         ) from error
 
 
-def _changed(config: TrainConfig, path: Path) -> list[str]:
-    """Name the keys that differ from those a run began with. Raises ConfigError for one that has to stay."""
-    import yaml
-
-    if not path.is_file():
-        return []
-    before, now = (flat(yaml.safe_load(text)) for text in (path.read_text("utf-8"), config_text(config)))
+def _changed(config: TrainConfig, before: dict[str, Any], path: Path) -> list[str]:
+    """Name the keys that differ from those a run began with, of `path`. Raises ConfigError for one that has to stay."""
+    now = flat(plain(config))
     changed = [
         key for key, value in now.items() if before.get(key, value) not in (value, "auto") and value != "auto"
     ]
@@ -332,10 +329,7 @@ def new_bundle(
             log_mel.fit_statistics(_some_samples(cuts, config.features.sample_rate, config.run.seed))
         except ValueError as error:
             raise ConfigError(f"none of the training audio that was tried can be read ({error})") from error
-    try:
-        model = AcousticModel(config.model, config.features.n_mels, tokenizer.vocab_size)
-    except ValueError as error:
-        raise ConfigError(f"model: {error}") from error
+    model = AcousticModel(config.model, config.features.n_mels, tokenizer.vocab_size)
     bundle = Bundle(model, log_mel, tokenizer, config.text.normaliser)
     if config.run.warm_start and state is None:
         print(warm_start(bundle, Bundle.load(config.run.warm_start)))

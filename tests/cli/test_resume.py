@@ -17,6 +17,7 @@ from speech import train_arguments
 
 from asr.bundle import Bundle
 from asr.cli import main
+from asr.training.checkpoint import read_checkpoint, write_checkpoint, write_whole
 
 
 def last_checkpoint(run):
@@ -164,11 +165,27 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(corpus, tmp_path
     error = capsys.readouterr().err
     assert "last.ckpt is damaged" in error
     assert "previous.ckpt is damaged" in error
+    torch.save({"weights": torch.zeros(3)}, last)
+    assert main(train_arguments(corpus, run, "--run.epochs=2", "--resume")) == 1
+    assert "last.ckpt is no checkpoint that asr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "cannot read the configuration"), ("data: [", "no valid YAML"), ("", "no configuration")],
+)
+def test_a_run_goes_on_with_its_configuration_only(corpus, tmp_path, capsys, content, message):
+    config = tmp_path / "config.yaml"
+    write_checkpoint(tmp_path / "checkpoints", {"weights": torch.zeros(3)})
+    if content is not None:
+        config.write_text(content)
+    assert main(train_arguments(corpus, tmp_path, "--resume", "--data.batch_seconds=auto")) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert str(config) in error
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, capsys):
-    from asr.training.checkpoint import read_checkpoint, write_checkpoint, write_whole
-
     assert write_checkpoint(tmp_path, {"weights": torch.zeros(10)})
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # the next file cannot be written whole
@@ -201,7 +218,8 @@ def test_resuming_keeps_the_best(corpus, tmp_path, capsys):
 def test_another_model_is_not_resumed(corpus, tmp_path, capsys):
     run = tmp_path / "run"
     assert main(train_arguments(corpus, run, "--run.epochs=1")) == 0
-    (run / "config.yaml").unlink()  # which would tell as well
+    config = run / "config.yaml"  # which would tell as well
+    config.write_text(config.read_text().replace("hidden_size: 24", "hidden_size: 8"))
     assert main(train_arguments(corpus, run, "--run.epochs=2", "--resume", "--model.hidden_size=8")) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "checkpoints does not fit this configuration" in error

@@ -47,6 +47,16 @@ def test_a_model_that_only_diverges_ends_with_advice(corpus, tmp_path, capsys):
     assert "10 steps in a row; a lower optimizer.learning_rate" in error
 
 
+def test_an_epoch_without_a_step_has_no_loss(corpus, tmp_path, capsys):
+    arguments = (
+        "--run.epochs=2 --data.batch_seconds=60 --optimizer.learning_rate=1e30 --optimizer.warmup_epochs=0"
+    )
+    main(train_arguments(corpus, tmp_path / "run", *arguments.split()))
+    printed = capsys.readouterr()
+    assert "skipped: " in printed.err
+    assert "epoch 2/2  loss nan" in printed.out  # the first step's weights give nothing finite
+
+
 def test_a_warm_start_keeps_the_tokens_that_both_know(corpus, bundle, tmp_path, capsys):
     run = tmp_path / "run"
     settings = ("--run.epochs=1", "--optimizer.learning_rate=0", f"--run.warm_start={bundle}")

@@ -176,6 +176,11 @@ def test_mistakes_in_the_configuration(choices, message):
         Augmentation(AugmentationConfig(**choices), RATE)
 
 
+def test_a_codec_that_does_not_know_the_rate_is_refused():
+    with pytest.raises(ConfigError, match=r"codecs at 22050 Hz: cannot encode as opus: Opus only supports"):
+        Augmentation(AugmentationConfig(codecs=("mp3", "opus")), 22050)
+
+
 def test_the_configuration_reaches_training():
     config = read_config(["--augmentation.codecs=[mp3,gsm]", "--augmentation.snr_db=[0,30]"])
     assert config.augmentation == AugmentationConfig(codecs=("mp3", "gsm"), snr_db=(0.0, 30.0))

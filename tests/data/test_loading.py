@@ -20,7 +20,7 @@ from lhotse.cut import Cut
 from asr.data import Batch, load_cuts, make_loader
 from asr.data.loading import BatchSampler, read_samples
 from asr.data.manifests import Utterance, build_cuts, write_cuts
-from asr.errors import AudioError, ManifestError
+from asr.errors import AudioError, ConfigError, ManifestError
 from asr.features import FeatureConfig, LogMel, SpecAugment, SpecAugmentConfig
 from asr.text import CharacterTokenizer
 
@@ -249,6 +249,11 @@ def test_neighbours_are_joined_and_every_one_of_them_is_there_once(cuts, loader_
             assert text == " ".join(texts[name] for name in names.split("+"))
     assert [batch.seconds for batch in joined] == pytest.approx([batch.seconds for batch in apart])
     assert_equal(joined, epoch(loader_of(cuts, join_utterances=3, workers=2, **options)))
+
+
+def test_nothing_is_joined_without_a_space(cuts, loader_of):
+    with pytest.raises(ConfigError, match="tokenizer has no space to part utterances with"):
+        loader_of(cuts, join_utterances=2)
 
 
 def test_sortagrad_begins_with_the_shortest(cuts, loader_of):

@@ -49,11 +49,10 @@ def test_the_number_follows_the_free_memory(monkeypatch, capsys):
         with_batch_seconds(automatic(), bundle, 1e6)
 
 
-def test_a_number_stays(tmp_path):
+def test_a_number_stays():
     bundle = make_bundle()
     assert with_batch_seconds(TrainConfig(), bundle, 1e6) == TrainConfig()
-    (tmp_path / "config.yaml").write_text("data:\n  batch_seconds: 77.0\n")
-    resumed = with_batch_seconds(automatic(), bundle, 1e6, tmp_path / "config.yaml")
+    resumed = with_batch_seconds(automatic(), bundle, 1e6, resumed=77.0)
     assert resumed == replace(automatic(), data=replace(automatic().data, batch_seconds=77.0))
 
 

@@ -80,7 +80,7 @@ def test_misspelled_option_is_named_with_the_nearest():
         (["--optimizer.schedule", "sine"], "schedule"),
         (["--run.epochs", "1.5"], "epochs"),
         (["--features.hop_length", "0"], "hop_length is 0"),
-        (["--model.front_end.kernel_sizes", "[[2, 2], [3, 3]]"], "must be odd"),
+        (["--model.front_end.kernel_sizes", "[[2, 2], [3, 3]]"], "expected odd numbers"),
         (["--model.front_end.strides", "[[0, 2], [2, 2]]"], "strides is .*; expected 1 or more"),
         (["--model.dropout", "2"], "model.dropout is 2.0; expected 0 or more and less than 1"),
         (["--model.layers", "0"], "model.layers is 0; expected 1 or more"),

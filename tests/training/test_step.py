@@ -173,6 +173,17 @@ def test_label_smoothing_leaves_padding_out(model, batch):
     )
 
 
+def test_gains_of_normalisations_do_not_decay():
+    config = ModelConfig(front_end=FrontEndConfig(channels=(4, 4), norm="layer"), layers=1, hidden_size=8)
+    model = AcousticModel(config, 16, 6)
+    groups = make_optimizer(model, OptimizerConfig(weight_decay=0.1)).param_groups
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    decaying = {name for name, parameter in model.named_parameters() if decay[id(parameter)]}
+    convolutions = {f"front_end.layers.{layer}.conv.weight" for layer in (0, 1)}
+    recurrent = {name for name, _ in model.named_parameters() if name.startswith("recurrent.0.weight")}
+    assert decaying == convolutions | recurrent | {"output.weight"}
+
+
 def test_a_step_is_that_of_plain_adamw(batch):
     """Every weight moves as by its own gradient, however a convolution lays it out in memory."""
     torch.manual_seed(0)
