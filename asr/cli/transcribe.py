@@ -22,7 +22,6 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr.audio import files_in
 from asr.cli import decoding_options, live, model_option
 from asr.errors import AsrError, AudioError
 from asr.outputs import FORMATS, Layout, Origin, Origins, output_path, render, to_json, write_outputs
@@ -115,9 +114,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise AsrError("several formats are several files for each input: say where with -o DIR or --beside")
     if not writes and len(found) > 1 and formats[0] in ("srt", "vtt", "tsv"):
         raise AsrError(f"{formats[0]} of several inputs is several files: say where with -o DIR or --beside")
-    targets = _targets(found, None if arguments.beside else Path(arguments.output_dir or ""))
+    root = Path(arguments.output_dir or "")
+    targets = _targets(found, None if arguments.beside else root)
     paths = list(found)
-    origins = Origins(Path(arguments.output_dir) if writes and not arguments.beside else None)
+    origins = Origins(root if writes and not arguments.beside else None)
     read = {path: Origin.of(path) for path in paths if writes and path != STDIN}
     if writes and not arguments.overwrite:
         done = {i for i, target in enumerate(targets) if _is_done(paths[i], target, formats)}
@@ -152,7 +152,7 @@ def run(arguments: argparse.Namespace) -> int:
         return file_source(path, recogniser.sample_rate)
 
     sources = [source(path) for path in paths]
-    root = Path(arguments.output_dir or "")  # in CTM and TRN a recording is called by its place in it
+    # In CTM and TRN a recording is called by its place in the folder of the outputs.
     ids = [target.name if arguments.beside else str(target.relative_to(root)) for target in targets]
     printed = InOrder(lambda index, text: print(text, end="", flush=True))
     progress = _speech_progress(sources, arguments.quiet)
@@ -253,7 +253,7 @@ def find_audio(inputs: Sequence[str], recursive: bool = False) -> tuple[dict[str
     Returns the paths, each with its place in the tree that it was found in, and messages. A file named outright is
     taken whatever its suffix.
     """
-    from asr.audio import AUDIO_SUFFIXES
+    from asr.audio import AUDIO_SUFFIXES, files_in
 
     found: dict[str, Path] = {}
     failures = []
