@@ -11,7 +11,7 @@
   a folder of audio, each file with its transcript beside it, talk.wav and talk.txt; where all of the audio lies in
     sub-folders, each of these is one speaker's
   a CSV or TSV, whose header names a column audio (or path, file, ...) and a column text (or sentence, transcript, ...),
-    and may name speaker, gender, age and accent
+    and may name speaker, gender, age and accent, and start with end or duration, in seconds, of a part of a file
   NeMo's JSON lines (.json, .jsonl): audio_filepath and text, perhaps offset, duration, speaker, gender, lang
   a Kaldi data folder: wav.scp and text, perhaps segments, utt2spk, spk2gender, spk2age
 

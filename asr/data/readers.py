@@ -19,6 +19,10 @@ AUDIO_COLUMNS = ("audio", "audio_filepath", "audio_path", "path", "file", "filen
 TEXT_COLUMNS = ("text", "sentence", "transcript", "transcription", "normalized_text")
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk")
 GENDER_COLUMNS = ("gender", "sex")
+# Seconds of an utterance that is a part of its file.
+START_COLUMNS = ("start", "offset", "start_time")
+END_COLUMNS = ("end", "end_time")
+DURATION_COLUMNS = ("duration",)
 TRAIT_COLUMNS = {"age": ("age",), "accent": ("accent", "accents")}
 # Where a table's relative paths start, besides its own folder (Common Voice keeps its audio in clips/).
 TABLE_FOLDERS = (".", "clips", "audio", "wav", "wavs")
@@ -89,7 +93,7 @@ def read_nemo(source: Path, problems: list[str]) -> Iterator[Utterance]:
             problems.append(f"{where}: audio_filepath is empty")
             continue
         yield Utterance(
-            id=_id_of(name) + (f"-{round(1000 * start):08d}" if start is not None else ""),
+            id=_id_of(name) + _from(start),
             audio=source.parent / name,
             text=entry["text"],
             speaker=_name(entry.get("speaker")),
@@ -153,7 +157,7 @@ def read_table(source: Path, problems: list[str]) -> Iterator[Utterance]:
     """Read a CSV or TSV with a header; AUDIO_COLUMNS, TEXT_COLUMNS, ... name the columns that are recognised.
 
     Relative paths start at the table's folder or one of its TABLE_FOLDERS. The id is the path without its
-    ending.
+    ending; with a start, that in ms follows.
     """
     lines = read_lines(source)
     header = next(lines, "")
@@ -169,6 +173,7 @@ def read_table(source: Path, problems: list[str]) -> Iterator[Utterance]:
     speaker = _column(columns, SPEAKER_COLUMNS)
     gender = _column(columns, GENDER_COLUMNS)
     traits = {name: _column(columns, names) for name, names in TRAIT_COLUMNS.items()}
+    times = [_column(columns, names) for names in (START_COLUMNS, END_COLUMNS, DURATION_COLUMNS)]
     if audio is None or text is None:
         missing = "audio" if audio is None else "text"
         wanted = AUDIO_COLUMNS if audio is None else TEXT_COLUMNS
@@ -190,12 +195,22 @@ def read_table(source: Path, problems: list[str]) -> Iterator[Utterance]:
         if not name:
             problems.append(f"line {rows.line_num + 1} of {source}: names no audio")
             continue
+        first, last, length = (row[place].strip() if place is not None else "" for place in times)
+        try:
+            start, duration = _seconds(first or None), None
+            if start is not None:  # without one, a duration is the whole file's
+                duration = _seconds(float(last) - start if last else length or None)
+        except ValueError:
+            problems.append(f"line {rows.line_num + 1} of {source}: start and end must be seconds, in order")
+            continue
         yield Utterance(
-            id=_id_of(name),
+            id=_id_of(name) + _from(start),
             audio=_found(name, folders),
             text=row[text],
             speaker=_name(row[speaker]) if speaker is not None else None,
             gender=_name(row[gender]) if gender is not None else None,
+            start=start or 0.0,
+            duration=duration,
             traits=_traits({name: row[place] for name, place in traits.items() if place is not None}),
         )
 
@@ -299,6 +314,11 @@ def _seconds(value: Any) -> float | None:
     if not 0 <= seconds < float("inf"):
         raise ValueError("not a time")
     return seconds
+
+
+def _from(start: float | None) -> str:
+    """Tell an utterance's id from those of the other parts of its file."""
+    return f"-{round(1000 * start):08d}" if start is not None else ""
 
 
 def _name(value: Any) -> str | None:

@@ -166,6 +166,21 @@ def test_an_utterance_without_duration_is_told(tmp_path, write_audio):
     assert (cuts, problems) == ([], ["a: its duration is 0.0 s"])
 
 
+def test_rows_of_a_table_may_be_parts_of_files(tmp_path, write_audio):
+    write_audio(tmp_path / "long.wav", 5.0)
+    write_audio(tmp_path / "short.wav", 1.0)
+    rows = ["long.wav,1.0,2.5,9,one", "long.wav,2.5,,1.5,two", "short.wav,,,0:01,three", "long.wav,4,3,,four"]
+    (tmp_path / "t.csv").write_text("path,start,end,duration,text\n" + "\n".join(rows))
+    utterances, problems = read_manifest(tmp_path / "t.csv")
+    cuts, _ = build_cuts(utterances)
+    assert [(cut.id, cut.start, cut.duration) for cut in cuts] == [
+        ("long-00001000", 1.0, 1.5),
+        ("long-00002500", 2.5, 1.5),
+        ("short", 0.0, 1.0),
+    ]
+    assert problems == [f"line 5 of {tmp_path / 't.csv'}: start and end must be seconds, in order"]
+
+
 def test_semicolons_separate_a_csv_too(tmp_path):
     (utterance,), _ = read_manifest(write(tmp_path / "c.csv", "path;text\nx/a.wav;one, two\n"))
     assert (utterance.id, utterance.text, utterance.speaker) == ("x/a", "one, two", None)
