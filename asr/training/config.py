@@ -248,7 +248,10 @@ def _refuse_unknown_keys(arguments: Sequence[str], valid: set[str]) -> None:
             continue
         key, _, value = argument[2:].partition("=")
         if key == "config":
-            path = Path(value or next(iter(arguments[position + 1 :]), ""))
+            name = value or next(iter(arguments[position + 1 :]), "")
+            if not name or name.startswith("--"):
+                raise ConfigError("--config has no file behind it; expected one in YAML")
+            path = Path(name)
             for nested in _keys_of(read_yaml(path)):
                 if nested not in valid:
                     raise ConfigError(f"{path} has the unknown key {nested!r}{_nearest(nested, valid)}")

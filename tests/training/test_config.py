@@ -33,6 +33,12 @@ def test_options_override_files_and_later_files_earlier_ones(tmp_path):
     assert config.features == TrainConfig().features
 
 
+@pytest.mark.parametrize("arguments", [["--config"], ["--config="], ["--config", "--run.epochs=2"]])
+def test_config_without_a_file(arguments):
+    with pytest.raises(ConfigError, match="--config has no file behind it"):
+        read_config(arguments)
+
+
 def test_one_manifest_needs_no_list():
     assert read_config(["--data.train", "a.jsonl.gz"]).data.train == "a.jsonl.gz"
     assert read_config(["--data.train", "[a.jsonl.gz, b.jsonl.gz]"]).data.train == (
