@@ -33,7 +33,7 @@ def test_every_format_is_read_alike(shared_data, untrained, tmp_path):
     soundfile.write(folder / "telephone.wav", soxr.resample(samples, 16000, 8000), 8000)
     out = tmp_path / "out"
     assert main(["transcribe", str(folder), "--model", untrained, "-o", str(out), "-f", "json"]) == 0
-    results = {path.stem: json.loads(path.read_text()) for path in out.iterdir()}
+    results = {path.stem: json.loads(path.read_text()) for path in out.glob("*.json")}
     assert len(results) == 6
     for result in results.values():
         assert result["duration"] == pytest.approx(len(samples) / 16000, abs=0.1)
