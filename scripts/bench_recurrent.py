@@ -98,6 +98,9 @@ def batch(size: tuple[int, ...], ragged: bool) -> tuple[Tensor, Tensor]:
     return x, lengths if ragged else torch.full((count,), frames)
 
 
+TITLES: list[str] = []  # of the cases so far, those left out by --only too
+
+
 def report(
     title: str,
     size: tuple[int, ...],
@@ -107,6 +110,7 @@ def report(
     training_too: bool = True,
 ) -> None:
     """Time every contender forward and, unless told otherwise, forward+backward; print a line each."""
+    TITLES.append(title)
     if ARGUMENTS.only not in title:
         return
     frames, _, features, hidden = size
@@ -315,3 +319,7 @@ if __name__ == "__main__":
         bfloat16(SIZES[2], is_ragged)
     variants(SIZES[2])
     gru(chosen[:3])
+    if not any(ARGUMENTS.only in title for title in TITLES):
+        parser.error(
+            f"no case's title contains {ARGUMENTS.only!r}; there are {', '.join(dict.fromkeys(TITLES))}"
+        )
