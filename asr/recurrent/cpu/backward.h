@@ -34,7 +34,7 @@ class Backward {
           normalised(own.norm_hh_weight),
           d_slots(normalised ? 2 * G : Cell::d_slots),
           first_input(d_slots - G),
-          d_ld(d_slots * Hp) {}
+          d_ld(d_slots * Hp + 16) {}  // an odd number of cache lines, so that frames do not share cache sets
 
     // Lay out the memory that the whole team uses; every member then runs a copy of this object.
     bool prepare(Buffer &shared, Buffer &gradients) {
@@ -458,6 +458,14 @@ class Backward {
         }
     }
 
+    // The first `left` of TILE numbers, zeros behind them.
+    static void copy_tile(float *to, const float *from, int64_t left) {
+        if (left >= TILE)
+            memcpy(to, from, TILE * sizeof(float));
+        else
+            for (int64_t r = 0; r < TILE; r++) to[r] = r < left ? from[r] : 0;
+    }
+
     // out[gate][u][:] = sum over frames of left[frame][slot][u] right(frame)[:], for each slot with a gate.
     template <class Right>
     void weight_gradient(const Team &team, const float *left, int64_t ld, int64_t slot_size, const int *gates,
@@ -492,8 +500,7 @@ class Backward {
                 for (int64_t k = 0; k < block; k++) {
                     const float *from = left + (frame + k) * ld + slot * slot_size + u;
                     for (int64_t i = 0; i < tiles; i++)
-                        for (int64_t r = 0; r < TILE; r++)
-                            left_block[(i * FRAME_BLOCK + k) * TILE + r] = i * TILE + r < wanted ? from[i * TILE + r] : 0;
+                        copy_tile(left_block + (i * FRAME_BLOCK + k) * TILE, from + i * TILE, wanted - i * TILE);
                 }
                 for (int64_t p = 0; p < panels; p++)
                     for (int64_t i = 0; i < tiles; i++) {

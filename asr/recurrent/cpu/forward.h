@@ -330,6 +330,7 @@ class Forward {
     }
 
     // For n rows and panels first..end: sums = left times `count` gates of the matrix from `gate` on, then the update.
+    // Every other step goes through the panels backwards: those it begins with are still in the nearer caches.
     template <class Update>
     void each_tile(const float *left, int64_t ld, int64_t n, int64_t t, int64_t first, int64_t end,
                    const Matrix &matrix, int gate, int count, Update update) {
@@ -337,7 +338,8 @@ class Forward {
         const float *rows[TILE];
         const int64_t tiles = tiles_for(n);
         quantise(n, matrix.inner, [=](int64_t row) { return left + row * ld; });
-        for (int64_t p = first; p < end; p++)
+        for (int64_t q = first; q < end; q++) {
+            const int64_t p = t & 1 ? first + end - 1 - q : q;
             for (int64_t i = 0; i < tiles; i++) {
                 int64_t row = tile_start(n, tiles, i), R = tile_start(n, tiles, i + 1) - row;
                 for (int64_t r = 0; r < R; r++) rows[r] = left + (row + r) * ld;
@@ -350,6 +352,7 @@ class Forward {
                     update(s, sums + r * count * PANEL);
                 }
             }
+        }
     }
 
     void zero_padding(const Team &team) {

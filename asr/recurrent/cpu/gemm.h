@@ -9,7 +9,7 @@ namespace {
 // Rows of a full tile: 2 R accumulators, two weights and a broadcast fill the vector registers.
 constexpr int TILE = WIDTH == 16 ? 8 : WIDTH == 8 ? 6 : 4;
 constexpr int ACCUMULATORS = 2 * TILE;
-constexpr int64_t INNER_BLOCK = 512;  // of the inner dimension, so that a panel's block stays in the nearest caches
+constexpr int64_t INNER_BLOCK = 1024;  // of the inner dimension; sums of several blocks keep more of their precision
 
 // A panel's elements: a float, or the bfloat16 of a unit j (low half) and of unit j + W (high half).
 typedef uint32_t bfloat_pair;
@@ -85,6 +85,8 @@ __attribute__((noinline)) void multiply_rows(const float *const *rows, int64_t K
 template <int R>
 __attribute__((noinline)) void multiply_packed(const float *left, int64_t K, const float *panel, float *out,
                                                int64_t row_stride) {
+    for (int r = 0; r < R; r++)  // comes from far away while the product is being made
+        for (int64_t j = 0; j < PANEL; j += 16) __builtin_prefetch(out + r * row_stride + j, 1);
     multiply<R, 1>(Packed<R>{left}, K, panel, 0, out, row_stride, 0, true);
 }
 
@@ -155,12 +157,16 @@ inline int64_t tile_start(int64_t count, int64_t tiles, int64_t i) { return coun
 
 // panel[k][j] = matrix[(first + j) * ld + k], zero for units from `units` on: weights (unit, k) used as x W^T.
 inline void pack_transposed(float *panel, const float *matrix, int64_t ld, int64_t first, int64_t units, int64_t K) {
-    for (int64_t j = 0; j < PANEL; j++) {
-        const float *row = matrix + (first + j) * ld;
-        if (first + j < units)
-            for (int64_t k = 0; k < K; k++) panel[k * PANEL + j] = row[k];
-        else
-            for (int64_t k = 0; k < K; k++) panel[k * PANEL + j] = 0;
+    constexpr int64_t LINE = 16;  // of each row, so that what is written stays in the nearest cache
+    for (int64_t begin = 0; begin < K; begin += LINE) {
+        const int64_t end = begin + LINE < K ? begin + LINE : K;
+        for (int64_t j = 0; j < PANEL; j++) {
+            const float *row = matrix + (first + j) * ld;
+            if (first + j < units)
+                for (int64_t k = begin; k < end; k++) panel[k * PANEL + j] = row[k];
+            else
+                for (int64_t k = begin; k < end; k++) panel[k * PANEL + j] = 0;
+        }
     }
 }
 

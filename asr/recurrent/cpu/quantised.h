@@ -137,6 +137,9 @@ __attribute__((noinline)) void multiply_int8_rows(const QuantisedRows &left, int
             for (int half = 0; half < 2; half++) {
                 short_lane pairs;
                 memcpy(&pairs, words + g * 4 * PANEL + half * sizeof(pairs), sizeof(pairs));
+#if WIDTH == 16
+                asm("" : "+v"(pairs));  // read once: the compiler would read memory in both of the next instructions
+#endif
                 const short_lane first_pair = pairs >> 8, second_pair = pairs & 0xff;
 #pragma GCC unroll 8
                 for (int r = 0; r < R; r++) {
