@@ -49,6 +49,7 @@ class Batch:
         texts: the normalised transcripts.
         seconds: of audio in all, padding not counted.
         left_out: {id: reason} for the cuts of this batch that could not be used.
+        views: how often each utterance is there, its versions next to each other.
     """
 
     features: Tensor
@@ -59,6 +60,7 @@ class Batch:
     texts: list[str]
     seconds: float
     left_out: dict[str, str] = field(default_factory=dict)
+    views: int = 1
 
     def to(self, device: torch.device | str) -> "Batch":
         """Give the batch with its tensors on a device."""
@@ -90,6 +92,7 @@ class Batch:
             texts=[self.texts[index] for index in kept],
             seconds=self.seconds * float(lengths.sum() / self.feature_lengths.sum().clamp(min=1)),
             left_out=self.left_out,
+            views=self.views,
         )
 
     def _with_tensors(self, function: Callable[[Tensor], Tensor]) -> "Batch":
@@ -213,6 +216,7 @@ class BatchMaker(Dataset):
         spec_augment: SpecAugment | None,
         seed: int,
         join_utterances: int = 1,
+        views: int = 1,
         open_cut: Callable[[Any], Cut] | None = None,
     ):
         self.log_mel = log_mel
@@ -223,6 +227,7 @@ class BatchMaker(Dataset):
         self.spec_augment = spec_augment
         self.seed = seed
         self.join_utterances = join_utterances
+        self.views = views
         self.open_cut = open_cut
         if join_utterances > 1:
             try:
@@ -263,15 +268,18 @@ class BatchMaker(Dataset):
         sample_lengths = torch.tensor([len(heard) for heard in samples])
         token_lengths = torch.tensor([len(encoded) for encoded in tokens])
         features, lengths = self.log_mel(pad_sequence(samples, batch_first=True), sample_lengths)
+        views = [index for index in range(len(ids)) for _ in range(self.views)]
+        features, lengths, token_lengths = (each[views] for each in (features, lengths, token_lengths))
         if self.spec_augment is not None:
             features = self.spec_augment(features, lengths, masks)
         return Batch(
             features=features,
             feature_lengths=lengths,
-            tokens=pad_sequence(tokens, batch_first=True),
+            tokens=pad_sequence(tokens, batch_first=True)[views],
             token_lengths=token_lengths,
-            ids=ids,
-            texts=texts,
+            ids=[ids[index] for index in views],
+            texts=[texts[index] for index in views],
+            views=self.views,
             seconds=sample_lengths.sum().item() / self.sample_rate,
             left_out=left_out,
         )
@@ -401,6 +409,7 @@ def make_loader(
     spec_augment: SpecAugment | None = None,
     speed_perturb: Sequence[float] = (),
     join_utterances: int = 1,
+    views: int = 1,
     batch_seconds: float = 120.0,
     max_batch_size: int = 64,
     min_seconds: float = 0.0,
@@ -420,7 +429,8 @@ def make_loader(
         spec_augment: masks the features of a training batch.
         speed_perturb: factors, such as (0.9, 1.0, 1.1), of which one is drawn for each cut and epoch.
         join_utterances: in each batch, neighbours become one utterance, in pairs, threes, ... up to this many, or none.
-        batch_seconds: most seconds of audio in a batch, padding included.
+        views: how often each utterance is in its batch, each time masked in another way.
+        batch_seconds: most seconds of audio in a batch, padding included, one view counted.
         max_batch_size: most utterances in a batch.
         min_seconds, max_seconds: shorter and longer cuts are left out.
         shuffle: another order in every epoch, drawn from `seed` and the epoch.
@@ -476,6 +486,7 @@ def make_loader(
             spec_augment=spec_augment,
             seed=seed,
             join_utterances=join_utterances,
+            views=views,
             open_cut=cuts.cut if isinstance(cuts, Shards) else None,
         ),
         num_workers=workers,

@@ -40,7 +40,7 @@ def with_batch_seconds(
     else:
         on_gpu = config.run.accelerator != "cpu" and torch.cuda.is_available()
         free = free_memory("cuda" if on_gpu else "cpu")
-        per_second = bytes_per_second(bundle)
+        per_second = bytes_per_second(bundle) * config.loss.views
         seconds = SHARE * free / per_second
         if seconds < config.data.max_seconds:
             raise ConfigError(

@@ -22,6 +22,7 @@ class SpeechData:
             spec_augment=SpecAugment(config.spec_augment, mel_centres(config.features)),
             speed_perturb=config.data.speed_perturb,
             join_utterances=config.data.join_utterances,
+            views=config.loss.views,
             min_seconds=config.data.min_seconds,
             max_seconds=config.data.max_seconds,
             shuffle=True,

@@ -50,7 +50,8 @@ class GradientMaker:
         if not reasons:
             return batch
         self.left_out |= {batch.ids[index]: reason for index, reason in reasons.items()}
-        return batch.select([index for index in range(len(batch.ids)) if index not in reasons])
+        faulty = {index // batch.views for index in reasons}  # a mask may hide the fault from one view
+        return batch.select([index for index in range(len(batch.ids)) if index // batch.views not in faulty])
 
     def add(self, batch: Batch, tokens: float) -> float:
         """Add the gradients of the batch's summed loss divided by `tokens`, those of the whole step; give that share.
@@ -79,10 +80,10 @@ class GradientMaker:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
             return loss
         torch.cuda.empty_cache()  # out of the except clause, whose traceback holds the activations
-        if len(batch.ids) == 1:
+        if len(batch.ids) == batch.views:
             self.left_out[batch.ids[0]] = f"its {batch.seconds:.1f} s do not fit into memory"
             return 0.0
-        half = len(batch.ids) // 2
+        half = len(batch.ids) // batch.views // 2 * batch.views
         parts = (range(half), range(half, len(batch.ids)))
         return sum(self.add(batch.select(part), tokens) for part in parts)
 
@@ -118,6 +119,9 @@ class GradientMaker:
         if config.label_smoothing:
             smooth = distance_from_uniform(logits, lengths) / batch.token_lengths.sum()
             loss = (1 - config.label_smoothing) * loss + config.label_smoothing * smooth
+        if config.consistency and batch.views == 2:
+            apart = divergence_of_views(logits, lengths) / batch.token_lengths.sum()
+            loss = loss + config.consistency * apart
         return loss
 
 
@@ -128,6 +132,24 @@ def distance_from_uniform(logits: Tensor, lengths: Tensor) -> Tensor:
     0.0
     """
     log_probs = logits.float().log_softmax(-1)
-    divergence = -log_probs.mean(-1) - torch.tensor(float(logits.shape[-1])).log()
-    inside = torch.arange(logits.shape[1], device=logits.device) < lengths.to(logits.device).unsqueeze(1)
-    return divergence.masked_fill(~inside, 0.0).sum()
+    return _sum_of_frames(-log_probs.mean(-1) - torch.tensor(float(logits.shape[-1])).log(), lengths)
+
+
+def divergence_of_views(logits: Tensor, lengths: Tensor) -> Tensor:
+    """Sum over all frames the divergence of each view's outputs from its sister's, which stand still as its target.
+
+    Arguments: logits (batch, frame, token), the two views of an utterance one after the other; lengths (batch,).
+
+    >>> twins = torch.randn(1, 5, 3).repeat(2, 1, 1)
+    >>> abs(round(float(divergence_of_views(twins, torch.tensor([5, 5]))), 6))
+    0.0
+    """
+    log_probs = logits.float().log_softmax(-1)
+    targets = log_probs.detach().unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+    return _sum_of_frames((targets.exp() * (targets - log_probs)).sum(-1), lengths)
+
+
+def _sum_of_frames(values: Tensor, lengths: Tensor) -> Tensor:
+    """Sum values (batch, frame) over the frames inside lengths (batch,)."""
+    inside = torch.arange(values.shape[1], device=values.device) < lengths.to(values.device).unsqueeze(1)
+    return values.masked_fill(~inside, 0.0).sum()

@@ -251,6 +251,22 @@ def test_neighbours_are_joined_and_every_one_of_them_is_there_once(cuts, loader_
     assert_equal(joined, epoch(loader_of(cuts, join_utterances=3, workers=2, **options)))
 
 
+def test_views_of_an_utterance_differ_by_their_masks(cuts, loader_of):
+    options = {"spec_augment": SpecAugment(SpecAugmentConfig()), "shuffle": True}
+    (one, *_), (two, *_) = epoch(loader_of(cuts, **options)), epoch(loader_of(cuts, views=2, **options))
+    assert two.views == 2
+    for name in ("ids", "texts"):
+        assert getattr(two, name)[::2] == getattr(two, name)[1::2] == getattr(one, name)
+    for name in ("feature_lengths", "tokens", "token_lengths"):
+        torch.testing.assert_close(getattr(two, name)[::2], getattr(one, name))
+        torch.testing.assert_close(getattr(two, name)[1::2], getattr(one, name))
+    assert two.seconds == one.seconds
+    first, second = two.features[::2], two.features[1::2]
+    seen = (first != 0) & (second != 0)
+    torch.testing.assert_close(first[seen], second[seen])
+    assert ((first != 0) != (second != 0)).any()
+
+
 def test_nothing_is_joined_without_a_space(cuts, loader_of):
     with pytest.raises(ConfigError, match="tokenizer has no space to part utterances with"):
         loader_of(cuts, join_utterances=2)

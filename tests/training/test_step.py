@@ -1,6 +1,7 @@
 """The gradients of a batch, whatever is wrong with it."""
 
 import copy
+import dataclasses
 import weakref
 
 import pytest
@@ -171,6 +172,43 @@ def test_label_smoothing_leaves_padding_out(model, batch):
     assert whole == pytest.approx(
         sum(float(w) * loss for w, (loss, *_) in zip(weights, alone, strict=True)), rel=1e-5
     )
+
+
+def test_views_are_drawn_together(model, batch):
+    """Twins cost nothing; two versions each learn from the other, in a batch as alone, padding left out."""
+    config = LossConfig(consistency=0.5)
+    twins = dataclasses.replace(batch.select([0, 0, 1, 1, 2, 2, 3, 3]), views=2)
+    assert gradients(model, twins, config)[0] == pytest.approx(gradients(model, batch)[0], rel=1e-5)
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(twins.features.shape, generator=generator)
+    pairs = dataclasses.replace(twins, features=twins.features + noise * (twins.features != 0))
+    together, found, _ = gradients(model, pairs, config)
+    assert together > 1.01 * gradients(model, pairs)[0]
+    alone = [gradients(model, pairs.select([2 * i, 2 * i + 1]), config)[0] for i in range(4)]
+    weights = batch.token_lengths / batch.token_lengths.sum()
+    assert together == pytest.approx(
+        sum(float(w) * loss for w, loss in zip(weights, alone, strict=True)), rel=1e-5
+    )
+
+    forward = model.forward
+
+    def small(features, lengths):
+        if len(features) > 2:
+            raise torch.OutOfMemoryError("no memory")
+        return forward(features, lengths)
+
+    model.forward = small
+    assert_same(gradients(model, pairs, config), (together, found))
+
+
+def test_a_fault_in_one_view_takes_its_sister_along(model, batch):
+    pairs = dataclasses.replace(batch.select([0, 0, 1, 1, 2, 2, 3, 3]), views=2)
+    pairs.features[3, 0] = float("nan")
+    maker = GradientMaker(model, LossConfig(consistency=0.2))
+    usable = maker.usable(pairs)
+    assert usable.views == 2
+    assert usable.ids == [pairs.ids[index] for index in (0, 1, 4, 5, 6, 7)]
+    assert set(maker.left_out) == {pairs.ids[2]}
 
 
 def test_gains_of_normalisations_do_not_decay():
