@@ -38,15 +38,22 @@ class BestEpochs:
                     path.unlink()
 
     def measure_average(self, training: Training) -> float:
-        """Give the evaluated model the average weights; returns its dev WER, infinity where none could be kept."""
-        paths = [path for path in map(self._path, self._best(training)) if path.exists()]
-        if not paths:
+        """Give the evaluated model the average weights; returns its dev WER, infinity where none could be kept.
+
+        The first process has kept them, perhaps on a disk that others do not see: they get the average from it.
+        """
+        fabric, model = training.fabric, training.evaluated_model
+        weights = fabric.broadcast(self._average(training) if fabric.is_global_zero else None)
+        if weights is None:
             return float("inf")
-        kept = [torch.load(path, map_location=training.fabric.device, weights_only=True) for path in paths]
-        model = training.evaluated_model
-        model.load_state_dict({name: _mean([each[name] for each in kept]) for name in kept[0]})
+        model.load_state_dict(weights)
         model.eval()
         return training.measure(model)["dev_wer"]
+
+    def _average(self, training: Training) -> dict[str, torch.Tensor] | None:
+        paths = [path for path in map(self._path, self._best(training)) if path.exists()]
+        kept = [torch.load(path, map_location="cpu", weights_only=True) for path in paths]
+        return {name: _mean([each[name] for each in kept]) for name in kept[0]} if kept else None
 
     def _best(self, training: Training) -> list[int]:
         ranked = sorted(training.history, key=rank)
