@@ -3,8 +3,8 @@
 `python -m asr.recurrent.build` fills the cache, with `--in-package` it puts the library beside the sources, for a
 wheel. The sources under cpu/ include neither torch nor Python headers, so the library works with every version of
 both. It links no OpenMP runtime of its own: it finds torch's when it is loaded. $CXX names another compiler,
-$ASR_RECURRENT_FLAGS adds flags (a sanitizer's, say), $ASR_RECURRENT_ISA forces avx512vnni, avx512, avx2 or portable
-kernels.
+$ASR_RECURRENT_FLAGS adds flags (a sanitizer's, say), $ASR_RECURRENT_ISA forces avx512bf16, avx512vnni, avx512, avx2
+or portable kernels.
 """
 
 import argparse
@@ -41,6 +41,7 @@ AVX512 = [
     "-mprefer-vector-width=512",
 ]
 INSTRUCTION_SETS = {  # the best first
+    "avx512bf16": [*AVX512, "-mavx512vnni", "-mavx512bf16"],
     "avx512vnni": [*AVX512, "-mavx512vnni"],
     "avx512": AVX512,
     "avx2": ["-DWIDTH=8", "-mavx2", "-mfma"],
@@ -80,13 +81,14 @@ def library() -> Path:
 
 
 def compile_library(target: Path, compiler: str, extra: list[str] | None = None) -> None:
-    """Compile every instruction set side by side and put the library at `target` in one step.
+    """Compile every instruction set that the compiler knows side by side and put the library at `target` in one step.
 
     `extra` flags come last: a sanitizer's, say. Raises BackendError with the compiler's first complaint.
     """
     extra = extra or []
     x86 = platform.machine() in ("x86_64", "AMD64")
     names = list(INSTRUCTION_SETS) if x86 else ["portable"]
+    names = [name for name in names if _knows(compiler, INSTRUCTION_SETS[name])]
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=target.parent) as folder,
@@ -121,6 +123,12 @@ def find_compiler() -> str:
         if name and (path := shutil.which(name)):
             return path
     raise BackendError("no C++ compiler was found (c++, g++, clang++ or $CXX) for the fused CPU kernels")
+
+
+def _knows(compiler: str, flags: list[str]) -> bool:
+    """Say whether the compiler takes these flags: one of 2019 has not heard of AVX512-BF16."""
+    command = [compiler, *flags, "-E", "-x", "c++", os.devnull]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def _call(command: list[str]) -> None:

@@ -1,7 +1,7 @@
 """The fused CPU backend: C++ kernels called through ctypes and registered with torch.library.
 
-float32 in training and inference. Inference in bfloat16 reads weights in bfloat16, computes in float32; float16 is
-computed in float32 throughout. `pack` and `run_packed` are for weights packed once, in float32, bfloat16 or int8.
+float32 in training and inference. Inference in bfloat16 multiplies in bfloat16, sums and computes the cell in float32;
+float16 is computed in float32 throughout. `pack` and `run_packed` are for weights packed once, in float32, bfloat16 or int8.
 """
 
 import ctypes
@@ -170,10 +170,6 @@ def run(
     # plain inference can do without.
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
     plain = not torch.is_grad_enabled() and not traced and type(x) is Tensor
-    if plain and x.dtype == torch.bfloat16 and not masks[0]:
-        packed = pack(cell_name, options, weights, "bfloat16")
-        rates = (zoneout[0], zoneout[1])
-        return run_packed(cell_name, options, x, lengths, state, weights, packed, "bfloat16", rates)
     y, hn, cn, _ = (_forward if plain else torch.ops.asr.recurrent)(
         x.float(),
         lengths,
@@ -188,6 +184,7 @@ def run(
         options.output_size,
         [options.cell_clip, options.proj_clip, *zoneout],
         torch.is_grad_enabled(),
+        "bfloat16" if x.dtype == torch.bfloat16 and not torch.is_grad_enabled() else "float32",
     )
     final = (hn, cn) if CELLS[cell_name].lstm_family else (hn,)
     return y.to(x.dtype), tuple(part.to(x.dtype) for part in final)
@@ -304,15 +301,17 @@ def _forward(
     output_size: int,
     numbers: list[float],
     training: bool,
+    precision: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Run a layer; returns y, h, c (empty where the cell has none) and what the backward pass needs.
 
     The lists hold what `weight_names` and `noise_names` name, direction after direction; numbers are cell_clip,
-    proj_clip and the two zoneout rates of evaluation.
+    proj_clip and the two zoneout rates of evaluation; `precision` is that of the products, float32 in training.
     """
     keep: list[Tensor] = []
     names = (weight_names, noise_names, cell, reset, hidden_size, output_size, numbers)
     layer = _layer(x, lengths, state, weights, noise, *names, keep)
+    layer.weight_kind = WEIGHT_KINDS[precision]
     return _forward_call(layer, x, lengths, state, output_size, training, keep)
 
 
@@ -408,6 +407,7 @@ def _(
     output_size,
     numbers,
     training,
+    precision,
 ):
     directions = state[0].shape[0]
     shape = (0,)
@@ -475,7 +475,7 @@ def _(d_y, d_state, x, lengths, state, weights, *arguments):
 
 
 def _setup_context(ctx, inputs, output):
-    x, lengths, state, weights, noise, *ctx.arguments, _training = inputs
+    x, lengths, state, weights, noise, *ctx.arguments, _training, _precision = inputs
     y, _, _, reserve = output
     ctx.set_materialize_grads(False)  # or the reserve, the largest of all, gets a gradient of zeros
     ctx.counts = (len(state), len(weights), len(noise))
@@ -502,7 +502,7 @@ def _backward(ctx, d_y, d_hn, d_cn, _d_reserve):
         rest[:states],
         rest[states:],
         [None] * noise,
-        *[None] * 8,
+        *[None] * 9,
     )
 
 

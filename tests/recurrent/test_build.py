@@ -1,5 +1,6 @@
 """Finding and compiling the CPU kernels."""
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -115,6 +116,21 @@ def test_an_unknown_instruction_set_is_refused(monkeypatch):
 def test_a_failing_compiler_is_quoted(tmp_path):
     with pytest.raises(BackendError, match="compiling the fused CPU kernels failed"):
         build.compile_library(tmp_path / "kernels.so", shutil.which("false") or "false")
+
+
+@pytest.mark.slow
+def test_instructions_that_the_compiler_does_not_know_are_left_out(tmp_path):
+    compiler = tmp_path / "old_compiler"
+    compiler.write_text(
+        '#!/bin/sh\ncase "$*" in *-mavx512bf16*) echo unrecognized option >&2; exit 1;; esac\n'
+        f'exec {build.find_compiler()} "$@"\n'
+    )
+    compiler.chmod(0o755)
+    build.compile_library(tmp_path / "kernels.so", str(compiler), ["-O0"])
+    torch.get_num_threads()  # OpenMP's functions are there
+    library = ctypes.CDLL(str(tmp_path / "kernels.so"))
+    assert not library.recurrent_supports(b"avx512bf16")
+    assert library.recurrent_supports(b"portable")
 
 
 def run_kernel_tests(environment, *options):

@@ -57,6 +57,7 @@ def test_opcheck(layer, x, lengths, checks):
         5,
         numbers,
         True,
+        "float32",
     )
     torch.library.opcheck(torch.ops.asr.recurrent.default, arguments, test_utils=checks)
     strided = (x.detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_(), lengths)

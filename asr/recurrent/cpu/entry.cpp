@@ -6,7 +6,8 @@
 
 extern const Kernels portable;
 #if defined(__x86_64__)
-extern const Kernels avx2, avx512, avx512vnni;
+// Weak: null where the compiler did not know the instructions.
+extern const Kernels __attribute__((weak)) avx2, avx512, avx512vnni, avx512bf16;
 #endif
 
 static const Kernels *kernels_named(const char *name) {
@@ -14,7 +15,9 @@ static const Kernels *kernels_named(const char *name) {
     __builtin_cpu_init();
     const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (!strcmp(name, "avx512vnni")) return has_avx512 && __builtin_cpu_supports("avx512vnni") ? &avx512vnni : nullptr;
+    const bool has_vnni = has_avx512 && __builtin_cpu_supports("avx512vnni");
+    if (!strcmp(name, "avx512bf16")) return has_vnni && __builtin_cpu_supports("avx512bf16") ? &avx512bf16 : nullptr;
+    if (!strcmp(name, "avx512vnni")) return has_vnni ? &avx512vnni : nullptr;
     if (!strcmp(name, "avx512")) return has_avx512 ? &avx512 : nullptr;
     if (!strcmp(name, "avx2"))
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &avx2 : nullptr;

@@ -104,15 +104,13 @@ class Forward {
     bool run(const Team &team) {
         const int64_t first = team.begin(Hp / PANEL), end = team.end(Hp / PANEL);
         const int64_t first_out = team.begin(Pp / PANEL), end_out = own.weight_hr ? team.end(Pp / PANEL) : first_out;
-        const int64_t I = layer.input, widest = round_up(H > I ? H : I, 4);
-        const bool integers = layer.weight_kind == INT8;
-        Buffer rows_memory, valid_memory, integers_memory;
-        const float **rows = rows_memory.take<const float *>(CHUNK_ROWS + plan.batch);
-        int64_t *valid = valid_memory.take<int64_t>(CHUNK_ROWS + plan.batch);  // each row's index in the reserve
-        quantised.scales = integers_memory.take<float>((CHUNK_ROWS + plan.batch) * (2 + integers * widest / 2));
-        if (!team.all(rows && valid && quantised.scales)) return false;
-        quantised.raised = reinterpret_cast<int32_t *>(quantised.scales + CHUNK_ROWS + plan.batch);
-        quantised.integers = reinterpret_cast<int16_t *>(quantised.raised + CHUNK_ROWS + plan.batch);
+        const int64_t I = layer.input, most_rows = CHUNK_ROWS + plan.batch, widest = H > I ? H : I;
+        Buffer rows_memory, valid_memory, narrow_memory;
+        const float **rows = rows_memory.take<const float *>(most_rows);
+        int64_t *valid = valid_memory.take<int64_t>(most_rows);  // each row's index in the reserve
+        void *narrow_rows = narrow_memory.take<char>(NarrowRows::bytes(layer.weight_kind, most_rows, widest) + 1);
+        if (!team.all(rows && valid && narrow_rows)) return false;
+        narrow.place(layer.weight_kind, narrow_rows, most_rows);
         if (!own.packed) {
             weights.ih.pack(own.weight_ih, first, end);
             weights.hh.pack(own.weight_hh, first, end);
@@ -256,7 +254,7 @@ class Forward {
     const int64_t width;
     const bool normalised;
     Matrices weights;
-    QuantisedRows quantised;  // this member's left operands as integers, when the weights are
+    NarrowRows narrow;  // this member's left operands as int8 and bfloat16 weights want them
     int64_t h_ld = 0, middle_ld = 0;
     float *h_in[2];           // (B, h_ld) what the recurrent weights multiply: h, masked; this step's and the next's
     float *h;                 // (B, Pp)
@@ -308,25 +306,19 @@ class Forward {
 
     // x_share = x W_ih^T for `count` frames and this member's panels.
     void share_of_input(const float **rows, int64_t count, int64_t first, int64_t end) {
-        const int64_t I = layer.input, tiles = tiles_for(count), step = layer.weight_kind == INT8 ? I : INNER_BLOCK;
-        quantise(count, I, [rows](int64_t row) { return rows[row]; });
+        const int64_t I = layer.input, tiles = tiles_for(count);
+        const int64_t step = layer.weight_kind == FLOAT32 ? INNER_BLOCK : I;
+        narrow.make(layer.weight_kind, count, I, [rows](int64_t row) { return rows[row]; });
         for (int64_t k = 0; k < I; k += step) {
             int64_t block = I - k < step ? I - k : step;
             for (int64_t p = first; p < end; p++)
                 for (int64_t i = 0; i < tiles; i++) {
                     int64_t row = tile_start(count, tiles, i), R = tile_start(count, tiles, i + 1) - row;
-                    weights.ih.product(p, 0, G, R, rows + row, quantised, row, k, block,
+                    weights.ih.product(p, 0, G, R, rows + row, narrow, row, k, block,
                                        x_share + row * G * Hp + p * PANEL, G * Hp, Hp);
                 }
             for (int64_t row = 0; row < count; row++) rows[row] += block;
         }
-    }
-
-    template <class RowOf>
-    void quantise(int64_t count, int64_t K, RowOf row_of) {
-        if (layer.weight_kind != INT8) return;
-        quantised.ld = round_up(K, 4);
-        for (int64_t row = 0; row < count; row++) quantised.quantise(row, row_of(row), K);
     }
 
     // For n rows and panels first..end: sums = left times `count` gates of the matrix from `gate` on, then the update.
@@ -337,13 +329,13 @@ class Forward {
         alignas(64) float sums[TILE * 4 * PANEL];
         const float *rows[TILE];
         const int64_t tiles = tiles_for(n);
-        quantise(n, matrix.inner, [=](int64_t row) { return left + row * ld; });
+        narrow.make(layer.weight_kind, n, matrix.inner, [=](int64_t row) { return left + row * ld; });
         for (int64_t q = first; q < end; q++) {
             const int64_t p = t & 1 ? first + end - 1 - q : q;
             for (int64_t i = 0; i < tiles; i++) {
                 int64_t row = tile_start(n, tiles, i), R = tile_start(n, tiles, i + 1) - row;
                 for (int64_t r = 0; r < R; r++) rows[r] = left + (row + r) * ld;
-                matrix.product(p, gate, count, R, rows, quantised, row, 0, matrix.inner, sums, count * PANEL, PANEL);
+                matrix.product(p, gate, count, R, rows, narrow, row, 0, matrix.inner, sums, count * PANEL, PANEL);
                 for (int64_t r = 0; r < R; r++) {
                     Site s = walk.site(row + r, t);
                     s.unit = p * PANEL;

@@ -1,6 +1,5 @@
 // Products of tall matrices with packed weights. A panel holds the columns of PANEL = 2 W units, row after row of the
 // inner dimension, so that the micro-kernel reads it front to back; an R x PANEL tile of sums stays in registers.
-// Panels hold floats, or pairs of bfloat16 that are made floats in registers: half the bytes to read.
 #pragma once
 #include "vector.h"
 
@@ -10,23 +9,6 @@ namespace {
 constexpr int TILE = WIDTH == 16 ? 8 : WIDTH == 8 ? 6 : 4;
 constexpr int ACCUMULATORS = 2 * TILE;
 constexpr int64_t INNER_BLOCK = 1024;  // of the inner dimension; sums of several blocks keep more of their precision
-
-// A panel's elements: a float, or the bfloat16 of a unit j (low half) and of unit j + W (high half).
-typedef uint32_t bfloat_pair;
-template <class Element>
-constexpr int64_t elements_a_row = PANEL;
-template <>
-constexpr int64_t elements_a_row<bfloat_pair> = W;
-
-inline __attribute__((always_inline)) void load_units(const float *p, lane &low, lane &high) {
-    low = load_lane(p);
-    high = load_lane(p + W);
-}
-inline __attribute__((always_inline)) void load_units(const bfloat_pair *p, lane &low, lane &high) {
-    int_lane pairs = reinterpret_cast<int_lane>(load_lane(reinterpret_cast<const float *>(p)));
-    low = reinterpret_cast<lane>(pairs << 16);
-    high = reinterpret_cast<lane>(pairs & int32_t(0xffff0000));
-}
 
 // The left operand: R rows of K numbers, anywhere in memory ...
 struct Rows {
@@ -42,8 +24,8 @@ struct Packed {
 
 // out[r][g][:] (+)= sum over k of a(r, k) * panel g [k][:], for R rows and N panels `panel_stride` apart.
 // The order of summation is k's alone, so a row's result does not depend on the rows beside it.
-template <int R, int N, class Left, class Element>
-inline __attribute__((always_inline)) void multiply(Left left, int64_t K, const Element *panel, int64_t panel_stride,
+template <int R, int N, class Left>
+inline __attribute__((always_inline)) void multiply(Left left, int64_t K, const float *panel, int64_t panel_stride,
                                                     float *out, int64_t row_stride, int64_t out_stride, bool add) {
     lane sum[R][N][2];
 #pragma GCC unroll 8
@@ -53,8 +35,8 @@ inline __attribute__((always_inline)) void multiply(Left left, int64_t K, const 
     for (int64_t k = 0; k < K; k++) {
 #pragma GCC unroll 4
         for (int g = 0; g < N; g++) {
-            lane w0, w1;
-            load_units(panel + g * panel_stride + k * elements_a_row<Element>, w0, w1);
+            const float *w = panel + g * panel_stride + k * PANEL;
+            lane w0 = load_lane(w), w1 = load_lane(w + W);
 #pragma GCC unroll 8
             for (int r = 0; r < R; r++) {
                 float a = left(r, k);
@@ -73,15 +55,6 @@ inline __attribute__((always_inline)) void multiply(Left left, int64_t K, const 
         }
 }
 
-template <int R, int N, class Element>
-__attribute__((noinline)) void multiply_rows(const float *const *rows, int64_t K, const Element *panel,
-                                             int64_t panel_stride, float *out, int64_t row_stride,
-                                             int64_t out_stride, bool add) {
-    const float *row[R];
-    for (int r = 0; r < R; r++) row[r] = rows[r];
-    multiply<R, N>(Rows{row}, K, panel, panel_stride, out, row_stride, out_stride, add);
-}
-
 template <int R>
 __attribute__((noinline)) void multiply_packed(const float *left, int64_t K, const float *panel, float *out,
                                                int64_t row_stride) {
@@ -90,34 +63,30 @@ __attribute__((noinline)) void multiply_packed(const float *left, int64_t K, con
     multiply<R, 1>(Packed<R>{left}, K, panel, 0, out, row_stride, 0, true);
 }
 
-// Few rows leave registers free: take several panels at once, so that enough sums are in flight.
-template <int R, class Element>
-void multiply_panels(const float *const *rows, int64_t K, int panels, const Element *panel, int64_t panel_stride,
-                     float *out, int64_t row_stride, int64_t out_stride, bool add) {
+// Calls product.run<R, N>(first panel) until `panels` are done. Few rows leave registers free: then several panels are
+// taken at once, so that enough sums are in flight.
+template <int R, class Product>
+void each_panel(int panels, const Product &product) {
     constexpr int most = ACCUMULATORS / (2 * R) > 4 ? 4 : ACCUMULATORS / (2 * R);
-    while (panels > 0) {
-        int count = panels < most ? panels : most;
-        if (count == 1) multiply_rows<R, 1>(rows, K, panel, panel_stride, out, row_stride, out_stride, add);
+    for (int first = 0, count; first < panels; first += count) {
+        count = panels - first < most ? panels - first : most;
+        if (count == 1) product.template run<R, 1>(first);
         if constexpr (most >= 2)
-            if (count == 2) multiply_rows<R, 2>(rows, K, panel, panel_stride, out, row_stride, out_stride, add);
+            if (count == 2) product.template run<R, 2>(first);
         if constexpr (most >= 3)
-            if (count == 3) multiply_rows<R, 3>(rows, K, panel, panel_stride, out, row_stride, out_stride, add);
+            if (count == 3) product.template run<R, 3>(first);
         if constexpr (most >= 4)
-            if (count == 4) multiply_rows<R, 4>(rows, K, panel, panel_stride, out, row_stride, out_stride, add);
-        panels -= count;
-        panel += count * panel_stride;
-        out += count * out_stride;
+            if (count == 4) product.template run<R, 4>(first);
     }
 }
 
-// One tile: `rows` holds R row pointers, 1 <= R <= TILE.
-template <class Element>
-void tile_product_block(int R, const float *const *rows, int64_t K, int panels, const Element *panel,
-                        int64_t panel_stride, float *out, int64_t row_stride, int64_t out_stride, bool add) {
+// One tile of R rows, 1 <= R <= TILE.
+template <class Product>
+void each_panel(int R, int panels, const Product &product) {
     switch (R) {
 #define TILE_CASE(r) \
     case r:          \
-        return multiply_panels<r>(rows, K, panels, panel, panel_stride, out, row_stride, out_stride, add);
+        return each_panel<r>(panels, product);
         TILE_CASE(1)
         TILE_CASE(2)
         TILE_CASE(3)
@@ -134,18 +103,35 @@ void tile_product_block(int R, const float *const *rows, int64_t K, int panels, 
     }
 }
 
-// The same in blocks of the inner dimension, whose sums are added up at the end: long sums keep their precision.
-template <class Element>
-void tile_product(int R, const float *const *rows, int64_t K, int panels, const Element *panel, int64_t panel_stride,
-                  float *out, int64_t row_stride, int64_t out_stride, bool add = false) {
+struct FloatProduct {
+    const float *const *rows;
+    int64_t K;
+    const float *panel;
+    int64_t panel_stride;
+    float *out;
+    int64_t row_stride, out_stride;
+    bool add;
+
+    template <int R, int N>
+    __attribute__((noinline)) void run(int first) const {
+        const float *row[R];
+        for (int r = 0; r < R; r++) row[r] = rows[r];
+        multiply<R, N>(Rows{row}, K, panel + first * panel_stride, panel_stride, out + first * out_stride, row_stride,
+                       out_stride, add);
+    }
+};
+
+// One tile in blocks of the inner dimension, whose sums are added up at the end: long sums keep their precision.
+inline void tile_product(int R, const float *const *rows, int64_t K, int panels, const float *panel,
+                         int64_t panel_stride, float *out, int64_t row_stride, int64_t out_stride, bool add = false) {
     if (K <= INNER_BLOCK)
-        return tile_product_block(R, rows, K, panels, panel, panel_stride, out, row_stride, out_stride, add);
+        return each_panel(R, panels, FloatProduct{rows, K, panel, panel_stride, out, row_stride, out_stride, add});
     const float *row[TILE];
     for (int64_t k = 0; k < K; k += INNER_BLOCK) {
         for (int r = 0; r < R; r++) row[r] = rows[r] + k;
-        tile_product_block(R, row, K - k < INNER_BLOCK ? K - k : INNER_BLOCK, panels,
-                           panel + k * elements_a_row<Element>, panel_stride, out, row_stride, out_stride,
-                           add || k > 0);
+        const int64_t block = K - k < INNER_BLOCK ? K - k : INNER_BLOCK;
+        each_panel(R, panels, FloatProduct{row, block, panel + k * PANEL, panel_stride, out, row_stride, out_stride,
+                                           add || k > 0});
     }
 }
 

@@ -50,6 +50,15 @@ struct QuantisedRows {
     int32_t *raised;  // what a row's sums have too much
     int64_t ld;
 
+    static int64_t row_bytes(int64_t K) {
+        return sizeof(float) + sizeof(int32_t) + round_up(K, 4) * sizeof(int16_t);
+    }
+    void place(void *memory, int64_t count) {
+        scales = static_cast<float *>(memory);
+        raised = reinterpret_cast<int32_t *>(scales + count);
+        integers = reinterpret_cast<int16_t *>(raised + count);
+    }
+
     // The largest integer with which no sum over K overflows 31 bits: weights are up to 127 or, raised, 255.
     static float largest(int64_t K) {
         const double most = 2147483647.0 / ((127 + 255) / 2.0 * (K + 4));
@@ -115,91 +124,59 @@ inline void pack_int8(char *panels, int64_t gates, int64_t gate, const float *ma
     }
 }
 
-// As multiply() in gemm.h: out[r][g][:] = row r times gate g's panel, for R rows and N gates from `gate` on.
-template <int R, int N>
-__attribute__((noinline)) void multiply_int8_rows(const QuantisedRows &left, int64_t first_row, const char *panels,
-                                                  int64_t gates, int64_t gate, float *out, int64_t row_stride,
-                                                  int64_t out_stride) {
-    int_lane sum[R][N][2];
-    const int16_t *row[R];
+// As FloatProduct: out[r][g][:] = row r times gate g's panel, for R rows from `first_row` on and gates from `gate` on.
+struct IntegerProduct {
+    const QuantisedRows &left;
+    int64_t first_row;
+    const char *panels;
+    int64_t gates, gate;
+    float *out;
+    int64_t row_stride, out_stride;
+
+    template <int R, int N>
+    __attribute__((noinline)) void run(int first) const {
+        int_lane sum[R][N][2];
+        const int16_t *row[R];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
-        row[r] = left.integers + (first_row + r) * left.ld;
+        for (int r = 0; r < R; r++) {
+            row[r] = left.integers + (first_row + r) * left.ld;
 #pragma GCC unroll 4
-        for (int g = 0; g < N; g++) sum[r][g][0] = sum[r][g][1] = int_lane{};
-    }
-    const float *scales = reinterpret_cast<const float *>(panels) + gate * PANEL;
-    const char *words = panels + (gates + gate) * 4 * PANEL;
-    for (int64_t k = 0; k < left.ld; k += 4, words += gates * 4 * PANEL) {
+            for (int g = 0; g < N; g++) sum[r][g][0] = sum[r][g][1] = int_lane{};
+        }
+        const float *scales = reinterpret_cast<const float *>(panels) + (gate + first) * PANEL;
+        const char *words = panels + (gates + gate + first) * 4 * PANEL;
+        const int64_t ld = left.ld, stride = gates * 4 * PANEL;
+        for (int64_t k = 0; k < ld; k += 4, words += stride) {
 #pragma GCC unroll 4
-        for (int g = 0; g < N; g++)
+            for (int g = 0; g < N; g++)
 #pragma GCC unroll 2
-            for (int half = 0; half < 2; half++) {
-                short_lane pairs;
-                memcpy(&pairs, words + g * 4 * PANEL + half * sizeof(pairs), sizeof(pairs));
+                for (int half = 0; half < 2; half++) {
+                    short_lane pairs;
+                    memcpy(&pairs, words + g * 4 * PANEL + half * sizeof(pairs), sizeof(pairs));
 #if WIDTH == 16
-                asm("" : "+v"(pairs));  // read once: the compiler would read memory in both of the next instructions
+                    asm("" : "+v"(pairs));  // read once: the compiler would read memory in both of the next instructions
 #endif
-                const short_lane first_pair = pairs >> 8, second_pair = pairs & 0xff;
+                    const short_lane first_pair = pairs >> 8, second_pair = pairs & 0xff;
 #pragma GCC unroll 8
-                for (int r = 0; r < R; r++) {
-                    sum[r][g][half] = add_products(sum[r][g][half], splat_pair(row[r] + k), first_pair);
-                    sum[r][g][half] = add_products(sum[r][g][half], splat_pair(row[r] + k + 2), second_pair);
+                    for (int r = 0; r < R; r++) {
+                        sum[r][g][half] = add_products(sum[r][g][half], splat_pair(row[r] + k), first_pair);
+                        sum[r][g][half] = add_products(sum[r][g][half], splat_pair(row[r] + k + 2), second_pair);
+                    }
                 }
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+            for (int g = 0; g < N; g++) {
+                const float scale = left.scales[first_row + r];
+                const int32_t raised = left.raised[first_row + r];
+                const float *unit_scale = scales + g * PANEL;
+                float *to = out + r * row_stride + (first + g) * out_stride;
+                store_lane(to, __builtin_convertvector(sum[r][g][0] - raised, lane) * (scale * load_lane(unit_scale)));
+                store_lane(to + W,
+                           __builtin_convertvector(sum[r][g][1] - raised, lane) * (scale * load_lane(unit_scale + W)));
             }
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
-        for (int g = 0; g < N; g++) {
-            const float scale = left.scales[first_row + r];
-            const int32_t raised = left.raised[first_row + r];
-            float *to = out + r * row_stride + g * out_stride;
-            store_lane(to, __builtin_convertvector(sum[r][g][0] - raised, lane) * (scale * load_lane(scales + g * PANEL)));
-            store_lane(to + W, __builtin_convertvector(sum[r][g][1] - raised, lane) * (scale * load_lane(scales + g * PANEL + W)));
-        }
-}
-
-template <int R>
-void multiply_int8_panels(const QuantisedRows &left, int64_t row, const char *panels, int64_t gates, int64_t gate,
-                          int64_t left_over, float *out, int64_t row_stride, int64_t out_stride) {
-    constexpr int most = ACCUMULATORS / (2 * R) > 4 ? 4 : ACCUMULATORS / (2 * R);
-    while (left_over > 0) {
-        int count = left_over < most ? left_over : most;
-        if (count == 1) multiply_int8_rows<R, 1>(left, row, panels, gates, gate, out, row_stride, out_stride);
-        if constexpr (most >= 2)
-            if (count == 2) multiply_int8_rows<R, 2>(left, row, panels, gates, gate, out, row_stride, out_stride);
-        if constexpr (most >= 3)
-            if (count == 3) multiply_int8_rows<R, 3>(left, row, panels, gates, gate, out, row_stride, out_stride);
-        if constexpr (most >= 4)
-            if (count == 4) multiply_int8_rows<R, 4>(left, row, panels, gates, gate, out, row_stride, out_stride);
-        left_over -= count;
-        gate += count;
-        out += count * out_stride;
-    }
-}
-
-// One tile of R rows from `row` on, times `count` gates from `gate` on.
-inline void tile_product_int8(int R, const QuantisedRows &left, int64_t row, const char *panels, int64_t gates,
-                              int64_t gate, int64_t count, float *out, int64_t row_stride, int64_t out_stride) {
-    switch (R) {
-#define TILE_CASE(r) \
-    case r:          \
-        return multiply_int8_panels<r>(left, row, panels, gates, gate, count, out, row_stride, out_stride);
-        TILE_CASE(1)
-        TILE_CASE(2)
-        TILE_CASE(3)
-        TILE_CASE(4)
-#if WIDTH >= 8
-        TILE_CASE(5)
-        TILE_CASE(6)
-#endif
-#if WIDTH >= 16
-        TILE_CASE(7)
-        TILE_CASE(8)
-#endif
-#undef TILE_CASE
-    }
-}
+};
 
 }  // namespace
