@@ -170,6 +170,7 @@ class Cell:
 
     step: Callable[[Tensor, State, Weights, CellOptions, Tensor | None], State]
     gates: str
+    fused: str  # the step's name in the fused backends, which know peepholes by their weights
     peepholes: str = ""  # gates with a diagonal connection, in the order of weight_peephole's rows
 
     @property
@@ -179,10 +180,15 @@ class Cell:
 
 
 CELLS: dict[str, Cell] = {
-    "lstm": Cell(lstm_step, "ifgo"),
-    "peephole": Cell(lstm_step, "ifgo", peepholes="ifo"),
-    "cifg": Cell(cifg_step, "fgo"),
-    "cifg_peephole": Cell(cifg_step, "fgo", peepholes="fo"),
-    "gru": Cell(gru_step, "rzn"),
-    "rnn_tanh": Cell(rnn_tanh_step, "n"),
+    "lstm": Cell(lstm_step, "ifgo", "lstm"),
+    "peephole": Cell(lstm_step, "ifgo", "lstm", peepholes="ifo"),
+    "cifg": Cell(cifg_step, "fgo", "cifg"),
+    "cifg_peephole": Cell(cifg_step, "fgo", "cifg", peepholes="fo"),
+    "gru": Cell(gru_step, "rzn", "gru_{reset}"),
+    "rnn_tanh": Cell(rnn_tanh_step, "n", "rnn_tanh"),
 }
+
+
+def fused_step(cell_name: str, reset: str) -> str:
+    """Name the fused backends' step of a cell; `reset` is CellOptions'."""
+    return CELLS[cell_name].fused.format(reset=reset)

@@ -1,7 +1,8 @@
 """The fused CPU backend: C++ kernels called through ctypes and registered with torch.library.
 
 float32 in training and inference. Inference in bfloat16 multiplies in bfloat16, sums and computes the cell in float32;
-float16 is computed in float32 throughout. `pack` and `run_packed` are for weights packed once, in float32, bfloat16 or int8.
+float16 is computed in float32 throughout. `pack` and `run_packed` are for weights packed once, in float32, bfloat16 or
+int8.
 """
 
 import ctypes
@@ -17,11 +18,10 @@ import torch
 from torch import Tensor
 
 from asr.errors import BackendError
-from asr.recurrent.cells import CELLS, CellOptions, Noise, State, Weights
+from asr.recurrent.cells import CELLS, CellOptions, Noise, State, Weights, fused_step
 
 # cpu/layer.h, field by field.
 WEIGHT_KINDS = {"float32": 0, "bfloat16": 1, "int8": 2}
-KINDS = {"lstm": 0, "cifg": 1, "gru after": 2, "gru before": 3, "rnn_tanh": 4}
 _WEIGHTS = Weights._fields
 _POINTERS = [
     *_WEIGHTS,
@@ -91,6 +91,7 @@ def _library() -> ctypes.CDLL:
         raise BackendError(f"the fused CPU kernels cannot be loaded: {error}") from None
     if library.recurrent_layer_size() != ctypes.sizeof(_Layer):
         raise BackendError(f"{path} does not belong to this version of asr; delete it")
+    library.recurrent_cell.restype = ctypes.c_int64
     library.recurrent_reserve_width.restype = ctypes.c_int64
     library.recurrent_packed_bytes.restype = ctypes.c_int64
     library.recurrent_pack.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
@@ -141,16 +142,19 @@ def refusal(
     """Say why these kernels cannot run this layer, None if they can."""
     if x.dtype == torch.float64:
         return "the CPU kernels compute in float32, not float64"
-    return _known_load_problem()
+    return _known_problem(fused_step(cell_name, options.reset))
 
 
-def _known_load_problem() -> str | None:
-    return _load_problem()
+def _known_problem(step: str) -> str | None:
+    if problem := _load_problem():
+        return problem
+    known = _library().recurrent_cell(instruction_set(), step.encode()) >= 0
+    return None if known else f"the CPU kernels lack {step!r}"
 
 
 # A graph being compiled cannot load libraries: it asks while it is traced and takes the answer for a constant. So does
 # torch.compiler.assume_constant_result, but for importing all of torch._dynamo at start-up.
-_known_load_problem._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_known_problem._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def run(
@@ -195,10 +199,8 @@ def _masks(noise: Noise) -> dict[str, Tensor]:
     return {name: part for name, part in zip(names, noise, strict=True) if isinstance(part, Tensor)}
 
 
-def _kind(cell: str, reset: str) -> int:
-    """Give the kernels' number of a cell; peepholes are told by their weights."""
-    name = f"gru {reset}" if cell == "gru" else cell.removesuffix("_peephole").replace("peephole", "lstm")
-    return KINDS[name]
+def _cell_number(cell: str, reset: str) -> int:
+    return _library().recurrent_cell(instruction_set(), fused_step(cell, reset).encode())
 
 
 def _layer(
@@ -227,7 +229,7 @@ def _layer(
     names = weight_names.split(",")
     directions = len(weights) // len(names)
     layer = _Layer(
-        _kind(cell, reset),
+        _cell_number(cell, reset),
         x.shape[0],
         x.shape[1],
         x.shape[2],
@@ -412,7 +414,7 @@ def _(
     directions = state[0].shape[0]
     shape = (0,)
     if training:
-        layer = _Layer(_kind(cell, reset), 1, 1, 1, int(hidden_size), int(output_size), directions)
+        layer = _Layer(_cell_number(cell, reset), 1, 1, 1, int(hidden_size), int(output_size), directions)
         layer.proj_clip = numbers[1]
         layer.direction[0].norm_hh_weight = "norm_hh_weight" in weight_names  # not null
         shape = _reserve_shape(x, layer)

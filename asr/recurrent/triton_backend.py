@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from asr.errors import BackendError
 from asr.recurrent import triton_kernels as kernels
-from asr.recurrent.cells import CELLS, CellOptions, Noise, State, Weights
+from asr.recurrent.cells import CELLS, CellOptions, Noise, State, Weights, fused_step
 from asr.recurrent.triton_launch import Tiling, choose_tiling, launch, settings
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -27,6 +27,8 @@ def refusal(
     """Say why the kernels cannot run this, None if they can."""
     if x.dtype not in DTYPES and not torch.is_autocast_enabled(x.device.type):
         return f"the GPU kernels compute bfloat16, float16 and float32, not {str(x.dtype).removeprefix('torch.')}"
+    if (step := fused_step(cell_name, options.reset)) not in kernels.STEPS:
+        return f"the GPU kernels lack {step!r}"
     if options.layer_norm:
         return "the GPU kernels have no layer normalisation"
     return None
@@ -72,7 +74,7 @@ def run(
         stack([n.recurrent for n in noise]),
         zoneout_h,
         zoneout_c,
-        _kernel_cell(cell_name, options),
+        fused_step(cell_name, options.reset),
         share_h,
         share_c,
         options.cell_clip,
@@ -80,13 +82,6 @@ def run(
         save,
     )
     return y, ((h, c) if CELLS[cell_name].lstm_family else (h,))
-
-
-def _kernel_cell(cell_name: str, options: CellOptions) -> str:
-    """The kernels' name of a cell: peepholes are an option there, the place of the reset gate is not."""
-    if cell_name == "gru":
-        return f"gru_{options.reset}"
-    return {"peephole": "lstm", "cifg_peephole": "cifg"}.get(cell_name, cell_name)
 
 
 # The operators ---------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ The same phase functions run as one kernel a phase, or in a persistent kernel wh
 Rows are utterances sorted by length, longest first: at step s a tile whose first row is over does nothing, and
 no row that is over is loaded or stored. Direction 1 visits frame length-1-s at step s.
 
-To add a cell: write its `_forward` and `_backward` function below and name both in the phase functions.
+To add a cell: write its `_forward` and `_backward` function below and name both in the phase functions and in STEPS.
 """
 
 # Device code is compiled by Triton: there a `cfg: tl.constexpr` is the Config itself, and literals are constexpr.
@@ -28,11 +28,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+STEPS = ("lstm", "cifg", "gru_after", "gru_before", "rnn_tanh")  # the cells, by cells.Cell.fused
+
 
 class Config(NamedTuple):
     """What a kernel is compiled for."""
 
-    CELL: str  # "lstm", "cifg", "gru_after", "gru_before" or "rnn_tanh"
+    CELL: str  # one of STEPS
     D: int  # directions
     G: int  # gates
     H: int  # hidden size

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from asr.recurrent import CELLS, RecurrentLayer, cpu_backend, dispatch, native, reference
+from asr.errors import BackendError
+from asr.recurrent import CELLS, RecurrentLayer, cells, cpu_backend, dispatch, native, reference
 
 LENGTHS = torch.tensor([4, 0, 9, 1, 9])
 
@@ -73,3 +74,17 @@ def test_auto_does_without_a_compiler(monkeypatch):
     torch.testing.assert_close(y, expected, atol=1e-6, rtol=1e-5)
     with pytest.raises(dispatch.BackendError, match=r"no C\+\+ compiler"):
         RecurrentLayer("lstm", 5, 7, backend="fused")(x, LENGTHS)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_cell_needs_no_fused_step_to_begin_with(monkeypatch, compiled):
+    monkeypatch.setitem(CELLS, "elman", cells.Cell(cells.rnn_tanh_step, "n", "elman"))
+    torch.manual_seed(0)
+    layer, x, lengths = RecurrentLayer("elman", 3, 4), torch.randn(2, 5, 3), torch.tensor([5, 2])
+    run = torch.compile(layer, fullgraph=True, backend="aot_eager") if compiled else layer
+    found = run(x, lengths)[0]
+    layer.backend = "reference"
+    torch.testing.assert_close(found, layer(x, lengths)[0], rtol=0, atol=0)
+    layer.backend = "fused"
+    with pytest.raises(BackendError, match="cannot run this layer: the CPU kernels lack 'elman'"):
+        layer(x, lengths)

@@ -12,8 +12,8 @@ from asr.errors import BackendError
 from asr.recurrent import CELLS, PackedLayer, RecurrentLayer, RecurrentStack, pack_for_inference
 
 MATRICES = ("weight_ih", "weight_hh", "weight_hr")
-# float32 sums; for int8 also the rounding of activations to 14 bits or more, carried on from step to step. An activation
-# beside the middle of two bfloat16 may be rounded to either.
+# float32 sums; for int8 also the rounding of activations to 14 bits or more, carried on from step to step. In bfloat16
+# an activation beside the middle of two may be rounded to either.
 TOLERANCE = {"float32": 2e-6, "bfloat16": 2e-4, "int8": 2e-4}
 
 

@@ -180,6 +180,14 @@ struct Simple {
     }
 };
 
+// Every cell, by its name in ../cells.py's Cell.fused.
+#define EACH_CELL(cell)                \
+    cell(lstm, LongShortTerm<false>)   \
+    cell(cifg, LongShortTerm<true>)    \
+    cell(gru_after, GatedAfter)        \
+    cell(gru_before, GatedBefore)      \
+    cell(rnn_tanh, Simple)
+
 // Slots of a frame in the reserve: the cell's own; with layer normalisation the normalised recurrent and input shares,
 // the normalised cell state and the inverse deviations of the three; the projection's input and, when it is clipped,
 // its output.

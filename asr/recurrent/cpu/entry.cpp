@@ -32,6 +32,9 @@ EXPORT int recurrent_supports(const char *isa) { return kernels_named(isa) != nu
 
 EXPORT int64_t recurrent_layer_size() { return sizeof(Layer); }
 
+// A cell's number in Layer::cell, -1 where there is none of this name.
+EXPORT int64_t recurrent_cell(const char *isa, const char *name) { return kernels_named(isa)->cell(name); }
+
 EXPORT int64_t recurrent_reserve_width(const char *isa, const Layer *layer) {
     return kernels_named(isa)->reserve_width(*layer);
 }

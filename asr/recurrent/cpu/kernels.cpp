@@ -1,21 +1,36 @@
 // One instruction set's kernels; compiled once for each, with its WIDTH and ISA name.
 #include <omp.h>
 
+#include <cstring>
+
 #include "backward.h"
 #include "forward.h"
 
 namespace {
 
+#define NUMBER(name, Cell) name,
+enum CellNumber : int64_t { EACH_CELL(NUMBER) };
+#undef NUMBER
+
+int64_t cell_number(const char *wanted) {
+#define FIND(name, Cell) \
+    if (!strcmp(wanted, #name)) return name;
+    EACH_CELL(FIND)
+#undef FIND
+    return -1;
+}
+
 // Calls work(cell type) for the layer's cell.
 template <class Work>
 auto with_cell(const Layer &layer, Work work) {
     switch (layer.cell) {
-        case CIFG: return work(LongShortTerm<true>());
-        case GRU_AFTER: return work(GatedAfter());
-        case GRU_BEFORE: return work(GatedBefore());
-        case RNN_TANH: return work(Simple());
-        default: return work(LongShortTerm<false>());
+#define CASE(name, Cell) \
+    case name:           \
+        return work(Cell());
+        EACH_CELL(CASE)
+#undef CASE
     }
+    __builtin_unreachable();  // numbers come from cell_number
 }
 
 // Run work(direction, team) for every direction, each by a team of threads, or one after the other by one thread.
@@ -155,4 +170,4 @@ int backward(const Layer &layer) {
 }  // namespace
 
 extern const Kernels ISA;
-const Kernels ISA = {reserve_width, packed_bytes, pack, forward, backward, peak};
+const Kernels ISA = {cell_number, reserve_width, packed_bytes, pack, forward, backward, peak};

@@ -6,7 +6,6 @@
 #pragma once
 #include <cstdint>
 
-enum CellKind : int64_t { LSTM, CIFG, GRU_AFTER, GRU_BEFORE, RNN_TANH };
 enum WeightKind : int64_t { FLOAT32, BFLOAT16, INT8 };  // of the packed matrices; only inference takes the others
 
 struct Direction {
@@ -50,6 +49,7 @@ struct Layer {
 
 // One instruction set's kernels.
 struct Kernels {
+    int64_t (*cell)(const char *name);        // Layer::cell, or -1
     int64_t (*reserve_width)(const Layer &);  // floats a valid frame and direction
     int64_t (*packed_bytes)(const Layer &);   // of one direction's matrices
     void (*pack)(const Layer &, int64_t direction, void *packed);
