@@ -35,6 +35,8 @@ class _BasicCharacters(dict):
         category = unicodedata.category(character)
         if character in "'’‘ʼ`´":
             kept = "'"
+        elif character == "\u200b":  # a space of no width, between words that are written without one
+            kept = " "
         elif category in ("Cf", "Me") or "VARIATION SELECTOR" in unicodedata.name(character, ""):
             kept = ""  # how a word looks: soft hyphens, joiners, what makes an emoji of a sign
         elif category[0] in "LMN":  # letters, the marks that belong to them, digits

@@ -5,13 +5,14 @@ Long audio is read block by block and recognised in windows (`asr.windows`), so 
 
 import itertools
 import math
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Unpack
 
 import numpy as np
 import torch
@@ -24,10 +25,13 @@ from asr.bundle import SHIPPED, Bundle
 from asr.decoding import (
     HOP_SECONDS,
     Character,
+    Decoder,
     Hypothesis,
     ParallelBeamSearch,
+    Search,
     Word,
     align,
+    choose_decoder,
     concatenate,
     greedy,
     loud_hops,
@@ -41,7 +45,6 @@ from asr.text import BLANK, normalise
 from asr.windows import WINDOW_SECONDS, Window, joint, windows
 
 Audio = str | Path | bytes | BinaryIO | np.ndarray
-Decoder = Callable[[Tensor, Tensor], list[Hypothesis]]  # of logits (batch, frame, token) and lengths (batch,)
 BLOCK_SECONDS = 120.0  # audio read at a time
 SOURCES_AHEAD = 16  # of the model, a block of each; 8 MB at 16 kHz, where they are full
 PAUSE_SECONDS = 0.8  # between two words that part segments
@@ -410,15 +413,23 @@ class Recogniser:
 def load(
     folder: str | Path = SHIPPED,
     device: str = "auto",
-    decoder: Decoder = greedy,
+    decoder: Decoder | None = None,
     compute_type: str = "float32",
+    **search: Unpack[Search],
 ) -> Recogniser:
     """Load a saved model: `asr.load("runs/an4/bundle").transcribe("speech.wav").text`, or the one that comes with asr.
 
     `device` is "cpu", "cuda", "cuda:1", ... or "auto", the GPU where there is one. `compute_type` "bfloat16" or
     "int8" makes the recurrent layers' weights smaller on a CPU, which reads them faster where utterances come few at
-    a time; on a GPU "bfloat16" computes the model in it. Raises BundleError; AsrError for what a device cannot do.
+    a time; on a GPU "bfloat16" computes the model in it. `search` are the options of `asr transcribe`: beam_size, lm,
+    lexicon, lm_weight, word_bonus, nbest, hotwords (a file, or a bonus for each word) and processes; without any of
+    them, and without a `decoder`, the decoder is greedy. Raises BundleError; DecodingError for files that cannot be
+    used; AsrError for what a device cannot do.
     """
+    if decoder is not None and search:
+        raise AsrError(
+            f"a decoder was given and options for another: {', '.join(search)}; leave out one of both"
+        )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if compute_type not in COMPUTE_TYPES:
@@ -428,6 +439,10 @@ def load(
         pack_for_inference(bundle.model, compute_type)
     elif compute_type == "int8":
         raise AsrError("compute type int8 is for CPUs; a GPU takes float32 or bfloat16")
+    if decoder is None:
+        decoder = choose_decoder(bundle.tokenizer, bundle.normaliser, bundle.decoding, **search)
+    if isinstance(decoder, ParallelBeamSearch) and decoder.search.left_out:
+        warnings.warn(decoder.search.what_is_left_out(), stacklevel=2)
     return Recogniser(bundle, device, decoder, compute_type)
 
 

@@ -49,7 +49,7 @@ class TestNormalisers:
             ("\u845b\U000e0100城", "\u845b城"),
             ("नमस्ते, दुनिया!", "नमस्ते दुनिया"),
             ("今日は、世界。", "今日は 世界"),
-            ("hy\u00adphen zero\u200bwidth \ufeffmark", "hyphen zerowidth mark"),
+            ("hy\u00adphen zero\u200bwidth \ufeffmark", "hyphen zero width mark"),
             ("M G R 1 9 5 7", "m g r 1 9 5 7"),
             ("?! …", ""),
             ("", ""),

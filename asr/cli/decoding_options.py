@@ -3,14 +3,11 @@
 import argparse
 import math
 import sys
-from dataclasses import fields, replace
 from typing import TYPE_CHECKING
-
-from asr.errors import DecodingError
 
 if TYPE_CHECKING:
     from asr.bundle import Bundle
-    from asr.transcribe import Decoder
+    from asr.decoding import Decoder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,29 +72,13 @@ def _batch_seconds(text: str) -> float | None:
 
 def decoder_from(arguments: argparse.Namespace, bundle: "Bundle") -> "Decoder":
     """Make the decoder that the options ask for; greedy where they ask for nothing. Raises DecodingError."""
-    from asr.decoding import BeamConfig, BeamSearch, ParallelBeamSearch, greedy, read_hotwords, usable_cores
+    from asr.decoding import ParallelBeamSearch, Search, choose_decoder
 
-    names = ("beam_size", "lm", "lexicon", "lm_weight", "word_bonus", "nbest", "hotwords")
-    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    if not given:
-        return greedy
-    if "lm_weight" in given and "lm" not in given:
-        raise DecodingError("--lm-weight was given without --lm; name the language model that it is to weigh")
-    known = {item.name for item in fields(BeamConfig)}
-    tuned = {name: value for name, value in bundle.decoding.items() if name in known} if "lm" in given else {}
-    search = BeamSearch(
-        bundle.tokenizer,
-        replace(BeamConfig(), **tuned | {name: value for name, value in given.items() if name in known}),
-        lm=given.get("lm"),
-        lexicon=given.get("lexicon"),
-        hotwords=read_hotwords(given["hotwords"]) if "hotwords" in given else None,
-        normaliser=bundle.normaliser,
+    options = {name: getattr(arguments, name) for name in Search.__annotations__ if name != "processes"}
+    threads = getattr(arguments, "threads", 0) or None
+    decoder = choose_decoder(
+        bundle.tokenizer, bundle.normaliser, bundle.decoding, **options, processes=threads
     )
-    if search.left_out:
-        shown = ", ".join(search.left_out[:3])
-        print(
-            f"left out for letters that the model lacks: {len(search.left_out)} of the lexicon's words and hotwords, "
-            f"such as {shown}",
-            file=sys.stderr,
-        )
-    return ParallelBeamSearch(search, getattr(arguments, "threads", 0) or usable_cores())
+    if isinstance(decoder, ParallelBeamSearch) and decoder.search.left_out:
+        print(decoder.search.what_is_left_out(), file=sys.stderr)
+    return decoder

@@ -118,6 +118,14 @@ class BeamSearch:
             self.separator = tokenizer.tokens.index(tokenizer.space)
         self.reweigh(self.config)
 
+    def what_is_left_out(self) -> str:
+        """Say of `left_out` how many there are, and some of them."""
+        shown = ", ".join(self.left_out[:3])
+        return (
+            f"left out for letters that the model lacks: {len(self.left_out)} of the lexicon's words and hotwords, "
+            f"such as {shown}"
+        )
+
     def reweigh(self, config: BeamConfig) -> None:
         """Take other sizes and weights, without reading the language model again."""
         self.config = config

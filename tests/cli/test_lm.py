@@ -147,7 +147,9 @@ def test_tune_stores_what_helps_and_nothing_else(tmp_path, monkeypatch, capsys, 
 def test_options_that_contradict_each_other(corpus, bundle, capsys):
     audio = str(corpus / "audio" / "utterance00.wav")
     options = ["transcribe", audio, "--model", str(bundle)]
-    assert "--lm-weight was given without --lm" in message_of(capsys, [*options, "--lm-weight", "1"])
+    assert "LM weight 1.0 was given without a language model" in message_of(
+        capsys, [*options, "--lm-weight", "1"]
+    )
     assert "no file of hotwords" in message_of(capsys, [*options, "--hotwords", "nowhere"])
     assert "no language model nowhere" in message_of(capsys, [*options, "--lm", "nowhere"])
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from asr.decoding import BeamConfig, BeamSearch, align, greedy, read_hotwords
+from asr.decoding import BeamConfig, BeamSearch, align, greedy
+from asr.decoding.hotwords import read_hotwords
 from asr.errors import DecodingError
 from asr.lm.kneser_ney import build
 from asr.text import BpeTokenizer, CharacterTokenizer

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from asr.decoding import BeamConfig, BeamSearch, ParallelBeamSearch, usable_cores
+from asr.decoding import BeamConfig, BeamSearch, ParallelBeamSearch
+from asr.decoding.workers import usable_cores
 from asr.errors import DecodingError
 from asr.text import CharacterTokenizer
 
