@@ -153,7 +153,7 @@ struct IntegerProduct {
                 for (int half = 0; half < 2; half++) {
                     short_lane pairs;
                     memcpy(&pairs, words + g * 4 * PANEL + half * sizeof(pairs), sizeof(pairs));
-#if WIDTH == 16
+#if defined(__AVX512BW__)
                     asm("" : "+v"(pairs));  // read once: the compiler would read memory in both of the next instructions
 #endif
                     const short_lane first_pair = pairs >> 8, second_pair = pairs & 0xff;
