@@ -316,7 +316,8 @@ if __name__ == "__main__":
     vanilla(chosen)
     inference_at_batch_one(SIZES[0])
     for is_ragged in (False, True):
-        bfloat16(SIZES[2], is_ragged)
+        for size in chosen[1:]:
+            bfloat16(size, is_ragged)
     variants(SIZES[2])
     gru(chosen[:3])
     if not any(ARGUMENTS.only in title for title in TITLES):

@@ -54,12 +54,10 @@ struct RoundedRows {
     void round(int64_t row, const float *from, int64_t K) { round_to_bfloat16(values + row * ld, from, K, ld); }
 };
 
-// Panels of bfloat16, those of a unit's gates woven into one stream: for each two inner rows and gate the pairs of the
-// low W units, then of the high ones.
+// A panel of bfloat16: for each two inner rows the pairs of the low W units, then of the high ones.
 inline int64_t bfloat16_panel_bytes(int64_t K) { return PANEL * round_up(K, 2) * sizeof(uint16_t); }
 
-inline void pack_bfloat16(char *panels, int64_t gates, int64_t gate, const float *matrix, int64_t ld, int64_t first,
-                          int64_t units, int64_t K) {
+inline void pack_bfloat16(char *panel, const float *matrix, int64_t ld, int64_t first, int64_t units, int64_t K) {
     constexpr int64_t LINE = 32;  // of each row at a time, so that what is written stays in the nearest cache
     uint16_t rounded[PANEL][LINE];
     for (int64_t begin = 0; begin < K; begin += LINE) {
@@ -69,18 +67,17 @@ inline void pack_bfloat16(char *panels, int64_t gates, int64_t gate, const float
             round_to_bfloat16(rounded[j], unit ? matrix + (first + j) * ld + begin : nullptr, unit ? count : 0, even);
         }
         for (int64_t k = 0; k < even; k += 2) {
-            char *to = panels + ((begin + k) / 2 * gates + gate) * 4 * PANEL;
+            char *to = panel + (begin + k) * 2 * PANEL;
             for (int64_t j = 0; j < PANEL; j++) memcpy(to + 4 * j, rounded[j] + k, 4);
         }
     }
 }
 
-// As FloatProduct: out[r][g][:] = row r times gate g's panel, for R rows from `first_row` on and gates from `gate` on.
+// As FloatProduct: out[r][g][:] = row r times panel g, for R rows from `first_row` on and panels from `panel` on.
 struct BfloatProduct {
     const RoundedRows &left;
     int64_t first_row;
-    const char *panels;
-    int64_t gates, gate;
+    const char *panel;
     float *out;
     int64_t row_stride, out_stride;
 
@@ -94,12 +91,12 @@ struct BfloatProduct {
 #pragma GCC unroll 4
             for (int g = 0; g < N; g++) sum[r][g][0] = sum[r][g][1] = lane{};
         }
-        const char *pairs = panels + (gate + first) * 4 * PANEL;
-        const int64_t ld = left.ld, stride = gates * 4 * PANEL;
-        for (int64_t k = 0; k < ld; k += 2, pairs += stride) {
+        const int64_t ld = left.ld, panel_bytes = ld * 2 * PANEL;
+        const char *pairs = panel + first * panel_bytes;
+        for (int64_t k = 0; k < ld; k += 2, pairs += 4 * PANEL) {
 #pragma GCC unroll 4
             for (int g = 0; g < N; g++) {
-                const float *words = reinterpret_cast<const float *>(pairs + g * 4 * PANEL);
+                const float *words = reinterpret_cast<const float *>(pairs + g * panel_bytes);
                 const lane low = load_lane(words), high = load_lane(words + W);
 #pragma GCC unroll 8
                 for (int r = 0; r < R; r++) add_pair(sum[r][g], row[r] + k, low, high);

@@ -50,7 +50,7 @@ struct Matrix {
                 if (kind == INT8)
                     pack_int8(panel(p), gates, g, from, inner, p * PANEL, units, inner);
                 else if (kind == BFLOAT16)
-                    pack_bfloat16(panel(p), gates, g, from, inner, p * PANEL, units, inner);
+                    pack_bfloat16(panel(p) + g * panel_bytes(), from, inner, p * PANEL, units, inner);
                 else
                     pack_transposed(reinterpret_cast<float *>(panel(p) + g * panel_bytes()), from, inner, p * PANEL,
                                     units, inner);
@@ -65,8 +65,8 @@ struct Matrix {
             return each_panel(R, count, IntegerProduct{narrow.integers, row, panel(p), gates, gate, out, row_stride,
                                                        out_stride});
         if (kind == BFLOAT16)
-            return each_panel(R, count, BfloatProduct{narrow.bfloats, row, panel(p), gates, gate, out, row_stride,
-                                                      out_stride});
+            return each_panel(R, count, BfloatProduct{narrow.bfloats, row, panel(p) + gate * panel_bytes(), out,
+                                                      row_stride, out_stride});
         const float *from = reinterpret_cast<const float *>(panel(p) + gate * panel_bytes());
         tile_product(R, rows, K, count, from + k * PANEL, inner * PANEL, out, row_stride, out_stride, k > 0);
     }
