@@ -62,7 +62,10 @@ class _Direction(ctypes.Structure):
 class _Layer(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in _SIZES),
-        *((name, ctypes.c_void_p) for name in ("lengths", "x", "y", "d_y", "d_x")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("lengths", "x", "y", "d_y", "d_x", "x_bfloat16", "y_bfloat16")
+        ),
         *(
             (name, ctypes.c_float)
             for name in (
@@ -174,8 +177,9 @@ def run(
     # plain inference can do without.
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
     plain = not torch.is_grad_enabled() and not traced and type(x) is Tensor
+    halves = x.dtype == torch.bfloat16 and not torch.is_grad_enabled()
     y, hn, cn, _ = (_forward if plain else torch.ops.asr.recurrent)(
-        x.float(),
+        x if halves else x.float(),
         lengths,
         [part.float() for part in state],
         [getattr(own, name).float() for own in weights for name in present],
@@ -188,7 +192,7 @@ def run(
         options.output_size,
         [options.cell_clip, options.proj_clip, *zoneout],
         torch.is_grad_enabled(),
-        "bfloat16" if x.dtype == torch.bfloat16 and not torch.is_grad_enabled() else "float32",
+        "bfloat16" if halves else "float32",
     )
     final = (hn, cn) if CELLS[cell_name].lstm_family else (hn,)
     return y.to(x.dtype), tuple(part.to(x.dtype) for part in final)
@@ -238,7 +242,7 @@ def _layer(
         directions,
     )
     layer.threads = torch.get_num_threads()
-    layer.x = pointer(x)
+    setattr(layer, _frames("x", x), pointer(x))
     layer.lengths = pointer(lengths.to("cpu", torch.int64))
     (
         layer.cell_clip,
@@ -256,6 +260,11 @@ def _layer(
         for name, part in zip(("h0", "c0"), state, strict=False):
             setattr(own, name, pointer(part[d]))
     return layer
+
+
+def _frames(name: str, tensor: Tensor) -> str:
+    """Name the field that holds frames of this precision."""
+    return f"{name}_bfloat16" if tensor.dtype == torch.bfloat16 else name
 
 
 def _set_directions(layer: _Layer, tensors: dict[str, Tensor], keep: list[Tensor]) -> None:
@@ -335,7 +344,7 @@ def _forward_call(
     finals = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in state]
     # Rows behind the valid frames are never touched, so they take no memory.
     reserve = _pooled(_reserve_shape(x, layer)) if training else x.new_empty(0)
-    layer.y = y.data_ptr()
+    setattr(layer, _frames("y", y), y.data_ptr())
     _set_directions(layer, dict(zip(("hn", "cn"), finals, strict=False)), keep)
     if training:
         _set_directions(layer, {"reserve": reserve}, keep)
@@ -380,13 +389,14 @@ def run_packed(
     names = (",".join(present), "", cell_name, options.reset, options.hidden_size, options.output_size)
     numbers = [options.cell_clip, options.proj_clip, *zoneout]
     floats = [part.float() for part in state]
-    layer = _layer(x.float(), lengths, floats, tensors, [], *names, numbers, keep)
+    frames = x if x.dtype == torch.bfloat16 and kind == "bfloat16" else x.float()
+    layer = _layer(frames, lengths, floats, tensors, [], *names, numbers, keep)
     layer.weight_kind = WEIGHT_KINDS[kind]
     for d, own in enumerate(packed):
         layer.direction[d].packed = own.data_ptr()
         if options.proj_size:  # the kernels know by this pointer that there is a projection
             layer.direction[d].weight_hr = own.data_ptr()
-    y, hn, cn, _ = _forward_call(layer, x.float(), lengths, floats, options.output_size, False, keep)
+    y, hn, cn, _ = _forward_call(layer, frames, lengths, floats, options.output_size, False, keep)
     final = (hn, cn) if CELLS[cell_name].lstm_family else (hn,)
     return y.to(x.dtype), tuple(part.to(x.dtype) for part in final)
 

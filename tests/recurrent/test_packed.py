@@ -125,6 +125,7 @@ def test_weights_that_are_not_finite_are_seen(value):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_bfloat16_rounds_what_is_not_finite_to_itself(value):
+    torch.manual_seed(0)
     layer = RecurrentLayer("lstm", 4, 5, bidirectional=False)
     x, lengths = torch.randn(2, 3, 4), torch.tensor([3, 3])
     x[0, 1, 2] = value
@@ -132,8 +133,8 @@ def test_bfloat16_rounds_what_is_not_finite_to_itself(value):
         layer.weight_ih_l0[2, 1] = value
     expected = expect(layer, "bfloat16", x.double(), lengths)[0]
     found = PackedLayer(layer, "bfloat16")(x, lengths)[0].double()
-    assert expected.isnan().any()
     assert expected.isfinite().any()
+    assert expected.isnan().any()
     torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE["bfloat16"], equal_nan=True)
 
 
@@ -182,10 +183,19 @@ def test_what_it_cannot_do_is_named():
         PackedLayer(RecurrentLayer("lstm", 2, 3))(torch.randn(1, 4, 2), torch.tensor([5]))
 
 
-def test_bfloat16_modules_multiply_in_bfloat16():
-    layer = RecurrentLayer("lstm", 6, 5, backend="fused").eval().bfloat16()
-    x, lengths = torch.randn(3, 7, 6).bfloat16(), torch.tensor([7, 0, 3])
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("input_size", "hidden_size"), [(6, 5), (33, 50), (1, 1)])
+def test_bfloat16_modules_multiply_in_bfloat16(cell, input_size, hidden_size):
+    projection = {"proj_size": 35} if (cell, hidden_size) == ("lstm", 50) else {}
+    layer = RecurrentLayer(cell, input_size, hidden_size, backend="fused", **projection).eval().bfloat16()
+    x, lengths = torch.randn(3, 7, input_size).bfloat16(), torch.tensor([7, 0, 3])
     with torch.no_grad():
         found = layer(x, lengths)[0]
+        packed = PackedLayer(layer, "bfloat16")(x, lengths)[0]
+    assert found.dtype == packed.dtype == torch.bfloat16
+    torch.testing.assert_close(packed, found, rtol=0, atol=0)
     expected = expect(layer.float(), "bfloat16", x.double(), lengths)[0]
     torch.testing.assert_close(found, expected.bfloat16())
+    integers = PackedLayer(layer, "int8")(x, lengths)[0]
+    assert integers.dtype == torch.bfloat16
+    torch.testing.assert_close(integers, found, rtol=0, atol=0.03)

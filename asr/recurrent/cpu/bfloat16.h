@@ -40,6 +40,12 @@ inline __attribute__((always_inline)) void round_to_bfloat16(Element *to, const 
     }
 }
 
+// The first `left` of PANEL numbers.
+inline __attribute__((always_inline)) void store_bfloat16(uint16_t *to, vec v, int64_t left) {
+    store_element(to, round_to_bfloat16(v.low), left < W ? left : W);
+    if (left > W) store_element(to + W, round_to_bfloat16(v.high), left < PANEL ? left - W : W);
+}
+
 // Rows of float made bfloat16. `ld` of them a row, an even number; a zero fills up.
 struct RoundedRows {
 #if defined(__AVX512BF16__)
@@ -51,7 +57,19 @@ struct RoundedRows {
     int64_t ld;
 
     static int64_t row_bytes(int64_t K) { return round_up(K, 2) * sizeof(Element); }
-    void round(int64_t row, const float *from, int64_t K) { round_to_bfloat16(values + row * ld, from, K, ld); }
+    void make(int64_t row, const float *from, int64_t K) { round_to_bfloat16(values + row * ld, from, K, ld); }
+    void make(int64_t row, const uint16_t *from, int64_t K) {
+        Element *to = values + row * ld;
+        for (int64_t k = 0; k < ld; k++) {
+            const uint32_t bits = k < K ? from[k] : 0;
+#if defined(__AVX512BF16__)
+            to[k] = bits;
+#else
+            const uint32_t wide = bits << 16;
+            memcpy(to + k, &wide, sizeof(wide));
+#endif
+        }
+    }
 };
 
 // A panel of bfloat16: for each two inner rows the pairs of the low W units, then of the high ones.

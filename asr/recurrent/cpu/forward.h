@@ -126,7 +126,9 @@ class Forward {
                     int64_t t = walk.frame(chunk_end);
                     for (int64_t r = 0; r < plan.active[t]; r++) {
                         valid[count] = plan.start[plan.utterance[r]] + t;
-                        rows[count++] = layer.x + (plan.utterance[r] * plan.frames + t) * I;
+                        const int64_t frame = (plan.utterance[r] * plan.frames + t) * I;
+                        rows[count++] = layer.x_bfloat16 ? reinterpret_cast<const float *>(layer.x_bfloat16 + frame)
+                                                         : layer.x + frame;
                     }
                 }
                 share_of_input(rows, count, first, end);
@@ -240,7 +242,11 @@ class Forward {
         }
         store(h + s.row * Pp + s.unit, value);
         store(h_next + s.row * h_ld + s.unit, own.mask ? value * load(mask + s.row * Pp + s.unit) : value);
-        store_some(layer.y + (user(s) * layer.directions + index) * P + s.unit, value, left);
+        const int64_t at = (user(s) * layer.directions + index) * P + s.unit;
+        if (layer.y_bfloat16)
+            store_bfloat16(layer.y_bfloat16 + at, value, left);
+        else
+            store_some(layer.y + at, value, left);
         if (s.last) store_some(own.hn + s.utterance * P + s.unit, value, left);
     }
 
@@ -308,7 +314,11 @@ class Forward {
     void share_of_input(const float **rows, int64_t count, int64_t first, int64_t end) {
         const int64_t I = layer.input, tiles = tiles_for(count);
         const int64_t step = layer.weight_kind == FLOAT32 ? INNER_BLOCK : I;
-        narrow.make(layer.weight_kind, count, I, [rows](int64_t row) { return rows[row]; });
+        if (layer.x_bfloat16)
+            narrow.make(layer.weight_kind, count, I,
+                        [rows](int64_t row) { return reinterpret_cast<const uint16_t *>(rows[row]); });
+        else
+            narrow.make(layer.weight_kind, count, I, [rows](int64_t row) { return rows[row]; });
         for (int64_t k = 0; k < I; k += step) {
             int64_t block = I - k < step ? I - k : step;
             for (int64_t p = first; p < end; p++)
@@ -349,9 +359,13 @@ class Forward {
 
     void zero_padding(const Team &team) {
         for (int64_t row = team.begin(plan.batch); row < team.end(plan.batch); row++)
-            for (int64_t t = plan.length[row]; t < plan.frames; t++)
-                memset(layer.y + ((plan.utterance[row] * plan.frames + t) * layer.directions + index) * P, 0,
-                       P * sizeof(float));
+            for (int64_t t = plan.length[row]; t < plan.frames; t++) {
+                const int64_t at = ((plan.utterance[row] * plan.frames + t) * layer.directions + index) * P;
+                if (layer.y_bfloat16)
+                    memset(layer.y_bfloat16 + at, 0, P * sizeof(uint16_t));
+                else
+                    memset(layer.y + at, 0, P * sizeof(float));
+            }
     }
 };
 

@@ -99,7 +99,11 @@ void pack(const Layer &layer, int64_t direction, void *packed) {
 int forward(const Layer &layer) {
     Plan plan;
     if (!plan.make(layer)) return 1;
-    advise_huge(layer.y, layer.batch * layer.frames * layer.directions * layer.output * sizeof(float));
+    const int64_t outputs = layer.batch * layer.frames * layer.directions * layer.output;
+    if (layer.y_bfloat16)
+        advise_huge(layer.y_bfloat16, outputs * sizeof(uint16_t));
+    else
+        advise_huge(layer.y, outputs * sizeof(float));
     return with_cell(layer, [&](auto cell) {
         using Pass = Forward<decltype(cell)>;
         Pass passes[2] = {Pass(layer, plan, 0), Pass(layer, plan, 1)};

@@ -1,8 +1,8 @@
 // What Python hands to the kernels and back: plain pointers, no torch headers.
 //
 // Legend for shapes: B batch, T frames, I input, H hidden, P output (the projection's width, or H), G gates, D
-// directions; Hp and Pp are H and P rounded up to whole panels. All tensors are float and contiguous; null where the
-// layer has none. cpu_backend.py mirrors both structs field by field.
+// directions; Hp and Pp are H and P rounded up to whole panels. All tensors are contiguous, and float where no other is
+// said; null where the layer has none. cpu_backend.py mirrors both structs field by field.
 #pragma once
 #include <cstdint>
 
@@ -43,6 +43,8 @@ struct Layer {
     float *y;                // (B, T, D*P)
     const float *d_y;        // (B, T, D*P)
     float *d_x;              // (B, T, I); null: not wanted
+    const uint16_t *x_bfloat16;  // instead of x, and
+    uint16_t *y_bfloat16;        // instead of y: inference with weights in bfloat16
     float cell_clip, proj_clip, zoneout_hidden_rate, zoneout_cell_rate;
     Direction direction[2];
 };

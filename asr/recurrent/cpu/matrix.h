@@ -1,5 +1,7 @@
 // The weight matrices as the forward pass multiplies with them: packed into panels, of floats, bfloat16 or int8.
 #pragma once
+#include <type_traits>
+
 #include "bfloat16.h"
 #include "layer.h"
 #include "quantised.h"
@@ -25,8 +27,9 @@ struct NarrowRows {
     void make(int64_t kind, int64_t count, int64_t K, RowOf row_of) {
         integers.ld = round_up(K, 4);
         bfloats.ld = round_up(K, 2);
-        for (int64_t row = 0; row < count && kind == INT8; row++) integers.quantise(row, row_of(row), K);
-        for (int64_t row = 0; row < count && kind == BFLOAT16; row++) bfloats.round(row, row_of(row), K);
+        if constexpr (std::is_same_v<decltype(row_of(0)), const float *>)
+            for (int64_t row = 0; row < count && kind == INT8; row++) integers.quantise(row, row_of(row), K);
+        for (int64_t row = 0; row < count && kind == BFLOAT16; row++) bfloats.make(row, row_of(row), K);
     }
 };
 
