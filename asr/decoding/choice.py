@@ -1,9 +1,9 @@
 """The decoder that options ask for: the same names in Python and, with dashes, on the command line."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict
 
 from torch import Tensor
 
@@ -37,10 +37,18 @@ class Search(TypedDict, total=False):
 def choose_decoder(
     tokenizer: Tokenizer,
     normaliser: str = "none",
-    tuned: Mapping[str, float] | None = None,
-    **search: Unpack[Search],
+    tuned: Mapping[str, Any] | None = None,
+    *,
+    beam_size: int | None = None,
+    lm: str | Path | None = None,
+    lexicon: str | Path | None = None,
+    lm_weight: float | None = None,
+    word_bonus: float | None = None,
+    nbest: int | None = None,
+    hotwords: str | Path | Mapping[str, float] | None = None,
+    processes: int | None = None,
 ) -> Decoder:
-    """Make a beam search with the options given; greedy where there are none but `processes`.
+    """Make a beam search with the options of Search; greedy where there are none but `processes`.
 
     Arguments: tokenizer and normaliser, the model's; tuned, what `asr lm tune` stored with it, which is taken for the
     weights that are not given where there is a language model. Raises DecodingError.
@@ -51,23 +59,29 @@ def choose_decoder(
     >>> choose_decoder(CharacterTokenizer(" ab"), hotwords={"abba": 4.0}, nbest=3).search.config.nbest
     3
     """
-    given = {name: value for name, value in search.items() if value is not None}
-    processes = given.pop("processes", None)
-    if not given:
+    numbers: dict[str, Any] = {
+        "beam_size": beam_size,
+        "lm_weight": lm_weight,
+        "word_bonus": word_bonus,
+        "nbest": nbest,
+    }
+    given = {name: value for name, value in numbers.items() if value is not None}
+    if not given and lm is None and lexicon is None and hotwords is None:
         return greedy
-    lm, lexicon, hotwords = (given.pop(name, None) for name in ("lm", "lexicon", "hotwords"))
-    if "lm_weight" in given and lm is None:
-        raise DecodingError(
-            f"the LM weight {given['lm_weight']} was given without a language model; name the one that it is to weigh"
-        )
+    if lm is None:
+        tuned = {}
+        if lm_weight is not None:
+            raise DecodingError(
+                f"the LM weight {lm_weight} was given without a language model; name the one that it is to weigh"
+            )
     known = {item.name for item in fields(BeamConfig)}
-    weights = {name: value for name, value in (tuned or {}).items() if name in known and lm is not None}
+    weights = {name: value for name, value in (tuned or {}).items() if name in known}
     beam = BeamSearch(
         tokenizer,
-        replace(BeamConfig(), **weights | given),  # type: ignore[arg-type]
-        lm=lm,  # type: ignore[arg-type]
-        lexicon=lexicon,  # type: ignore[arg-type]
-        hotwords=read_hotwords(hotwords) if isinstance(hotwords, str | Path) else hotwords,  # type: ignore[arg-type]
+        BeamConfig(**weights | given),
+        lm=lm,
+        lexicon=lexicon,
+        hotwords=read_hotwords(hotwords) if isinstance(hotwords, str | Path) else hotwords,
         normaliser=normaliser,
     )
-    return ParallelBeamSearch(beam, processes or usable_cores())  # type: ignore[arg-type]
+    return ParallelBeamSearch(beam, processes or usable_cores())
