@@ -177,9 +177,9 @@ def run(
     # plain inference can do without.
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
     plain = not torch.is_grad_enabled() and not traced and type(x) is Tensor
-    halves = x.dtype == torch.bfloat16 and not torch.is_grad_enabled()
+    in_bfloat16 = x.dtype == torch.bfloat16 and not torch.is_grad_enabled()
     y, hn, cn, _ = (_forward if plain else torch.ops.asr.recurrent)(
-        x if halves else x.float(),
+        x if in_bfloat16 else x.float(),
         lengths,
         [part.float() for part in state],
         [getattr(own, name).float() for own in weights for name in present],
@@ -192,7 +192,7 @@ def run(
         options.output_size,
         [options.cell_clip, options.proj_clip, *zoneout],
         torch.is_grad_enabled(),
-        "bfloat16" if halves else "float32",
+        "bfloat16" if in_bfloat16 else "float32",
     )
     final = (hn, cn) if CELLS[cell_name].lstm_family else (hn,)
     return y.to(x.dtype), tuple(part.to(x.dtype) for part in final)

@@ -324,7 +324,7 @@ def new_bundle(
     log_mel = LogMel(config.features)
     if state is not None and config.features.normalise == "global":
         log_mel.load_state_dict(state["log_mel"])
-    elif config.features.normalise == "global":
+    elif config.features.normalise == "global" and not config.run.warm_start:  # which brings its own
         try:
             log_mel.fit_statistics(_some_samples(cuts, config.features.sample_rate, config.run.seed))
         except ValueError as error:

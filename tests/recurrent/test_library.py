@@ -179,3 +179,13 @@ def test_data_parallel_training_averages_gradients(tmp_path):
     torch.multiprocessing.spawn(_train_in_parallel, (address, str(tmp_path)), nprocs=2)
     first, second = (torch.load(os.path.join(tmp_path, str(rank))) for rank in range(2))  # noqa: PTH118
     torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_bfloat16_inference_compiles_to_the_same():
+    layer = RecurrentLayer("lstm", 6, 5, backend="fused").eval().bfloat16()
+    x, lengths = torch.randn(3, 7, 6).bfloat16(), torch.tensor([7, 0, 3])
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        (y, final), (expected, expected_final) = compiled(x, lengths), layer(x, lengths)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close((y, *final), (expected, *expected_final), rtol=0, atol=0)
