@@ -206,7 +206,7 @@ def test_readme(workplace, capsys, monkeypatch):
     assert len(list((workplace / "texts").rglob("*.txt"))) == 3
 
 
-@pytest.mark.filterwarnings("ignore:left out for letters")  # of the README's hotwords the test's model has few
+@pytest.mark.filterwarnings("ignore:left out for letters")  # of the README's hotwords
 def test_readme_python(workplace, bundle_for_readme):
     import asr
 
