@@ -9,10 +9,10 @@ TEXT is a file, or the text itself where no file has that name. It is normalised
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from asr.cli import model_option
+from asr.cli.score import check_writable, write
 from asr.errors import AsrError, TextError
 
 FORMATS = ("tsv", "json", "srt", "vtt", "ctm")
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="a line a letter in tsv; the letters of each word in json",
     )
-    parser.add_argument("-o", "--output", metavar="FILE", help="write there instead of printing")
+    parser.add_argument("-o", "--output", metavar="FILE", default="-", help="write there instead of printing")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
 
 
@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     letters = arguments.character_timestamps
     if letters and arguments.format not in ("tsv", "json"):
         raise AsrError(f"--character-timestamps are for tsv and json; {arguments.format} has words")
+    check_writable(arguments.output)
     text = _text(arguments.text)
 
     from asr.outputs import Layout, render
@@ -58,13 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         name = Path(arguments.audio).stem
         output = render(transcript, arguments.format, name, Layout(word_timestamps=True))
-    if arguments.output is None:
-        sys.stdout.write(output)
-        return 0
-    try:
-        Path(arguments.output).write_text(output, "utf-8")
-    except OSError as error:
-        raise AsrError(f"cannot write {arguments.output}: {error.strerror}") from error
+    write(arguments.output, output)
     return 0
 
 

@@ -65,7 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate; 1 if any utterance could not be read."""
-    from asr.cli.evaluation import evaluate, familiarity, reliability, trained_on, training_words
+    from asr.cli.evaluation import (
+        check_fields,
+        evaluate,
+        familiarity,
+        reliability,
+        trained_on,
+        training_words,
+    )
     from asr.data import load_cuts
     from asr.scoring.report import check_normaliser
     from asr.transcribe import load
@@ -73,6 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
     for path in (arguments.html, arguments.json):
         check_writable(path)
     sets = {name: load_cuts(path) for name, path in _names(arguments.manifest).items()}
+    for cuts in sets.values():
+        check_fields(cuts, arguments.by)
     recogniser = load_recogniser(load, arguments)
     normaliser = arguments.normaliser or recogniser.bundle.normaliser
     check_normaliser(normaliser)

@@ -19,7 +19,7 @@ from asr.data.loading import read_samples
 from asr.data.manifests import file_of, speaker_of, text_of
 from asr.errors import AudioError, ManifestError
 from asr.scoring import ErrorReport, score
-from asr.scoring.breakdown import Group, by_familiarity, by_seam, oracle
+from asr.scoring.breakdown import Group, by_familiarity, by_field, by_seam, oracle
 from asr.scoring.calibration import Calibration, calibration_if_known
 from asr.scoring.html import PLAYED, address, merge
 from asr.scoring.sound import audio_uri, picture, signal_to_noise
@@ -142,6 +142,19 @@ def manifest_fields(cuts: Sequence[Cut]) -> dict[str, list]:
         name for row in rows for name in row if name not in ("id", "reference", "hypothesis")
     )
     return {name: [row.get(name) for row in rows] for name in names}
+
+
+def check_fields(cuts: Sequence[Cut], asked: Sequence[tuple[str, list[float]]]) -> None:
+    """Refuse fields and ranges that errors cannot be broken down by, before hours are spent on transcripts.
+
+    Raises TextError, as `by_field` would on the result.
+    """
+    judged = [cut for cut in cuts if text_of(cut) is not None]
+    texts = [text_of(cut) or "" for cut in judged]
+    fields = {"snr": [0.0] * len(judged)} | manifest_fields(judged)
+    perfect = score(texts, texts, fields=fields, bootstrap=0)
+    for field, edges in asked:
+        by_field(perfect, field, edges)
 
 
 def reliability(evaluations: Mapping[str, Evaluation]) -> Calibration | None:

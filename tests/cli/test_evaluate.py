@@ -303,3 +303,12 @@ def test_errors_are_one_clear_message(bundle, dev, tmp_path, arguments, message,
     error = capsys.readouterr().err
     assert re.search(message, error)
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "message"), [("hair", "there is no field 'hair'"), ("speaker:16", "cannot be parted at 16")]
+)
+def test_fields_are_looked_for_before_anything_is_loaded(dev, tmp_path, field, message, capsys):
+    options = ["--model", str(tmp_path / "nowhere"), "--manifest", str(dev), "--by", field]
+    assert main(["evaluate", *options]) == 1
+    assert message in capsys.readouterr().err

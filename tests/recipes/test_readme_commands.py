@@ -95,6 +95,19 @@ def write_an4(folder: Path) -> None:
         (folder / "etc" / f"an4_{split}.transcription").write_text("\n".join(lines) + "\n")
 
 
+def write_common_voice(folder: Path) -> None:
+    generator = np.random.default_rng(6)
+    (folder / "de" / "clips").mkdir(parents=True)
+    for split, count in (("train", 12), ("dev", 4), ("test", 4)):
+        rows = ["client_id\tpath\tsentence\tage\tgender"]
+        for number in range(count):
+            text, name = TEXTS[number % len(TEXTS)], f"common_voice_de_{split}{number}.mp3"
+            soundfile.write(folder / "de" / "clips" / name, say(text, generator), RATE, format="MP3")
+            gender = ("male_masculine", "female_feminine")[number % 2]
+            rows.append(f"{split}{number // 2}\t{name}\t{text.capitalize()}.\ttwenties\t{gender}")
+        (folder / "de" / f"{split}.tsv").write_text("\n".join(rows) + "\n")
+
+
 def write_librispeech(folder: Path) -> None:
     generator = np.random.default_rng(2)
     for subset, speakers in (("train-clean-100", (11, 12, 13)), ("dev-clean", (21,)), ("test-clean", (31,))):
@@ -155,6 +168,7 @@ def write_speechocean762(folder: Path) -> None:
 
 WRITERS = {
     "an4": write_an4,
+    "common_voice": write_common_voice,
     "fsdd": write_fsdd,
     "librispeech": write_librispeech,
     "speechocean762": write_speechocean762,
