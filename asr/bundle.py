@@ -133,8 +133,11 @@ class Bundle:
                 raise TextError(
                     f"its tokenizer has {tokenizer.vocab_size} tokens, its model {config['vocab_size']}"
                 )
-            model = AcousticModel(model_config, log_mel.config.n_mels, tokenizer.vocab_size)
-        except (KeyError, AsrError) as error:
+            with torch.device(
+                "meta"
+            ):  # the file brings the weights, and no configuration asks for more memory
+                model = AcousticModel(model_config, log_mel.config.n_mels, tokenizer.vocab_size)
+        except (KeyError, AsrError, RuntimeError) as error:  # the last for sizes beyond 64 bits
             detail = f"{CONFIG_FILE} lacks the key {error}" if isinstance(error, KeyError) else error
             raise BundleError(f"the bundle {folder} cannot be used: {detail}") from error
         weights = folder / WEIGHTS_FILE
@@ -145,10 +148,14 @@ class Bundle:
                 f"{weights} is damaged: its checksum differs from the one in {CONFIG_FILE}; copy the bundle again"
             )
         try:
-            tensors = load_file(weights)
+            tensors = {
+                name: value.float() if value.is_floating_point() else value
+                for name, value in load_file(weights).items()
+            }
             for part, module in (("model.", model), ("log_mel.", log_mel)):
                 module.load_state_dict(
-                    {name.removeprefix(part): t for name, t in tensors.items() if name.startswith(part)}
+                    {name.removeprefix(part): t for name, t in tensors.items() if name.startswith(part)},
+                    assign=True,
                 )
         except (SafetensorError, RuntimeError) as error:
             raise BundleError(

@@ -140,6 +140,7 @@ def test_damaged_weights_are_refused(folder):
             r"front_end\.strides is \[1\]; expected tuple",
         ),
         ({"model": {"front_end": {"kernel_sizes": [[-1, 3], [3, 3]]}}}, "expected odd numbers"),
+        ({"model": {"hidden_size": 10**18}}, "cannot be used: .* overflow"),
         ({"features": {"hop_length": 160.5}}, r"features\.hop_length is 160\.5; expected int"),
         ({"normaliser": ["basic"]}, r"normaliser is \['basic'\]; expected str"),
         ({"training": "long"}, "training is 'long'; expected dict"),
@@ -152,9 +153,11 @@ def test_contradicting_configuration_is_refused(folder, changes, message):
         Bundle.load(folder)
 
 
-def test_weights_of_another_model_are_refused(folder):
+@pytest.mark.parametrize("hidden_size", [32, 10**6])
+def test_weights_of_another_model_are_refused(folder, hidden_size):
+    """Before they take any memory: weights of a million units have 16 TB."""
     config = json.loads((folder / CONFIG_FILE).read_text())
-    edit(folder, model=config["model"] | {"hidden_size": 32})
+    edit(folder, model=config["model"] | {"hidden_size": hidden_size})
     with pytest.raises(BundleError, match="does not fit the model"):
         Bundle.load(folder)
 
