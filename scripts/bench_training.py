@@ -1,10 +1,10 @@
-"""Time training steps: `python scripts/bench_training.py --config recipes/an4/config.yaml`, one recipe or several.
+"""Time training steps: `python scripts/bench_training.py --config recipes/an4/config.yaml`, options as of `asr train`.
 
-The same batches of the first recipe's own training data go, in turns in one process, through each recipe's model as it
-is and through the same network with torch.nn.LSTM on packed sequences in place of our recurrent layers; with
-`--speechbrain 2` also through SpeechBrain's CRDNN encoder at its defaults and a model of ours with as many parameters.
-Printed are medians of a whole step (front end, recurrent stack, CTC, backward, optimiser), their ratio, and what of our
-step each part takes.
+The same batches of the recipe's own training data go, in turns in one process, through its model as it is and through
+the same network with torch.nn.LSTM on packed sequences in place of our recurrent layers; with `--speechbrain 2` also
+through SpeechBrain's CRDNN encoder at its defaults and a model of ours with as many parameters. Printed are medians of
+a whole step (front end, recurrent stack, CTC, backward, optimiser; without the loss of intermediate layers), their
+ratio, and what of our step each part takes.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import time
 from collections import defaultdict
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -143,11 +142,12 @@ def compare(title: str, models: dict[str, nn.Module], batches: list[Batch]) -> N
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
-        description="Time training steps of recipes' models against torch.nn.LSTM and SpeechBrain's CRDNN.",
+        description="Time training steps of a recipe's model against torch.nn.LSTM and SpeechBrain's CRDNN. "
+        "Configuration is given as to `asr train`: --config FILE, once or more, and --section.key VALUE.",
         epilog=HOW_TO_INSTALL,
+        allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, nargs="+", help="recipes' whose models are timed")
-    parser.add_argument("--data", help="the recipe whose prepared data they are timed on; default the first")
+    parser.add_argument("--data", help="configuration of the recipe whose prepared data are taken instead")
     parser.add_argument("--batches", type=int, default=8)
     parser.add_argument(
         "--speechbrain",
@@ -156,8 +156,9 @@ def main() -> None:
         default=0,
         help="also against SpeechBrain's CRDNN, on N batches of 16 utterances: minutes each on two cores",
     )
-    arguments = parser.parse_args()
-    source = read_config(["--config", arguments.data or arguments.config[0]])
+    arguments, configuration = parser.parse_known_args()
+    config = read_config(configuration)
+    source = read_config(["--config", arguments.data]) if arguments.data else config
     train, dev = ([*load_cuts(str(path))] for path in (source.data.train, source.data.dev))
     torch.manual_seed(0)
     bundle = new_bundle(source, train)
@@ -168,20 +169,18 @@ def main() -> None:
         loader.set_epoch(0)
         return list(islice(loader, count + 1))
 
-    for path in arguments.config:
-        config = read_config(["--config", path])
-        size = config.text.vocab_size if config.text.tokenizer == "bpe" else vocab_size
-        ours = AcousticModel(config.model, n_mels, size)
-        theirs = copy.deepcopy(ours)
-        for index, layer in enumerate(theirs.recurrent):
-            theirs.recurrent[index] = PackedTorchLayer(layer)  # type: ignore[arg-type]
-        models = {"ours": ours, "torch.nn.LSTM, packed": theirs}
-        compare(Path(path).parent.name, models, batches_of(source, arguments.batches))
+    size = config.text.vocab_size if config.text.tokenizer == "bpe" else vocab_size
+    ours = AcousticModel(config.model, n_mels, size)
+    theirs = copy.deepcopy(ours)
+    for index, layer in enumerate(theirs.recurrent):
+        theirs.recurrent[index] = PackedTorchLayer(layer)  # type: ignore[arg-type]
+    models = {"ours": ours, "torch.nn.LSTM, packed": theirs}
+    compare("as configured", models, batches_of(source, arguments.batches))
     if arguments.speechbrain and (encoder := speechbrain_encoder()):
         theirs = SpeechBrainModel(encoder, n_mels, vocab_size)
-        ours = as_large(source.model, n_mels, vocab_size, parameters(theirs))
-        config = replace(source, data=replace(source.data, batch_seconds=1e6, max_batch_size=16))
-        batches = batches_of(config, arguments.speechbrain)
+        ours = as_large(config.model, n_mels, vocab_size, parameters(theirs))
+        sixteen = replace(source, data=replace(source.data, batch_seconds=1e6, max_batch_size=16))
+        batches = batches_of(sixteen, arguments.speechbrain)
         compare("of equal size", {"ours": ours, "SpeechBrain's CRDNN": theirs}, batches)
 
 
