@@ -155,6 +155,22 @@ def _silence(samples: int) -> bytes:
     return file.getvalue()
 
 
+def read_header(path: str | Path) -> tuple[int, int, int | None]:
+    """Give a file's channels, sample rate in Hz and frames by its header, which libsndfile reads.
+
+    Frames are None where the header does not say: of a FLAC that was written into a pipe, or an mp3 whose length could
+    only be guessed from its first frame. Raises soundfile.LibsndfileError for what libsndfile cannot read, and OSError.
+    """
+    import soundfile
+
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - names need not be UTF-8, as libsndfile's do
+        is_unknown = _is_mp3_of_unknown_length(file)
+        file.seek(0)
+        header = soundfile.info(file)
+    is_unknown |= header.frames == UNKNOWN_FRAMES
+    return header.channels, header.samplerate, None if is_unknown else header.frames
+
+
 @contextmanager
 def _told(name: str) -> Iterator[None]:
     """Say what the system refuses as an AudioError."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from asr.audio import UNKNOWN_FRAMES, load_audio, stream_audio
+from asr.audio import load_audio, read_header, stream_audio
 from asr.batching import automatic_batch_seconds, in_halves
 from asr.bundle import SHIPPED, Bundle
 from asr.decoding import (
@@ -135,11 +135,10 @@ def header_seconds(path: str | Path) -> float:
     try:
         if not Path(path).is_file():  # a pipe can be read once only
             return 0.0
-        with Path(path).open("rb") as file:  # names need not be UTF-8, as libsndfile's do
-            info = soundfile.info(file)
+        _, sample_rate, frames = read_header(path)
     except (soundfile.SoundFileError, OSError):
         return 0.0
-    return info.duration if info.frames < UNKNOWN_FRAMES else 0.0
+    return (frames or 0) / sample_rate
 
 
 @dataclass

@@ -81,10 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
             f"--fix writes manifests, not shards such as {sharded[0]}; fix the manifest that they were made of, "
             "and write them anew"
         )
-    if arguments.fix and _is_file(arguments.fix) and len(arguments.manifests) > 1:
-        raise ConfigError(
-            f"--fix {arguments.fix} is one file for {len(arguments.manifests)} manifests; give a folder"
-        )
+    if twice := [path for path in arguments.manifests if arguments.manifests.count(path) > 1]:
+        raise ConfigError(f"{twice[0]} is given twice")
+    fixed = _places_of_fixed(arguments.manifests, Path(arguments.fix)) if arguments.fix else []
     check_writable(arguments.json)
     splits = {name: open_corpus(path) for name, path in _names(arguments.manifests).items()}
     report = check(
@@ -106,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.fix:
         faulty = report.faulty(() if arguments.remove_shared else MAY_BE_MEANT)
         with _writing(arguments.fix):
-            _fix(splits, faulty, arguments.manifests, Path(arguments.fix))
+            _fix(splits, faulty, arguments.manifests, fixed)
     return 1 if report.faulty() else 0
 
 
@@ -139,21 +138,33 @@ def _target(arguments: argparse.Namespace, trained_on: Sequence) -> "Target":
     return target_of(config.features, config.model.front_end, text.normaliser, tokenizer, speeds)
 
 
-def _is_file(out: str) -> bool:
-    return out.endswith((".jsonl", ".jsonl.gz"))
+def _places_of_fixed(manifests: list[str], out: Path) -> list[Path]:
+    """Say where each manifest is written without what is faulty; none may take the place of another."""
+    from asr.errors import ConfigError
+
+    is_file = out.name.endswith((".jsonl", ".jsonl.gz"))
+    if is_file and len(manifests) > 1:
+        raise ConfigError(f"--fix {out} is one file for {len(manifests)} manifests; give a folder")
+    places = [out if is_file else out / Path(manifest).name for manifest in manifests]
+    for place, manifest in zip(places, manifests, strict=True):
+        if any(place.exists() and Path(m).exists() and place.samefile(m) for m in manifests):
+            raise ConfigError(f"--fix {out} would replace the manifest that is checked; give another place")
+        if places.count(place) > 1:
+            raise ConfigError(
+                f"--fix {out} would write {manifest} and another of this name to {place}; fix them one at a time, "
+                "each into a folder of its own"
+            )
+    return places
 
 
-def _fix(splits: dict, faulty: set[tuple[str, int]], manifests: list[str], out: Path) -> None:
+def _fix(splits: dict, faulty: set[tuple[str, int]], manifests: list[str], places: list[Path]) -> None:
     from asr.data.manifests import write_manifest
-    from asr.errors import ConfigError, ManifestError
+    from asr.errors import ManifestError
 
-    for (name, cuts), manifest in zip(splits.items(), manifests, strict=True):
+    for (name, cuts), manifest, path in zip(splits.items(), manifests, places, strict=True):
         kept = [cut for index, cut in enumerate(cuts) if (name, index) not in faulty]
         if not kept:
             raise ManifestError(f"every utterance of {manifest} is faulty; nothing is left to write")
-        path = out if _is_file(out.name) else out / Path(manifest).name
-        if path.exists() and path.samefile(manifest):
-            raise ConfigError(f"--fix {out} would replace the manifest that is checked; give another place")
         write_manifest(kept, path)
         print(f"written: {path} with {len(kept)} of {len(cuts)} utterances")
 

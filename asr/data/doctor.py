@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 from lhotse.cut import Cut
 
+from asr.audio import read_header
 from asr.data.loading import read_samples
 from asr.data.manifests import file_of, speaker_of, text_of
 from asr.data.shards import Shards
@@ -337,6 +338,9 @@ def _examine(cut: Cut, needed_rate: int, decode: bool) -> Examined:
     fault = _fault_of_header(cut, needed_rate)
     if samples is None:
         return fault, None
+    seconds = len(samples) / cut.sampling_rate
+    if fault is None and abs(seconds - cut.duration) > DURATION_TOLERANCE:
+        fault = "duration", f"{seconds:.2f} s are there, the manifest says {cut.duration:.2f} s"
     digest = hashlib.blake2b((32767 * samples).astype(np.int16).tobytes(), digest_size=16).digest()
     loudness = np.abs(samples)
     peak = float(loudness.max())
@@ -360,18 +364,17 @@ def _fault_of_header(cut: Cut, needed_rate: int) -> tuple[str, str] | None:
         return None
     recording = cut.recording  # type: ignore[attr-defined] - what has a file has it
     try:
-        header = soundfile.info(file)
+        _, sample_rate, frames = read_header(file)
     except (soundfile.LibsndfileError, OSError) as error:
         # What takes ffmpeg has no header to read here; if it is broken, only decoding tells.
         return None if _takes_ffmpeg(file) else ("unreadable", f"{file}: {error}")
-    if header.samplerate != recording.sampling_rate:
-        return "rate", f"{header.samplerate} Hz, the manifest says {recording.sampling_rate} Hz"
-    if header.samplerate < needed_rate:
-        return (
-            "rate",
-            f"{header.samplerate} Hz, others have {needed_rate} Hz or more: what lies above is missing",
-        )
-    seconds = header.frames / header.samplerate
+    if sample_rate != recording.sampling_rate:
+        return "rate", f"{sample_rate} Hz, the manifest says {recording.sampling_rate} Hz"
+    if sample_rate < needed_rate:
+        return "rate", f"{sample_rate} Hz, others have {needed_rate} Hz or more: what lies above is missing"
+    if frames is None:
+        return None
+    seconds = frames / sample_rate
     if abs(seconds - recording.duration) > DURATION_TOLERANCE:
         return "duration", f"{seconds:.2f} s, the manifest says {recording.duration:.2f} s"
     if cut.end > seconds + DURATION_TOLERANCE:

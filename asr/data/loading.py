@@ -217,6 +217,7 @@ class BatchMaker(Dataset):
         seed: int,
         join_utterances: int = 1,
         views: int = 1,
+        keep_unspellable: bool = False,
         open_cut: Callable[[Any], Cut] | None = None,
     ):
         self.log_mel = log_mel
@@ -228,6 +229,7 @@ class BatchMaker(Dataset):
         self.seed = seed
         self.join_utterances = join_utterances
         self.views = views
+        self.keep_unspellable = keep_unspellable
         self.open_cut = open_cut
         if join_utterances > 1:
             try:
@@ -247,7 +249,7 @@ class BatchMaker(Dataset):
                 if self.open_cut is not None:
                     cut = self.open_cut(cut)
                 text = self._text(cut)
-                self.tokenizer.encode(text)
+                self._tokens(text)
                 heard = self._samples(cut, speed, epoch)
             except (AudioError, TextError) as error:
                 left_out[cut.id] = str(error)
@@ -264,7 +266,7 @@ class BatchMaker(Dataset):
         ids = ["+".join(some) for some in _neighbours(ids, together)]
         texts = [" ".join(some) for some in _neighbours(texts, together)]
         samples = [torch.from_numpy(np.concatenate(some)) for some in _neighbours(samples, together)]
-        tokens = [torch.tensor(self.tokenizer.encode(text), dtype=torch.int64) for text in texts]
+        tokens = [torch.tensor(self._tokens(text), dtype=torch.int64) for text in texts]
         sample_lengths = torch.tensor([len(heard) for heard in samples])
         token_lengths = torch.tensor([len(encoded) for encoded in tokens])
         features, lengths = self.log_mel(pad_sequence(samples, batch_first=True), sample_lengths)
@@ -289,6 +291,14 @@ class BatchMaker(Dataset):
         if text is None:
             raise TextError("it has no transcript")
         return normalise(text, self.normaliser)
+
+    def _tokens(self, text: str) -> list[int]:
+        try:
+            return self.tokenizer.encode(text)
+        except TextError:
+            if self.keep_unspellable:
+                return []
+            raise
 
     def _samples(self, cut: Cut, speed: float, epoch: int) -> np.ndarray:
         samples = read_samples(cut, self.sample_rate)
@@ -410,6 +420,7 @@ def make_loader(
     speed_perturb: Sequence[float] = (),
     join_utterances: int = 1,
     views: int = 1,
+    keep_unspellable: bool = False,
     batch_seconds: float = 120.0,
     max_batch_size: int = 64,
     min_seconds: float = 0.0,
@@ -430,6 +441,7 @@ def make_loader(
         speed_perturb: factors, such as (0.9, 1.0, 1.1), of which one is drawn for each cut and epoch.
         join_utterances: in each batch, neighbours become one utterance, in pairs, threes, ... up to this many, or none.
         views: how often each utterance is in its batch, each time masked in another way.
+        keep_unspellable: transcripts with letters that the tokenizer lacks get no tokens: they can be measured on.
         batch_seconds: most seconds of audio in a batch, padding included, one view counted.
         max_batch_size: most utterances in a batch.
         min_seconds, max_seconds: shorter and longer cuts are left out.
@@ -487,6 +499,7 @@ def make_loader(
             seed=seed,
             join_utterances=join_utterances,
             views=views,
+            keep_unspellable=keep_unspellable,
             open_cut=cuts.cut if isinstance(cuts, Shards) else None,
         ),
         num_workers=workers,

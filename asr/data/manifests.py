@@ -16,7 +16,7 @@ from lhotse import AudioSource, CutSet, MonoCut, MultiCut, Recording, Supervisio
 from lhotse.cut import Cut
 from lhotse.serialization import deserialize_item
 
-from asr.audio import load_audio
+from asr.audio import load_audio, read_header
 from asr.errors import AudioError, ManifestError
 
 JOBS = (
@@ -116,11 +116,11 @@ def _open_recording(path: Path) -> Recording | str:
         return f"there is no file {path.absolute()}"
     path = path.resolve()
     try:
-        header = soundfile.info(path)
-        channels, sample_rate, num_samples = header.channels, header.samplerate, header.frames
-    except soundfile.LibsndfileError:
-        try:  # m4a and the like: only decoding tells their length
-            channels, sample_rate = 1, 16000
+        channels, sample_rate, num_samples = read_header(path)
+    except (soundfile.LibsndfileError, OSError):
+        channels, sample_rate, num_samples = 1, 16000, None  # m4a and the like
+    if num_samples is None:
+        try:  # only decoding tells its length
             num_samples = len(load_audio(path, sample_rate))
         except AudioError as error:
             return str(error)

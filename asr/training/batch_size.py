@@ -1,5 +1,6 @@
 """How many seconds of audio a batch may hold in this machine's memory."""
 
+import copy
 from dataclasses import replace
 
 import torch
@@ -64,7 +65,7 @@ def bytes_per_second(bundle: Bundle) -> float:
 
     Every layer keeps as much a frame, so that it grows in proportion to a batch's seconds.
     """
-    model, features = bundle.model, bundle.log_mel.config
+    model, features = copy.deepcopy(bundle.model), bundle.log_mel.config  # batch norm remembers what it sees
     frames = frame_count(round(PROBE_SECONDS * features.sample_rate), features.hop_length)
     lengths = torch.tensor([frames, frames])
     letters = min(int(LETTERS_A_SECOND * PROBE_SECONDS), int(model.output_lengths(lengths)[0]) // 2)
@@ -78,7 +79,7 @@ def bytes_per_second(bundle: Bundle) -> float:
         return tensor
 
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    was_training, state = model.training, torch.get_rng_state()
+    state = torch.get_rng_state()
     device = next(model.parameters()).device
     model.train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -86,6 +87,5 @@ def bytes_per_second(bundle: Bundle) -> float:
             torch.randn(2, frames, features.n_mels, device=device), lengths.to(device)
         )
         ctc_loss(logits, out_lengths, tokens.to(device), torch.full((2,), letters, device=device))
-    model.train(was_training)
     torch.set_rng_state(state)  # a run with "auto" is the run with the number it finds
     return sum(size for pointer, size in kept.items() if pointer not in weights) / (2 * PROBE_SECONDS)

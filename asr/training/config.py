@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,8 @@ from asr.data.augmentation import AugmentationConfig
 from asr.errors import ConfigError, check_bounds
 from asr.features import FeatureConfig, SpecAugmentConfig
 from asr.model import ModelConfig
+
+CONFIG = "config.yaml"  # of a run, in its folder
 
 
 @dataclass(frozen=True)
@@ -231,6 +233,17 @@ def config_text(config: TrainConfig) -> str:
 def plain(config: TrainConfig) -> dict[str, Any]:
     """Give every value in force as YAML has it: nested sections, and lists for tuples."""
     return json.loads(json.dumps(asdict(config)))
+
+
+def different_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name the keys of two `flat` configurations whose values differ; "auto", which stands for what is found, does not.
+
+    >>> different_keys({"run.seed": 1, "data.batch_seconds": 40.0}, {"run.seed": 2, "data.batch_seconds": "auto"})
+    ['run.seed']
+    """
+    return [
+        key for key, value in now.items() if before.get(key, value) not in (value, "auto") and value != "auto"
+    ]
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

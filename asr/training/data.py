@@ -29,7 +29,7 @@ class SpeechData:
             sortagrad=config.data.sortagrad,
             accumulate=config.optimizer.accumulate_batches,
         )
-        self.dev_loader = self._loader(dev_cuts)
+        self.dev_loader = self._loader(dev_cuts, keep_unspellable=True)
 
     def _loader(self, cuts: Sequence, **choices: Any) -> Loader:
         config = self.config

@@ -130,7 +130,10 @@ class Training:
             self.saved = self.began = time.monotonic()
             self.save()  # so that a run can be resumed from its first moment on
             limit = self.config.run.max_minutes
-            while self.epoch < self.config.run.epochs and not (limit and self.minutes > limit):
+            # An epoch that was begun is ended, also where the limit was passed before it was interrupted.
+            while self.epoch < self.config.run.epochs and (
+                self.batch or not (limit and self.minutes > limit)
+            ):
                 self._train_epoch()
                 self._validate()
                 self.epoch, self.batch, self.epoch_loss, self.epoch_steps = self.epoch + 1, 0, 0.0, 0
@@ -171,13 +174,14 @@ class Training:
         self.seconds_seen += seconds
         if not tokens:
             return
+        self.step += 1
         self.optimizer.zero_grad()
         maker.faults.clear()
         loss, faulty = self._sum([sum(maker.add(batch, tokens) for batch in usable), len(maker.faults)])
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._sum_gradients(parameters)
         self.scaler.unscale_(self.optimizer)
-        shown = (self.step + 1) % self.config.run.log_every == 0
+        shown = self.step % self.config.run.log_every == 0
         layers = gradient_norms(self.model) if shown else {}  # before clipping hides what explodes
         norm = float(nn.utils.clip_grad_norm_(parameters, config.gradient_clip or float("inf")))
         if faulty or not torch.isfinite(torch.tensor([loss, norm])).all():
@@ -191,7 +195,6 @@ class Training:
                 self.average.update_parameters(self.model)
             self._note_spike(loss, usable)
         self.scaler.update()  # halves the scale where float16 overflowed
-        self.step += 1
         numbers = {"step": self.step, "epoch": self.epoch + 1, "loss": loss, "learning_rate": rate}
         numbers |= {"gradient_norm": norm, "seconds": seconds}
         self.on_step(numbers | layers)
@@ -424,9 +427,9 @@ def name_some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
-def autocast_type(config: TrainConfig) -> torch.dtype | None:
-    """Give the type that matrices are multiplied in; None for float32."""
-    chosen = config.run.precision
+def autocast_type(config: TrainConfig, precision: str = "") -> torch.dtype | None:
+    """Give the type that matrices are multiplied in, with `precision` instead of the configuration's; None: float32."""
+    chosen = precision or config.run.precision
     if chosen == "auto":
         on_gpu = config.run.accelerator != "cpu" and torch.cuda.is_available()
         has_it = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)

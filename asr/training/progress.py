@@ -66,13 +66,13 @@ class Progress:
         if int(numbers["step"]) % self.log_every == 0:
             self._record({**numbers, "speed": self.speed})
 
-    def warn(self, message: str) -> None:
-        """Say on stderr what a person should know, and keep it for the report."""
+    def warn(self, message: str, step: int) -> None:
+        """Say on stderr what a person should know of a step, and keep it for the report."""
         if self.bar is not None:
             self.bar.write(message, file=sys.stderr)
         else:
             print(message, file=sys.stderr)
-        self._append(WARNINGS, {"step": self.last_step, "message": message})
+        self._append(WARNINGS, {"step": step, "message": message})
 
     def epoch(self, numbers: Mapping[str, float], pairs: Sequence[tuple[str, str, str]] = ()) -> None:
         """Take an epoch's numbers, and print its line; of dev's (id, reference, hypothesis) some are kept."""

@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from asr.errors import ConfigError
-from asr.training.config import read_config
+from asr.training.config import CONFIG, TrainConfig, different_keys, flat, plain, read_config, read_yaml
 
 SEEDS_FILE = "seeds.json"
+MAY_DIFFER = (  # among seeds: where and how they run, of which what they learn does not depend
+    *("run.folder", "run.seed", "run.accelerator", "run.devices", "run.nodes", "run.threads", "run.wandb"),
+    *("run.log_every", "run.checkpoint_minutes", "run.checkpoint_activations", "data.workers"),
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def train_seeds(count: int, arguments: Sequence[str], resume: bool = False, over
 
     Prints the dev WERs with mean and spread, and writes them to seeds.json. With `resume` a finished run stays as it
     is and an interrupted one goes on. Returns 0, 1 if a run left utterances out, or the status of a run that failed,
-    after which none is begun.
+    after which none is begun. Raises ConfigError where a run that has finished had another configuration.
     """
     if count < 1:
         raise ConfigError(f"--seeds is {count}; expected at least 1")
@@ -65,6 +69,7 @@ def train_seeds(count: int, arguments: Sequence[str], resume: bool = False, over
         run = folder / f"seed{seed}"
         summary = run / "summary.json"
         if resume and _is_finished(summary, config.run.epochs):
+            _refuse_another_configuration(config, run / CONFIG)
             print(f"seed {seed}: finished before, in {run}", flush=True)
         else:
             more = ["--resume"] if resume else ["--overwrite"] if overwrite else []
@@ -83,6 +88,16 @@ def train_seeds(count: int, arguments: Sequence[str], resume: bool = False, over
     (folder / SEEDS_FILE).write_text(json.dumps(asdict(found), indent=2) + "\n", "utf-8")
     print(f"written: {folder / SEEDS_FILE}")
     return worst
+
+
+def _refuse_another_configuration(config: TrainConfig, trained_with: Path) -> None:
+    before, now = flat(read_yaml(trained_with)), flat(plain(config))
+    if different := [key for key in different_keys(before, now) if key not in MAY_DIFFER]:
+        values = ", ".join(f"{key} {before[key]}, not {now[key]}" for key in different)
+        raise ConfigError(
+            f"a seed that has finished was trained with another configuration ({trained_with}): {values}. Seeds that "
+            "are compared differ in nothing else: leave that as it was, or begin anew in another --run.folder"
+        )
 
 
 def _written(file: Path) -> int:

@@ -33,9 +33,9 @@ from asr.training.averaging import BestEpochs, rank
 from asr.training.batch_size import with_batch_seconds
 from asr.training.checkpoint import has_checkpoint, read_checkpoint
 from asr.training.checks import quick_report, target_of
-from asr.training.config import TrainConfig, config_text, flat, plain, read_yaml
+from asr.training.config import CONFIG, TrainConfig, config_text, different_keys, flat, plain, read_yaml
 from asr.training.data import SpeechData
-from asr.training.loop import CommonError, StoppedError, Training
+from asr.training.loop import CommonError, StoppedError, Training, autocast_type
 from asr.training.progress import Progress, start_wandb
 from asr.training.report import write_report, write_run_file
 from asr.training.warm_start import warm_start
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     from lhotse.cut import Cut
 
 CHECKPOINTS = "checkpoints"
-CONFIG = "config.yaml"
 TOKENIZER = "tokenizer"  # folder of the run's tokenizer, so that resuming cannot make another
-FIXED = (  # what the weights, the optimiser's state and the order of the data of a run rest on
-    *("text.", "features.", "model.", "run.seed", "run.precision"),
+RUN_FILES = (CHECKPOINTS, TOKENIZER, CONFIG, "bundle", "logs", "summary.json", "report.html")
+FIXED = (  # what the weights, the optimiser's state, the order of the data and the choice of the epoch rest on
+    *("text.", "features.", "model.", "run.seed", "run.precision", "data.dev"),
     *("optimizer.weight_decay", "optimizer.betas", "optimizer.layer_decay", "optimizer.ema"),
 )
 STATISTICS_UTTERANCES = 1000  # whose features give the global mean and variance: hours of frames
@@ -105,23 +105,25 @@ def _train(config: TrainConfig, fabric: Fabric, folder: Path, state: dict[str, A
     )
     config = with_batch_seconds(config, bundle, train_seconds, before.get("data.batch_seconds"), fabric)
     reordered = [
-        key for key in changed if key.startswith("data.") and key not in ("data.dev", "data.workers")
+        key
+        for key in changed
+        if key == "optimizer.accumulate_batches" or (key.startswith("data.") and key != "data.workers")
     ]
     if state is not None and state["batch"] and reordered:
         state |= {"batch": 0, "epoch_loss": 0.0, "epoch_steps": 0}
         if fabric.is_global_zero:
             print(f"{', '.join(reordered)} changed: the interrupted epoch begins anew", file=sys.stderr)
     data = SpeechData(config, bundle, train_cuts, dev_cuts)
-    fabric.barrier()  # all have read the configuration that is written now
+    training = Training(fabric, config, bundle, data.train_loader, data.dev_loader, folder / CHECKPOINTS)
+    if state is not None:
+        _go_on(training, state, folder)
+    fabric.barrier()  # all have read the configuration that is written now, and nothing was wrong with it
     if fabric.is_global_zero:
         if not resume:
             _make_folder(folder, config, bundle.tokenizer)
         elif changed:
             (folder / CONFIG).write_text(config_text(config), "utf-8")
     fabric.barrier()
-    training = Training(fabric, config, bundle, data.train_loader, data.dev_loader, folder / CHECKPOINTS)
-    if state is not None:
-        _go_on(training, state, folder)
     if fabric.is_global_zero:
         parameters = sum(p.numel() for p in bundle.model.parameters())
         print(
@@ -164,7 +166,8 @@ def _fit(training: Training, data: SpeechData, folder: Path, progress: Progress 
     first, config = progress is not None, training.config
     best_epochs = BestEpochs(folder / CHECKPOINTS, config.optimizer.average_checkpoints)
     if progress is not None:
-        training.on_step, training.warn = progress.step, progress.warn
+        training.on_step = progress.step
+        training.warn = lambda message: progress.warn(message, training.step)
 
     def epoch_ended(training: Training) -> None:
         numbers = training.history[-1]
@@ -263,9 +266,9 @@ def _save_bundle(training: Training, data: SpeechData, folder: Path) -> None:
 def _changed(config: TrainConfig, before: dict[str, Any], path: Path) -> list[str]:
     """Name the keys that differ from those a run began with, of `path`. Raises ConfigError for one that has to stay."""
     now = flat(plain(config))
-    changed = [
-        key for key, value in now.items() if before.get(key, value) not in (value, "auto") and value != "auto"
-    ]
+    changed = different_keys(before, now)
+    if before and autocast_type(config) != autocast_type(config, before.get("run.precision", "auto")):
+        changed.append("run.precision")  # of which "auto" was, or is, another
     if fixed := [key for key in changed if key.startswith(FIXED)]:
         values = ", ".join(f"{key} {before[key]}, not {now[key]}" for key in fixed)
         raise ConfigError(
@@ -370,15 +373,21 @@ def _check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
 
 
 def _make_folder(folder: Path, config: TrainConfig, tokenizer: Tokenizer) -> None:
-    """Begin a run's folder; an earlier run in it goes only now that the new one's data has been found good."""
+    """Begin a run's folder; an earlier run in it goes only now that nothing was found wrong with the new one.
+
+    What else is in the folder stays.
+    """
     try:
-        if has_checkpoint(folder / CHECKPOINTS):
-            shutil.rmtree(folder)
+        for name in RUN_FILES:
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
         (folder / TOKENIZER).mkdir(parents=True, exist_ok=True)
         (folder / CONFIG).write_text(config_text(config), "utf-8")
         tokenizer.save(folder / TOKENIZER)
     except OSError as error:
-        raise AsrError(f"cannot write to the run folder {folder}: {error.strerror}") from error
+        raise AsrError(f"cannot write to the run folder {folder}: {error.strerror or error}") from error
 
 
 def _report_left_out(left_out: dict[str, str]) -> int:
@@ -387,7 +396,7 @@ def _report_left_out(left_out: dict[str, str]) -> int:
     if len(left_out) > 20:
         print(f"... and {len(left_out) - 20} more", file=sys.stderr)
     if left_out:
-        print(f"{len(left_out)} utterances were left out of training; all others were used", file=sys.stderr)
+        print(f"{len(left_out)} utterances were left out; all others were used", file=sys.stderr)
     return 1 if left_out else 0
 
 

@@ -17,7 +17,10 @@ from speech import train_arguments
 
 from asr.bundle import Bundle
 from asr.cli import main
+from asr.errors import ConfigError
 from asr.training.checkpoint import read_checkpoint, write_checkpoint, write_whole
+from asr.training.config import flat, read_config, read_yaml
+from asr.training.train import _changed
 
 
 def last_checkpoint(run):
@@ -226,7 +229,15 @@ def test_another_model_is_not_resumed(corpus, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "option", ["--features.f_min=200", "--run.seed=7", "--optimizer.ema=0.5", "--text.normaliser=none"]
+    "option",
+    [
+        "--features.f_min=200",
+        "--run.seed=7",
+        "--optimizer.ema=0.5",
+        "--text.normaliser=none",
+        "--run.precision=bfloat16",
+        "--data.dev=other.jsonl.gz",
+    ],
 )
 def test_what_a_run_rests_on_stays(corpus, tmp_path, capsys, option):
     run = tmp_path / "run"
@@ -252,11 +263,67 @@ def test_other_batches_begin_the_interrupted_epoch_anew(corpus, tmp_path, capsys
     assert steps == last_checkpoint(again)["step"]
 
 
-def test_a_run_is_kept_when_its_successor_cannot_begin(corpus, tmp_path):
+def test_steps_of_more_batches_begin_the_interrupted_epoch_anew(corpus, tmp_path, capsys):
+    """Which batches make a step decides their order, too."""
     run = tmp_path / "run"
     assert main(train_arguments(corpus, run, "--run.epochs=1")) == 0
-    assert main(train_arguments(corpus, run, "--overwrite", f"--data.train={tmp_path}/typo.jsonl.gz")) == 1
+    torch.save(last_checkpoint(run) | {"batch": 1}, run / "checkpoints" / "last.ckpt")
+    more = ("--run.epochs=2", "--resume", "--optimizer.accumulate_batches=2")
+    assert main(train_arguments(corpus, run, *more)) == 0
+    assert (
+        "optimizer.accumulate_batches changed: the interrupted epoch begins anew" in capsys.readouterr().err
+    )
+
+
+def test_a_precision_found_is_no_other_than_the_one_named(corpus, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    assert main(train_arguments(corpus, run, "--run.epochs=1", "--run.precision=float32")) == 0
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # "auto" would be bfloat16 there
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    config = read_config(train_arguments(corpus, run, "--run.accelerator=auto")[1:])
+    with pytest.raises(ConfigError, match=r"run\.precision float32, not auto"):
+        _changed(config, flat(read_yaml(run / "config.yaml")), run / "config.yaml")
+
+
+def test_an_interrupted_epoch_is_ended_though_the_time_is_over(corpus, tmp_path, capsys):
+    run = tmp_path / "run"
+    limit = ("--run.epochs=5", "--run.max_minutes=0.001")
+    assert main(train_arguments(corpus, run, *limit)) == 0
+    state = last_checkpoint(run)
+    assert state["epoch"] == 1
+    begun = {
+        "epoch": 0,
+        "batch": 1,
+        "history": [],
+        "best": float("inf"),
+    }  # as if it had been interrupted there
+    torch.save(state | begun, run / "checkpoints" / "last.ckpt")
+    capsys.readouterr()
+    assert main(train_arguments(corpus, run, *limit, "--resume")) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("\nepoch ") == 1
+    assert "best dev WER inf" not in printed
+
+
+@pytest.mark.parametrize("option", ["--data.train=typo.jsonl.gz", "--loss.intermediate_layers=[9]"])
+def test_a_run_is_kept_when_its_successor_cannot_begin(corpus, tmp_path, option):
+    run = tmp_path / "run"
+    assert main(train_arguments(corpus, run, "--run.epochs=1")) == 0
+    before = (run / "config.yaml").read_text()
+    assert main(train_arguments(corpus, run, "--overwrite", option)) == 1
     assert (run / "bundle" / "config.json").is_file()
+    assert main(train_arguments(corpus, run, "--resume", "--run.epochs=2", option)) == 1
+    assert (run / "config.yaml").read_text() == before
+
+
+def test_overwriting_replaces_a_run_and_nothing_else(corpus, tmp_path):
+    run, link = tmp_path / "run", tmp_path / "link"
+    assert main(train_arguments(corpus, run, "--run.epochs=2")) == 0
+    (run / "notes.txt").write_text("mine")
+    link.symlink_to(run)
+    assert main(train_arguments(corpus, link, "--run.epochs=1", "--overwrite")) == 0
+    assert (run / "notes.txt").read_text() == "mine"
+    assert len((run / "logs" / "metrics.csv").read_text().splitlines()) == 2
 
 
 def test_global_normalisation_and_moving_average(corpus, tmp_path):

@@ -38,6 +38,16 @@ def test_old_runs_are_not_taken_for_new_ones(corpus, tmp_path, capfd):
     assert "unknown option --seed" in capfd.readouterr().err
 
 
+def test_seeds_of_another_configuration_are_not_averaged(corpus, tmp_path, capfd):
+    arguments = train_arguments(corpus, tmp_path / "run", "--run.epochs=1", "--run.threads=1")
+    assert main([*arguments, "--seeds=1"]) == 0
+    assert main([*arguments, "--seeds=2", "--resume", "--optimizer.learning_rate=0.5"]) == 1
+    error = capfd.readouterr().err
+    assert "a seed that has finished was trained with another configuration" in error
+    assert "not 0.5" in error
+    assert not (tmp_path / "run" / "seed2").exists()
+
+
 def test_a_seed_that_fails_ends_the_series(corpus, tmp_path, capfd):
     arguments = train_arguments(corpus, tmp_path / "run", "--run.epochs=1")
     assert main([*arguments, f"--data.train={tmp_path}/nowhere.jsonl.gz", "--seeds=2"]) == 1

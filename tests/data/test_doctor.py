@@ -185,12 +185,49 @@ def test_mistakes_at_the_command(planted, tmp_path, capsys):
     ):
         assert main(["check", *paths, "--headers-only", *arguments]) == 1
         assert message in capsys.readouterr().err
-    for arguments in (["one", "two", "--fix", "x.jsonl"], ["one", "--json", "no/x.json"]):
-        assert main(["check", *arguments]) == 1  # before anything is listened to
-        assert "there is no manifest" not in capsys.readouterr().err
+    for arguments, message in (
+        (["one", "two", "--fix", "x.jsonl"], "is one file for 2 manifests"),
+        (["one", "--json", "no/x.json"], "cannot write"),
+        (["one", "one"], "one is given twice"),
+    ):
+        assert main(["check", *arguments]) == 1  # before anything is opened
+        assert message in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["check", *paths, "--jobs", "0"])
     assert "'0' was given; expected a whole number, 1 or more" in capsys.readouterr().err
+
+
+def test_fixed_manifests_of_one_name_do_not_replace_each_other(write_audio, tmp_path, capsys):
+    paths = []
+    for name in ("one", "two"):
+        audio = write_audio(tmp_path / f"{name}.wav", 0.6)
+        (tmp_path / name).mkdir()
+        paths.append(str(write_cuts(build_cuts([Utterance(name, audio, name)])[0], tmp_path / name, "train")))
+    assert main(["check", *paths, "--fix", str(tmp_path / "fixed")]) == 1
+    assert "and another of this name to" in capsys.readouterr().err
+    assert main(["check", *paths, "--fix", str(tmp_path / "two")]) == 1
+    assert "would replace the manifest that is checked" in capsys.readouterr().err
+    assert [cut.id for cut in load_cuts(paths[1])] == ["two"]
+
+
+def test_a_length_the_header_does_not_tell_is_counted(tmp_path, capsys):
+    path = tmp_path / "stream.flac"
+    samples = 0.1 * np.random.default_rng(0).standard_normal(16000)
+    soundfile.write(path, samples, 16000)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # the number of samples in STREAMINFO, 36 bits, as where a pipe was written
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    (cut,), problems = build_cuts([Utterance("stream", path, "a word")])
+    assert not problems
+    assert cut.duration == 1.0
+    manifest = write_cuts([cut], tmp_path, "train")
+    assert main(["check", str(manifest)]) == 0
+    cut.recording.num_samples, cut.recording.duration, cut.duration = 160000, 10.0, 10.0  # as if guessed
+    cut.supervisions[0].duration = 10.0
+    manifest = write_cuts([cut], tmp_path, "train")
+    assert main(["check", str(manifest)]) == 1
+    assert "1.00 s are there, the manifest says 10.00 s" in capsys.readouterr().out
 
 
 def test_pieces_of_words_need_fewer_frames_than_letters(write_audio, tmp_path, capsys):
@@ -220,7 +257,7 @@ def test_training_goes_on_and_says_what_it_left_out(tmp_path, capsys):
     assert "check: 1 duplicate, 1 empty, 1 too long" in shown.err
     for name in ("lost", "cut", "crowded", "wordless"):
         assert f"left out {name}: " in shown.err
-    assert "4 utterances were left out of training; all others were used" in shown.err
+    assert "4 utterances were left out; all others were used" in shown.err
 
 
 def test_real_corpora_are_well(shared_data, tmp_path):

@@ -21,7 +21,11 @@ def automatic() -> TrainConfig:
 
 def test_what_a_batch_keeps_is_found_by_a_small_one():
     bundle = make_bundle()
+    before = {name: value.clone() for name, value in bundle.model.state_dict().items()}
     found = bytes_per_second(bundle)
+    torch.testing.assert_close(
+        bundle.model.state_dict(), before, rtol=0, atol=0
+    )  # batch norm's statistics, too
     # As counted by hand, in bytes a second of audio: 100 frames of 20 mel bands, strides 4 in time.
     assert 4 * 20 * 100 < found < 100 * 4 * 20 * 100
     state = torch.get_rng_state()
