@@ -119,6 +119,10 @@ class Origins:
                     output = values.pop("output")
                     self._known[output] = Origin(**values)
 
+    def made(self, target: Path, form: str) -> bool:
+        """Whether it is known that an output was made here, of whatever file."""
+        return bool(self._known.keys() & self._names(target, [form]))
+
     def other(self, target: Path, formats: Sequence[str], origin: "Origin") -> str | None:
         """Name the file that one of a target's outputs was made of, where that is known and is another."""
         for name in self._names(target, formats):

@@ -266,10 +266,12 @@ class Recogniser:
         if isinstance(audio, np.ndarray):
             yield self._samples(audio)
         else:
+            _refuse_no_audio(audio)
             yield from stream_audio(audio, self.sample_rate, BLOCK_SECONDS)
 
     def _samples(self, audio: Audio) -> np.ndarray:
         if not isinstance(audio, np.ndarray):
+            _refuse_no_audio(audio)
             return load_audio(audio, self.sample_rate)
         if audio.ndim != 1 or not np.issubdtype(audio.dtype, np.floating):
             raise AudioError(
@@ -429,8 +431,7 @@ def load(
         raise AsrError(
             f"a decoder was given and options for another: {', '.join(search)}; leave out one of both"
         )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = chosen_device(device)
     if compute_type not in COMPUTE_TYPES:
         raise AsrError(f"compute type {compute_type!r} is unknown; there are {', '.join(COMPUTE_TYPES)}")
     bundle = Bundle.load(folder, device)
@@ -443,6 +444,27 @@ def load(
     if isinstance(decoder, ParallelBeamSearch) and decoder.search.left_out:
         warnings.warn(decoder.search.what_is_left_out(), stacklevel=2)
     return Recogniser(bundle, device, decoder, compute_type)
+
+
+def chosen_device(name: str) -> str:
+    """Give the device of a name; "auto" is the GPU where there is one. Raises AsrError for what is not there."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise AsrError(f"the device {name} was asked for but torch finds no GPU; take cpu")
+    try:
+        torch.empty(0, device=name)
+    except RuntimeError as error:
+        raise AsrError(f"there is no device {name!r} ({str(error).splitlines()[0]})") from error
+    return name
+
+
+def _refuse_no_audio(audio: object) -> None:
+    if not isinstance(audio, str | Path | bytes | bytearray | memoryview) and not hasattr(audio, "read"):
+        raise AudioError(
+            f"a {type(audio).__name__} was given; expected a path, the bytes of a file, a binary stream, or a numpy "
+            "array (time,) of samples"
+        )
 
 
 def _between_seams(hops: np.ndarray, window: Window) -> np.ndarray:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asr.cli.counts import count
-from asr.cli.score import check_writable
+from asr.cli.score import check_writable, write
 
 if TYPE_CHECKING:
     from asr.data.doctor import Target
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--remove-shared", action="store_true", help="with --fix: also remove shared sentences and speakers"
     )
-    parser.add_argument("--json", metavar="FILE", help="write every finding there")
+    parser.add_argument("--json", metavar="FILE", help="write every finding there (- prints it instead)")
     parser.add_argument(
         "--examples", type=count(), default=3, metavar="N", help="findings of each kind to print (default 3)"
     )
@@ -96,12 +96,10 @@ def run(arguments: argparse.Namespace) -> int:
     report = replace(
         report, findings=tuple(item for item in report.findings if item.kind not in arguments.ignore)
     )
-    print(report.as_text(arguments.examples))
+    if arguments.json != "-":
+        print(report.as_text(arguments.examples))
     if arguments.json:
-        with _writing(arguments.json):
-            Path(arguments.json).write_text(
-                json.dumps(report.as_dict(), indent=1, ensure_ascii=False), "utf-8"
-            )
+        write(arguments.json, json.dumps(report.as_dict(), indent=1, ensure_ascii=False) + "\n")
     if arguments.fix:
         faulty = report.faulty(() if arguments.remove_shared else MAY_BE_MEANT)
         with _writing(arguments.fix):

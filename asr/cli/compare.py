@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from asr.cli.counts import count
 from asr.cli.score import add_reading_arguments, load_report, write
+from asr.errors import TextError
 
 if TYPE_CHECKING:
     from asr.scoring.significance import Comparison
@@ -36,6 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
     from asr.scoring.significance import compare
 
     a, b = (load_report(arguments, name)[0] for name in (arguments.a, arguments.b))
+    if arguments.mismatched == "skip" and a.ids != b.ids:  # each lacks others: compared is what both have
+        both = set(a.ids) & set(b.ids)
+        if not both:
+            raise TextError(f"{arguments.a} and {arguments.b} have no utterance in common")
+        a, b = (load_report(arguments, name, both)[0] for name in (arguments.a, arguments.b))
     comparison = compare(a, b, bootstrap=arguments.bootstrap)
     if arguments.json:
         import json

@@ -19,11 +19,11 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import islice, product
 from operator import itemgetter
 from pathlib import Path
 
-from asr.errors import DecodingError, TextError
+from asr.errors import AudioError, DecodingError, ManifestError, TextError
 
 LM_WEIGHTS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5)
 WORD_BONUSES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
@@ -194,8 +194,9 @@ def _tune(arguments: argparse.Namespace) -> int:
     from asr.decoding import BeamConfig, BeamSearch, greedy
     from asr.scoring import score
     from asr.text import normalise
+    from asr.transcribe import chosen_device
 
-    bundle = Bundle.load(arguments.model, arguments.device)
+    bundle = Bundle.load(arguments.model, chosen_device(arguments.device))
     free = arguments.lexicon == "none"
     bonuses = (0.0,) if free else arguments.word_bonuses  # nothing counts words where any token may end one
     search = BeamSearch(
@@ -205,7 +206,12 @@ def _tune(arguments: argparse.Namespace) -> int:
         lexicon=arguments.lexicon,
         normaliser=bundle.normaliser,
     )
-    references, outputs = acoustic_outputs(bundle, arguments.manifest)
+    failures: list[str] = []
+    references, outputs = acoustic_outputs(bundle, arguments.manifest, failures)
+    for message in failures:
+        print(message, file=sys.stderr)
+    if not outputs:
+        raise ManifestError(f"{arguments.manifest} holds no utterance with a transcript that could be read")
     references = [normalise(text, bundle.normaliser) for text in references]
 
     def word_error_rate(decode: Callable) -> float:
@@ -239,11 +245,14 @@ def _tune(arguments: argparse.Namespace) -> int:
             {"beam_size": best.beam_size, "lm_weight": best.lm_weight, "word_bonus": best.word_bonus},
         )
         print(f"stored in {Path(arguments.model)}")
-    return 0
+    return 1 if failures else 0
 
 
-def acoustic_outputs(bundle, manifest: str) -> tuple[list[str], list]:
-    """Compute the logits of every cut once: (references, logits (frame, token) each, on the CPU)."""
+def acoustic_outputs(bundle, manifest: str, failures: list[str]) -> tuple[list[str], list]:
+    """Compute the logits of every cut once: (references, logits (frame, token) each, on the CPU).
+
+    Those that have no transcript or cannot be read are left out and named in `failures`.
+    """
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
@@ -252,17 +261,27 @@ def acoustic_outputs(bundle, manifest: str) -> tuple[list[str], list]:
     from asr.data.manifests import text_of
 
     device = next(bundle.model.parameters()).device
-    cuts = sorted(load_cuts(manifest), key=lambda cut: cut.duration)
-    outputs = []
+    references, outputs = [], []
+
+    def readable() -> Iterator:
+        for cut in sorted(load_cuts(manifest), key=lambda cut: cut.duration):
+            if (text := text_of(cut)) is None:
+                failures.append(f"{cut.id}: has no transcript to compare with")
+                continue
+            try:
+                samples = read_samples(cut, bundle.log_mel.config.sample_rate)
+            except AudioError as error:
+                failures.append(f"{cut.id}: {error}")
+                continue
+            references.append(text)
+            yield torch.from_numpy(samples)
+
+    heard = readable()
     with torch.inference_mode():
-        for start in range(0, len(cuts), BATCH):
-            samples = [
-                torch.from_numpy(read_samples(cut, bundle.log_mel.config.sample_rate))
-                for cut in cuts[start : start + BATCH]
-            ]
+        while samples := list(islice(heard, BATCH)):
             lengths = torch.tensor([len(one) for one in samples], device=device)
             padded = pad_sequence(samples, batch_first=True).to(device)
             features, frames = bundle.log_mel(padded, lengths, levelled=True)  # as transcribing does
             logits, frames = bundle.model(features, frames)
             outputs += [one[:n].cpu() for one, n in zip(logits, frames.tolist(), strict=True)]
-    return [text_of(cut) or "" for cut in cuts], outputs
+    return references, outputs

@@ -9,8 +9,9 @@ lhotse's cuts, `--json` files of this command), folders of .txt or .json, and, w
 """
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -182,9 +183,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def load_report(arguments: argparse.Namespace, hypothesis: str) -> "tuple[ErrorReport, Calibration | None]":
+def load_report(
+    arguments: argparse.Namespace, hypothesis: str, only: Collection[str] | None = None
+) -> "tuple[ErrorReport, Calibration | None]":
     """Read, match and score one system's transcripts, and its confidences where its file holds them.
 
+    `only` are ids of utterances, where others are to be left out.
     Warns where references and hypotheses differ mostly by how they are written.
     """
     from asr.scoring import score
@@ -199,6 +203,8 @@ def load_report(arguments: argparse.Namespace, hypothesis: str) -> "tuple[ErrorR
         read_transcripts(hypothesis, "hypothesis", arguments.format),
         arguments.mismatched,
     )
+    if only is not None:
+        pairs = pairs.only(only)
     fields: dict[str, Sequence] = dict(pairs.fields)
     if arguments.speakers:
         fields["speaker"] = _speakers(arguments.speakers, pairs.ids)
@@ -245,9 +251,19 @@ def _sounds(arguments: argparse.Namespace, ids: Sequence[str]) -> dict[str, str]
 
 
 def check_writable(path: str | None) -> None:
-    """Refuse a file in a folder that is not there, before hours are spent on what was to be written."""
-    if path and path != "-" and not Path(path).resolve().parent.is_dir():
-        raise TextError(f"cannot write {path}: there is no folder {Path(path).parent}")
+    """Refuse a file that cannot be written, before hours are spent on what was to be written."""
+    if not path or path == "-":
+        return
+    place = Path(path).resolve()
+    try:
+        if place.is_dir():
+            raise TextError(f"cannot write {path}: it is a folder")
+        if not place.parent.is_dir():
+            raise TextError(f"cannot write {path}: there is no folder {Path(path).parent}")
+        if not os.access(place if place.exists() else place.parent, os.W_OK):
+            raise TextError(f"cannot write {path}: permission denied")
+    except OSError as error:
+        raise TextError(f"cannot write {path}: {error.strerror}") from error
 
 
 def write(path: str, content: str) -> None:

@@ -12,6 +12,7 @@ of the same files already are kept, so that the same command goes on where it wa
 
 import argparse
 import errno
+import io
 import json
 import os
 import sys
@@ -115,13 +116,30 @@ def run(arguments: argparse.Namespace) -> int:
     if not writes and len(found) > 1 and formats[0] in ("srt", "vtt", "tsv"):
         raise AsrError(f"{formats[0]} of several inputs is several files: say where with -o DIR or --beside")
     root = Path(arguments.output_dir or "")
+    if writes and not arguments.beside:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise AsrError(f"cannot write into -o {root}: {error.strerror}") from error
     targets = _targets(found, None if arguments.beside else root)
     paths = list(found)
     origins = Origins(root if writes and not arguments.beside else None)
     read = {path: Origin.of(path) for path in paths if writes and path != STDIN}
+    wanted = [list(formats) for _ in paths]
     if writes and not arguments.overwrite:
-        done = {i for i, target in enumerate(targets) if _is_done(paths[i], target, formats)}
-        others = {i: other for i in done if (other := origins.other(targets[i], formats, read[paths[i]]))}
+        refused: set[int] = set()
+        for i, path in enumerate(paths):
+            try:
+                wanted[i] = _left_to_write(targets[i], formats, origins, read.get(path))
+            except AsrError as error:
+                failures.append(f"{path}: {error}")
+                refused.add(i)
+        left = [i for i in range(len(paths)) if wanted[i] and i not in refused]
+        others = {
+            i: other
+            for i in left
+            if paths[i] in read and (other := origins.other(targets[i], wanted[i], read[paths[i]]))
+        }
         if others:
             first = min(others)
             print(
@@ -129,15 +147,14 @@ def run(arguments: argparse.Namespace) -> int:
                 f"({output_path(targets[first], formats[0])} was made of {others[first]})",
                 file=sys.stderr,
             )
-        done -= others.keys()
-        if done:
-            there = output_path(targets[min(done)], formats[0])
+        if done := [i for i in range(len(paths)) if not wanted[i]]:
+            there = output_path(targets[done[0]], formats[0])
             print(
                 f"{len(done)} of {len(paths)} were done before ({there} is there); --overwrite does them again",
                 file=sys.stderr,
             )
-        left = [i for i in range(len(paths)) if i not in done]
         paths, targets = [paths[i] for i in left], [targets[i] for i in left]
+        wanted = [wanted[i] for i in left]
         if not paths:
             return report_failures(failures, asked_for)
 
@@ -145,10 +162,13 @@ def run(arguments: argparse.Namespace) -> int:
     from asr.transcribe import Source, Transcript, file_source, load
 
     recogniser = load_recogniser(load, arguments)
+    # Read here: a thread that waits for standard input would not hear of Ctrl-C.
+    stdin = io.BytesIO(sys.stdin.buffer.read() if STDIN in paths else b"")
+    stdin.name = "<stdin>"  # type: ignore[attr-defined] - as errors call it
 
     def source(path: str) -> Source:
         if path == STDIN:
-            return Source("<stdin>", lambda: stream_audio(sys.stdin.buffer, recogniser.sample_rate))
+            return Source("<stdin>", lambda: stream_audio(stdin, recogniser.sample_rate))
         return file_source(path, recogniser.sample_rate)
 
     sources = [source(path) for path in paths]
@@ -167,10 +187,10 @@ def run(arguments: argparse.Namespace) -> int:
             elif not writes:
                 several = len(paths) > 1
                 printed.put(index, _line(outcome, paths[index], ids[index], formats[0], several, layout))
-            elif problem := _write(outcome, targets[index], formats, ids[index], layout):
+            elif problem := _write(outcome, targets[index], wanted[index], ids[index], layout):
                 failures.append(problem)
             elif paths[index] in read:
-                origins.add(targets[index], formats, read[paths[index]])
+                origins.add(targets[index], wanted[index], read[paths[index]])
     except (AsrError, KeyboardInterrupt):  # before the run ends, hand on what was done and say what failed
         printed.flush()
         progress.close()
@@ -236,13 +256,8 @@ def load_recogniser(load: Callable, arguments: argparse.Namespace):
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    if arguments.device.startswith("cuda") and not torch.cuda.is_available():
-        raise AsrError(f"--device {arguments.device} was asked for but torch finds no GPU; use --device cpu")
     folder = model_option.model_folder(arguments)
-    try:
-        recogniser = load(folder, arguments.device, compute_type=arguments.compute_type)
-    except RuntimeError as error:
-        raise AsrError(f"cannot load the model on --device {arguments.device}: {error}") from error
+    recogniser = load(folder, arguments.device, compute_type=arguments.compute_type)
     recogniser.decoder = decoding_options.decoder_from(arguments, recogniser.bundle)
     return recogniser
 
@@ -256,6 +271,7 @@ def find_audio(inputs: Sequence[str], recursive: bool = False) -> tuple[dict[str
     from asr.audio import AUDIO_SUFFIXES, files_in
 
     found: dict[str, Path] = {}
+    seen: set[str] = set()
     failures = []
 
     def unread(error: OSError) -> None:
@@ -288,7 +304,9 @@ def find_audio(inputs: Sequence[str], recursive: bool = False) -> tuple[dict[str
             unread(error)
             continue
         for match, place in matches.items():
-            found.setdefault(match, place)
+            if (normal := os.path.normpath(match)) not in seen:  # ./a.wav is a.wav
+                seen.add(normal)
+                found[match] = place
     return found, failures
 
 
@@ -375,13 +393,31 @@ def _line(transcript, path: str, name: str, form: str, several: bool, layout: La
     return render(transcript, form, name, layout)
 
 
-def _is_done(path: str, target: Path, formats: Sequence[str]) -> bool:
-    """Whether the outputs are there and no older than the input; what standard input brings is always new."""
-    if path == STDIN:
-        return False
-    outputs = [output_path(target, form) for form in formats]
-    changed = Path(path).stat().st_mtime
-    return all(output.is_file() and output.stat().st_mtime >= changed for output in outputs)
+def _left_to_write(
+    target: Path, formats: Sequence[str], origins: Origins, origin: Origin | None
+) -> list[str]:
+    """Give the formats whose outputs are missing, or were made of another file or of this one before it changed.
+
+    What standard input brings, which has no origin, is always new. Raises AsrError for an output that is older than
+    the input and may be anyone's work.
+    """
+    if origin is None:
+        return list(formats)
+    left = []
+    for form in formats:
+        output = output_path(target, form)
+        try:
+            is_there = output.is_file()
+            is_older = is_there and output.stat().st_mtime_ns < origin.mtime_ns
+        except OSError as error:
+            raise AsrError(f"cannot look for {output}: {error.strerror}") from error
+        if is_older and not origins.made(target, form):
+            raise AsrError(
+                f"{output} is there, older than its audio, and not known to be written by asr; --overwrite replaces it"
+            )
+        if not is_there or is_older or origins.other(target, [form], origin):
+            left.append(form)
+    return left
 
 
 def _targets(found: Mapping[str, Path], folder: Path | None) -> list[Path]:

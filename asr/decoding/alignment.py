@@ -22,7 +22,7 @@ BELOW_SPEECH_DB = 35.0  # quieter than the loud parts by more than this is silen
 ABOVE_NOISE_DB = 10.0  # and so is what the quietest parts are not exceeded by as much
 LEAST_PAUSE_SECONDS = 0.04  # shorter dips are inside words
 REACH_SECONDS = (
-    0.6  # an utterance's first word starts no earlier before its first token; its last ends likewise
+    0.6  # behind a pause a word starts no earlier before its first token; before one it ends likewise
 )
 SHARE = 0.7  # of the time between two words with no pause between them, that the first one gets
 
@@ -64,17 +64,29 @@ def word_edges(loud: np.ndarray, cores: Sequence[tuple[float, float]]) -> list[t
         return list(cores)
     total, reach = len(loud), round(REACH_SECONDS / HOP_SECONDS)
     at = [tuple(min(round(second / HOP_SECONDS), total) for second in core) for core in cores]
-    first, last = at[0][0], at[-1][1]
-    before = _longest_quiet(loud, max(first - reach, 0), first)
-    after = _longest_quiet(loud, last, min(last + reach, total))
-    starts, ends = [before[1] if before else max(first - reach, 0)], []
+
+    def start_before(first: int) -> int:
+        begin = max(first - reach, 0)
+        pause = _longest_quiet(loud, begin, first)
+        return pause[1] if pause else begin
+
+    def end_after(last: int) -> int:
+        stop = min(last + reach, total)
+        pause = _longest_quiet(loud, last, stop)
+        return pause[0] if pause else stop
+
+    starts, ends = [start_before(at[0][0])], []
     for (_, end), (start, _) in pairwise(at):
         start = max(start, end)
+        if start - end > 2 * reach:  # too far apart to touch: what is loud between them is not theirs
+            ends.append(end_after(end))
+            starts.append(start_before(start))
+            continue
         pause = _longest_quiet(loud, end, start)
         border = end + round(SHARE * (start - end))
         ends.append(pause[0] if pause else border)
         starts.append(pause[1] if pause else border)
-    ends.append(after[0] if after else min(last + reach, total))
+    ends.append(end_after(at[-1][1]))
     return [(s * HOP_SECONDS, e * HOP_SECONDS) for s, e in zip(starts, ends, strict=True)]
 
 

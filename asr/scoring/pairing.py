@@ -2,9 +2,9 @@
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, compress
 from typing import Any
 
 from asr.errors import TextError
@@ -23,6 +23,21 @@ class Pairs:
     hypotheses: tuple[str, ...]
     fields: dict[str, tuple]
     confidences: tuple[tuple[float, ...], ...] | None = None  # of the hypotheses' words, where each has one
+
+    def only(self, ids: Collection[str]) -> "Pairs":
+        """Leave out what is not among these ids."""
+        kept = [name in ids for name in self.ids]
+
+        def of(column: tuple) -> tuple:
+            return tuple(compress(column, kept))
+
+        return Pairs(
+            of(self.ids),
+            of(self.references),
+            of(self.hypotheses),
+            {name: of(column) for name, column in self.fields.items()},
+            None if self.confidences is None else of(self.confidences),
+        )
 
 
 def pair(reference: Transcripts, hypothesis: Transcripts, mismatched: str = "error") -> Pairs:

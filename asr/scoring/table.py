@@ -145,7 +145,8 @@ def footnote(report: "ErrorReport") -> str:
     over = f"intervals over {report.blocks} {report.resampled}" if report.wer_interval else "no interval"
     speakers = len(set(report.fields.get("speaker", ())) - {None})
     if report.wer_interval and speakers and report.resampled == "utterances":
-        over += f", too narrow to speak for others than these {speakers} speakers"
+        these = "this speaker" if speakers == 1 else f"these {speakers} speakers"
+        over += f", too narrow to speak for others than {these}"
     version = f" ({report.normaliser_version})" if report.normaliser_version else ""
     return f"normaliser {report.normaliser}{version}, aligned as {report.aligner}, {over}"
 

@@ -13,6 +13,8 @@ from speech import make_bundle
 
 from asr.bundle import Bundle
 from asr.cli import main
+from asr.cli.lm import acoustic_outputs
+from asr.data.manifests import load_cuts, write_cuts
 
 pytest.importorskip("flashlight.lib.text")
 
@@ -136,12 +138,27 @@ def test_tune_stores_what_helps_and_nothing_else(tmp_path, monkeypatch, capsys, 
     )  # "cb b", where "ab b" was said: the model hears c a little better than a
     logits = torch.nn.functional.one_hot(tokens, 5) * 9.0
     logits[0, 2] = 8.5
-    monkeypatch.setattr("asr.cli.lm.acoustic_outputs", lambda bundle, manifest: (["ab b"], [logits]))
+    monkeypatch.setattr("asr.cli.lm.acoustic_outputs", lambda *arguments: (["ab b"], [logits]))
     tune = ["lm", "tune", "--model", str(tmp_path / "bundle"), "--manifest", "any", "--lm", lm]
     assert main([*tune, "--lm-weights", "0.5", "--word-bonuses", "0"]) == 0
     stored = Bundle.load(tmp_path / "bundle").decoding
     assert stored == ({"beam_size": 32, "lm_weight": 0.5, "word_bonus": 0.0} if known == "ab b" else {})
     assert ("does not help" in capsys.readouterr().out) == (not stored)
+
+
+def test_tune_leaves_out_what_it_cannot_judge(corpus, bundle, tmp_path, capsys):
+    cuts = load_cuts(corpus / "cuts" / "cuts_dev.jsonl.gz")[:4]
+    cuts[0].supervisions[0].text = None
+    cuts[1].recording.sources[0].source = "nowhere.wav"
+    failures = []
+    references, outputs = acoustic_outputs(Bundle.load(bundle), write_cuts(cuts, tmp_path, "some"), failures)
+    assert len(references) == len(outputs) == 2
+    assert sorted(failures)[0].startswith(cuts[0].id)
+    assert "has no transcript" in " ".join(failures)
+    assert "there is no file nowhere.wav" in " ".join(failures)
+    tune = ["lm", "tune", "--model", str(bundle), "--manifest", "any", "--lm", "any", "--device"]
+    assert "there is no device 'foo'" in message_of(capsys, [*tune, "foo"])
+    assert "torch finds no GPU" in message_of(capsys, [*tune, "cuda"]) or torch.cuda.is_available()
 
 
 def test_options_that_contradict_each_other(corpus, bundle, capsys):

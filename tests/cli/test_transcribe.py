@@ -6,17 +6,20 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from speech import RATE, say
 
 import asr
 from asr.cli import main
-from asr.errors import AsrError
+from asr.errors import AsrError, AudioError
 from asr.outputs import FORMATS, ORIGINS_FILE
 
 
@@ -271,6 +274,55 @@ def test_an_input_newer_than_its_output_is_done_again(bundle, tree, tmp_path, ca
     assert main(arguments) == 0
     assert "done before" not in capsys.readouterr().err
     assert (out / "one.txt").read_text() != before
+
+
+@pytest.mark.parametrize("place", [["--beside"], ["-o", "{tree}"]])
+def test_what_others_wrote_is_not_replaced(bundle, tree, capsys, place):
+    (tree / "one.txt").write_text("by hand")
+    os.utime(tree / "one.txt", (0, 0))  # older than the audio
+    where = [each.format(tree=tree) for each in place]
+    arguments = ["transcribe", f"{tree}/one.wav", f"{tree}/deeper/two.wav", "--model", str(bundle), *where]
+    assert main([*arguments, "-f", "txt", "srt"]) == 1
+    error = capsys.readouterr().err
+    assert f"{tree}/one.txt is there, older than its audio, and not known to be written by asr" in error
+    assert "1 of 2 could not be done; the others are done" in error
+    assert (tree / "one.txt").read_text() == "by hand"
+    os.utime(tree / "one.txt")  # as new: kept, and what is missing is written
+    assert main([*arguments, "-f", "txt", "srt"]) == 0
+    assert (tree / "one.txt").read_text() == "by hand"
+    assert (tree / "one.srt").is_file()
+    assert main([*arguments, "--overwrite"]) == 0
+    assert (tree / "one.txt").read_text() == "ab c\n"
+
+
+def test_a_folder_that_cannot_be_is_told_before_anything_is_heard(tree, capsys):
+    where = ["-o", str(tree / "one.wav" / "out")]
+    assert main(["transcribe", str(tree / "one.wav"), "--model", "nowhere", *where]) == 1
+    assert capsys.readouterr().err.strip().endswith("one.wav/out: Not a directory")
+
+
+def test_a_file_named_in_two_ways_is_one(bundle, tree, monkeypatch, capsys):
+    monkeypatch.chdir(tree)
+    assert main(["transcribe", "one.wav", "./one.wav", ".", "--model", str(bundle)]) == 0
+    assert capsys.readouterr().out == "ab c\n"
+
+
+def test_an_interruption_ends_the_wait_for_standard_input(bundle, monkeypatch, capsys):
+    """Ctrl-C comes to the main thread, which therefore does the waiting."""
+
+    class Waiting(io.BytesIO):
+        def read(self, size=-1):
+            assert threading.current_thread() is threading.main_thread()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=Waiting()))
+    assert main(["transcribe", "-", "--model", str(bundle)]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_no_audio_from_python(bundle):
+    with pytest.raises(AudioError, match="a Tensor was given; expected a path"):
+        asr.load(bundle).transcribe(torch.zeros(16000))
 
 
 def test_another_file_of_the_same_name_is_not_done(bundle, tree, tmp_path, capsys):

@@ -197,6 +197,13 @@ def test_mistakes_at_the_command(planted, tmp_path, capsys):
     assert "'0' was given; expected a whole number, 1 or more" in capsys.readouterr().err
 
 
+def test_findings_on_standard_output(write_audio, tmp_path, capsys):
+    audio = write_audio(tmp_path / "one.wav", 0.6)
+    manifest = write_cuts(build_cuts([Utterance("one", audio, "one")])[0], tmp_path, "train")
+    assert main(["check", str(manifest), "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)
+
+
 def test_fixed_manifests_of_one_name_do_not_replace_each_other(write_audio, tmp_path, capsys):
     paths = []
     for name in ("one", "two"):

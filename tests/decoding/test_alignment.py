@@ -47,6 +47,15 @@ def test_edges_of_words_between_pauses(noise):
     assert np.abs(np.array(edges) - truth).max() < 0.025
 
 
+def test_noise_in_a_long_pause_is_no_words():
+    """Ten seconds of dishes between two words are neither's."""
+    samples = np.random.default_rng(0).standard_normal(12 * RATE).astype(np.float32) * 0.1
+    samples[: RATE // 2] *= 1e-3
+    (first, second) = word_edges(loud_hops(samples, RATE), [(0.9, 1.0), (11.0, 11.1)])
+    assert first == pytest.approx((0.5, 1.6), abs=0.03)
+    assert second == pytest.approx((10.4, 11.7), abs=0.03)
+
+
 def test_words_without_a_pause_share_the_time_between_them():
     samples = np.random.default_rng(0).standard_normal(RATE).astype(np.float32) * 0.1
     (first, second) = word_edges(loud_hops(samples, RATE), [(0.2, 0.24), (0.64, 0.68)])

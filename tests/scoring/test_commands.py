@@ -130,6 +130,19 @@ def test_compare(files, tmp_path, capsys):
     assert values["matched_pairs"]["p"] < 0.001
 
 
+def test_compare_leaves_out_what_either_lacks(tmp_path, capsys):
+    sides = {"ref": "abc", "a": "ab", "b": "bc"}
+    for name, ids in sides.items():
+        (tmp_path / f"{name}.trn").write_text("".join(f"one two ({each})\n" for each in ids))
+    paths = [str(tmp_path / f"{name}.trn") for name in sides]
+    result = tmp_path / "c.json"
+    assert main(["compare", *paths, "--mismatched", "skip", "--json", str(result)]) == 0
+    assert json.loads(result.read_text())["a"]["utterances"] == 1
+    (tmp_path / "b.trn").write_text("one two (c)\n")
+    assert main(["compare", *paths, "--mismatched", "skip"]) == 1
+    assert "have no utterance in common" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -140,6 +153,7 @@ def test_compare(files, tmp_path, capsys):
         (["{ref}", "{short}", "--format", "kaldi"], "stands there twice"),
         (["{ref}", "{short}"], r"line 1: expected `words (id)`"),
         (["{ref}", "{a}", "--json", "{absent}/r.json"], "cannot write"),
+        (["{ref}", "{a}", "--json", "."], "cannot write .: it is a folder"),
     ],
 )
 def test_errors_are_one_clear_message(arguments, message, files, tmp_path, capsys):
