@@ -168,11 +168,20 @@ class BeamSearch:
         for result in results:
             path = np.array(result.tokens[1 : len(frames) + 1])  # without flashlight's begin and end
             path[path >= self.tokenizer.vocab_size] = BLANK
-            hypothesis = replace(collapse(path, log_probs[frames, path], frames), score=result.score)
+            score = result.score
+            if (
+                self.words is not None
+            ):  # nothing in the beam may end where a word does: what was begun is no word
+                ended = max((i for i, word in enumerate(result.words) if word >= 0), default=0)
+                path[ended:] = BLANK
+                score -= IMPOSSIBLE if score < IMPOSSIBLE / 2 else 0.0
+            hypothesis = replace(collapse(path, log_probs[frames, path], frames), score=score)
             spelled = " ".join(self.tokenizer.decode(hypothesis.tokens).split())
             best.setdefault(spelled, hypothesis)  # results come best first
             if len(best) == self.config.nbest:
                 break
+        if not best:  # no path has a probability: the logits are no numbers
+            return Hypothesis([], [], [], math.nan)
         first, *others = best.values()
         if first.tokens:  # where they are said most probably, rather than where the beam first heard them
             first = replace(align(torch.from_numpy(log_probs), first.tokens), score=first.score)
@@ -187,7 +196,10 @@ class BeamSearch:
             end[0, self.separator] = 0.0
             return np.concatenate([log_probs, end])
         never = np.full_like(log_probs[:, :1], IMPOSSIBLE)
-        return np.concatenate([log_probs, log_probs[:, BLANK : BLANK + 1], never], axis=1)
+        parted = np.concatenate([log_probs, log_probs[:, BLANK : BLANK + 1], never], axis=1)
+        end = np.full_like(parted[:1], IMPOSSIBLE)  # one more blank, at which a last token that stays may end
+        end[0, [BLANK, self.tokenizer.vocab_size]] = 0.0
+        return np.concatenate([parted, end])
 
     def _token_lm(self, lm: str | Path | None) -> Any:
         names = token_names(self.tokenizer)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -35,7 +36,8 @@ class CudaBeamSearch:
         decoder: Callable[[Tensor, Tensor], Sequence[Sequence[Any]]] | None = None,
     ):
         self.tokenizer, self.nbest, self.sure_blank = tokenizer, nbest, sure_blank
-        self.decoder = decoder or _torchaudio_decoder(tokenizer, beam_size, sure_blank)
+        self.beam_size, self.decoder = beam_size, decoder
+        self._decoders: dict[tuple[int, int], Callable] = {}  # by device and stream
 
     @staticmethod
     def fits(tokenizer: Tokenizer, beam_size: int, nbest: int) -> bool:
@@ -51,10 +53,25 @@ class CudaBeamSearch:
         # The decoder says anything of an utterance all of whose frames it skips.
         said = (inside & (blank < math.log(self.sure_blank))).any(1).nonzero()[:, 0]
         if len(said):
-            found = self.decoder(log_probs[said].contiguous(), lengths.to(logits.device)[said].int())
+            with torch.cuda.device(logits.device) if logits.is_cuda else nullcontext():
+                decode = self.decoder or self._torchaudio_decoder()
+                found = decode(log_probs[said].contiguous(), lengths.to(logits.device)[said].int())
             for i, results in zip(said.tolist(), found, strict=True):
                 silence[i] = self._best(results, log_probs[i, : lengths[i]], silence[i])
         return silence
+
+    def _torchaudio_decoder(self) -> Callable:
+        """Give the decoder of the current device and stream: torchaudio's keeps to those that it was made on."""
+        here = torch.cuda.current_device(), torch.cuda.current_stream().cuda_stream
+        if here not in self._decoders:
+            from torchaudio.models.decoder import cuda_ctc_decoder
+
+            # All of the beam comes back, for several of it may spell the same text.
+            kept = min(self.beam_size, self.tokenizer.vocab_size)
+            self._decoders[here] = cuda_ctc_decoder(
+                self.tokenizer.tokens, kept, self.beam_size, self.sure_blank
+            )
+        return self._decoders[here]
 
     def _best(self, results: Sequence[Any], log_probs: Tensor, silence: Hypothesis) -> Hypothesis:
         """Give the best result, its tokens where they align, with the next as its alternatives."""
@@ -67,11 +84,3 @@ class CudaBeamSearch:
                 best[spelled] = replace(placed, score=float(result.score))
         first, *others = best.values()
         return replace(first, alternatives=tuple(others))
-
-
-def _torchaudio_decoder(tokenizer: Tokenizer, beam_size: int, sure_blank: float) -> Callable:
-    from torchaudio.models.decoder import cuda_ctc_decoder
-
-    # All of the beam comes back, for several of it may spell the same text.
-    kept = min(beam_size, tokenizer.vocab_size)
-    return cuda_ctc_decoder(tokenizer.tokens, kept, beam_size, sure_blank)

@@ -58,7 +58,10 @@ class ParallelBeamSearch:
             for (_, pipe), share in zip(self._workers, shares, strict=True):
                 pipe.send([log_probs[i, : lengths[i]] for i in share])
             for (_, pipe), share in zip(self._workers, shares, strict=True):
-                decoded.update(zip(share, pipe.recv(), strict=True))
+                answer = pipe.recv()
+                if isinstance(answer, Exception):
+                    raise answer
+                decoded.update(zip(share, answer, strict=True))
         except (EOFError, ConnectionError):
             self.close()
             raise DecodingError(
@@ -99,6 +102,11 @@ def _serve(search: BeamSearch, pipe: Connection, inherited: list[Connection]) ->
         other.close()
     while True:
         try:
-            pipe.send([search.decode_one(log_probs) for log_probs in pipe.recv()])
+            question = pipe.recv()
+            try:
+                answer = [search.decode_one(log_probs) for log_probs in question]
+            except Exception as error:  # is the caller's to see
+                answer = error
+            pipe.send(answer)
         except (EOFError, ConnectionError):
             return

@@ -231,10 +231,13 @@ def _count(stream: np.ndarray, position: np.ndarray, n_words: int, order: int) -
 
 
 def _discounts(count: np.ndarray) -> np.ndarray | None:
-    """Discounts of counts 0, 1, 2, and 3 or more (Chen & Goodman 1999, equation 26); None where too few counts."""
+    """Discounts of counts 0, 1, 2, and 3 or more (Chen & Goodman 1999, equation 26); None where too few counts.
+
+    None also where one is 0: what follows a context whose counts are all that one would leave nothing to back off with.
+    """
     t1, t2, t3, t4 = (np.count_nonzero(count == k) for k in (1, 2, 3, 4))
     if not (t1 and t2 and t3):
         return None
     y = t1 / (t1 + 2 * t2)
     discounts = np.array([0, 1 - 2 * y * t2 / t1, 2 - 3 * y * t3 / t2, 3 - 4 * y * t4 / t3])
-    return discounts if (discounts[1:] >= 0).all() else None
+    return discounts if (discounts[1:] > 0).all() else None

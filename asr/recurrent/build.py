@@ -60,9 +60,9 @@ def library() -> Path:
         return prebuilt
     compiler = find_compiler()
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    key = hashlib.sha256("\n".join([_source_hash(), compiler, version, *FLAGS, *extra]).encode()).hexdigest()[
-        :16
-    ]
+    machine = platform.machine()  # homes are shared, and compilers of all machines give the same version
+    made_of = "\n".join([_source_hash(), machine, compiler, version, *FLAGS, *extra])
+    key = hashlib.sha256(made_of.encode()).hexdigest()[:16]
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asr"
         cached = cache / f"recurrent-{key}.so"

@@ -295,7 +295,7 @@ def recurrence_backward(
     dweight_ih = (flat.t() @ inputs.flatten(0, 1)).view_as(weight_ih)
     dweight_hh = _weight_gradient(dgates_hh, h_in)
     if cell == "gru_before":
-        reset_h = gates[:, :, :, 0] * h_in
+        reset_h = (gates[:, :, :, 0] * h_in).masked_fill(padding[:, :, None, None], 0)
         dweight_hh[:, 2 * H :] = _weight_gradient(dgates[:, :, :, 2], reset_h)
     dbias = flat.sum(0).view(D, G * H) if bias_ih is not None or bias_hh is not None else None
     dbias_hh = dbias

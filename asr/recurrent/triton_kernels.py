@@ -124,7 +124,14 @@ def _tanh(x):
 
 @triton.jit
 def _clip(x, BOUND: tl.constexpr):
-    return x if BOUND == 0.0 else tl.minimum(tl.maximum(x, -BOUND), BOUND)
+    # NaN stays NaN, as in torch.clamp: what diverged is to be seen.
+    return (
+        x
+        if BOUND == 0.0
+        else tl.minimum(
+            tl.maximum(x, -BOUND, propagate_nan=tl.PropagateNan.ALL), BOUND, propagate_nan=tl.PropagateNan.ALL
+        )
+    )
 
 
 @triton.jit

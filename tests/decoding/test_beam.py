@@ -102,6 +102,35 @@ def test_lexicon_of_word_pieces(tmp_path, pieces, text):
     assert decode(search, logits_of(pieces, text)) == text
 
 
+def test_a_last_piece_held_to_the_end_is_the_end_of_its_word(tmp_path, pieces):
+    """No blank follows where the speech fills the audio to its end."""
+    words = "the cat sat on mat a ate hat noon moon soon".split()
+    (tmp_path / "words.txt").write_text("\n".join(words))
+    search = BeamSearch(pieces, lexicon=tmp_path / "words.txt")
+    for text in ("the cat sat", "on the mat", "noon moon soon noon", "a", *words):
+        logits = logits_of(pieces, text)[:, :-1]  # the last token for two frames
+        for held in (logits, torch.cat([logits, logits[:, -1:]], 1)):
+            (found,) = search(held, torch.tensor([held.shape[1]]))
+            assert pieces.decode(found.tokens).strip() == text
+            assert found.score > -1.0
+
+
+@pytest.mark.parametrize("text", ["cat ab", "ab", "cat abc cat"])
+def test_a_word_that_is_cut_off_is_none(tmp_path, text):
+    (tmp_path / "words.txt").write_text("abcd\ncat\n")
+    for tokenizer in (CharacterTokenizer(" abcdt"), BpeTokenizer.train(["cat abcd a b c d"] * 4, 12)):
+        search = BeamSearch(tokenizer, lexicon=tmp_path / "words.txt")
+        (found,) = search(logits := logits_of(tokenizer, text, weight=40.0), torch.tensor([logits.shape[1]]))
+        assert set(tokenizer.decode(found.tokens).split()) <= {"abcd", "cat"}
+        assert found.score > -1000
+
+
+def test_logits_that_are_no_numbers_are_no_words():
+    (found,) = BeamSearch(CHARACTERS)(torch.full((1, 5, 7), math.nan), torch.tensor([5]))
+    assert found.tokens == []
+    assert math.isnan(found.score)
+
+
 def test_language_model_over_words_decides(tmp_path):
     logits = logits_of(CHARACTERS, "a bad", {"d": ("t", 0.98)})
     assert decode(BeamSearch(CHARACTERS), logits) == "a bad"

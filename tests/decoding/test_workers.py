@@ -53,6 +53,12 @@ def test_a_dying_process_is_told_and_replaced(search, parallel):
     assert len(parallel._workers) == 3
 
 
+def test_an_error_of_a_process_is_the_callers(parallel):
+    logits, lengths = batch(6)
+    with pytest.raises(IndexError, match="out of bounds"):
+        parallel(logits[..., :0], lengths)
+
+
 def test_few_utterances_are_not_worth_processes(search):
     parallel = ParallelBeamSearch(search, 3)
     assert parallel(*batch(5)) == search(*batch(5))

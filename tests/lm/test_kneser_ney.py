@@ -36,6 +36,14 @@ def test_discounts_of_chen_and_goodman():
     )
 
 
+def test_a_discount_of_nothing_is_none(tmp_path):
+    """What follows <s> would keep all of its share, and nothing would be left for other words."""
+    assert _discounts(np.array([1, 1, 2, 2, 2, 3, 3, 3])) is not None
+    assert _discounts(np.array([1, 1, 2, 3, 3])) is None
+    build(["a a a a b b", "a"], 2).write_arpa(tmp_path / "lm.arpa")
+    assert "-inf" not in (tmp_path / "lm.arpa").read_text()
+
+
 def test_words_count_by_what_they_follow():
     model = build(["san francisco"] * 5 + ["a b", "c b", "d b"], order=2)
     of = {word: probability(model, 1, i) for i, word in enumerate(model.words)}

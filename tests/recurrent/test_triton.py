@@ -325,14 +325,24 @@ def test_lengths_beyond_the_frames_end_with_them():
     assert torch.equal(found, expected)
 
 
-def test_what_padding_holds_does_not_reach_the_gradients():
-    arguments = make("lstm", {}, lengths=[3, 1])
+@pytest.mark.parametrize("case", ["lstm", "projection", "gru_before", "gru_after"])
+def test_what_padding_holds_does_not_reach_the_gradients(case):
+    arguments = make(*(CASES | MORE_CASES)[case], lengths=[3, 1])
     cell, options, x, lengths, state, weights, noise = convert(arguments, torch.float32)
     with torch.no_grad():
         x[1, 1:] = float("nan")
     expected = outputs_and_gradients(triton_backend.run, arguments)
     found = outputs_and_gradients(triton_backend.run, (cell, options, x, lengths, state, weights, noise))
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_clipping_hides_nothing_that_diverged():
+    cell, options, x, lengths, state, weights, noise = make("lstm", {"proj_size": 2, "proj_clip": 0.1}, [3])
+    with torch.no_grad():
+        x[0, 1] = float("nan")
+    y = triton_backend.run(cell, options, x, lengths, state, weights, noise)[0]
+    assert torch.isfinite(y[0, 0, :2]).all()
+    assert torch.isnan(y[0, 1:, :2]).all()
 
 
 def test_the_gradient_cannot_be_differentiated_again():
