@@ -81,8 +81,9 @@ def test_planted_faults_are_named_and_a_model_is_left(faulty, capsys):
 
 def test_dev_data_of_which_nothing_can_be_used_ends_the_run(corpus, tmp_path, capsys):
     cuts = load_cuts(corpus / "cuts" / "cuts_dev.jsonl.gz")
+    (tmp_path / "damaged.wav").write_bytes(b"no audio")
     for cut in cuts:
-        cut.supervisions[0].text = "xyz"  # letters that the training text lacks
+        cut.recording.sources[0].source = str(tmp_path / "damaged.wav")
     dev = write_manifest(cuts, tmp_path / "dev.jsonl.gz")
     assert main([*train_arguments(corpus, tmp_path / "run", "--run.epochs=1"), f"--data.dev={dev}"]) == 1
     message = capsys.readouterr().err
