@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed-$(TORCH)
 .PHONY: demo test test-all lint lock bundle clean help
 
 help:
-	@echo 'make demo      train a small recogniser on speech it makes itself, say its WER, transcribe a file'
+	@echo 'make demo      train a small recognizer on speech it makes itself, say its WER, transcribe a file'
 	@echo 'make test      run the tests'
 	@echo 'make test-all  run the slow ones too'
 	@echo 'make lint      check style, types and the direction of imports'
@@ -21,7 +21,7 @@ help:
 	@echo 'make clean     remove the environment and what demo wrote'
 
 demo: $(STAMP)
-	$(BIN)/python recipes/digits/synthesise.py --output-dir data/digits --hours 1.8
+	$(BIN)/python recipes/digits/synthesize.py --output-dir data/digits --hours 1.8
 	$(BIN)/asr train --config recipes/digits/config.yaml --overwrite
 	$(BIN)/asr evaluate --model runs/digits/bundle --manifest data/digits/cuts_test.jsonl.gz --worst 3
 	$(BIN)/asr transcribe data/digits/wav/test/test-00-00000.wav --model runs/digits/bundle

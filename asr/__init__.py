@@ -14,17 +14,17 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from asr.scoring import ErrorReport, score
     from asr.streaming import Stream
-    from asr.transcribe import Recogniser, Transcript, load
+    from asr.transcribe import Recognizer, Transcript, load
 
 _HOMES = {
     "load": "asr.transcribe",
-    "Recogniser": "asr.transcribe",
+    "Recognizer": "asr.transcribe",
     "Transcript": "asr.transcribe",
     "Stream": "asr.streaming",
     "score": "asr.scoring",
     "ErrorReport": "asr.scoring",
 }
-__all__ = ["ErrorReport", "Recogniser", "Stream", "Transcript", "__version__", "load", "score"]
+__all__ = ["ErrorReport", "Recognizer", "Stream", "Transcript", "__version__", "load", "score"]
 
 
 def __getattr__(name: str) -> Any:

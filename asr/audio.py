@@ -1,7 +1,7 @@
 """Any audio file, bytes or stream becomes mono float32 samples at the model's rate.
 
 soundfile (libsndfile) decodes wav, flac, mp3, ogg, opus, NIST sphere and more; ffmpeg, where it is installed,
-the rest; soxr resamples. Whatever cannot be read whole raises one AudioError: a recogniser that quietly
+the rest; soxr resamples. Whatever cannot be read whole raises one AudioError: a recognizer that quietly
 transcribes half of a truncated file does more harm than one that refuses it.
 """
 

@@ -15,7 +15,7 @@ from asr.model import ConvLayer
 MOST_SECONDS = {"cpu": 240.0, "cuda": 1920.0}
 SHARE = 0.4  # of the free memory, for the audio that is read ahead, kernels' own buffers and other programs
 BYTES = 4  # of a float32
-LOGIT_COPIES = 5  # as float32, padded anew, normalised, and a copy of it for the search
+LOGIT_COPIES = 5  # as float32, padded anew, normalized, and a copy of it for the search
 CGROUPS = Path("/sys/fs/cgroup")
 
 Item = TypeVar("Item")
@@ -29,10 +29,10 @@ def automatic_batch_seconds(bundle: Bundle, device: torch.device) -> float:
 
 
 def activation_bytes(bundle: Bundle) -> float:
-    """Work out how many bytes recognising a second of audio takes at once, where it takes most.
+    """Work out how many bytes recognizing a second of audio takes at once, where it takes most.
 
     Counted are for a convolution its input, its output and that with the padding set to zero, for a recurrent layer
-    its input, that normalised, all gates and its output, and the logits; beside each of them the samples. Spectra are
+    its input, that normalized, all gates and its output, and the logits; beside each of them the samples. Spectra are
     made of a little audio at a time.
     """
     model, features = bundle.model, bundle.log_mel.config
@@ -110,7 +110,7 @@ def in_halves(compute: Callable[[Sequence[Item]], Result], items: Sequence[Item]
             raise
         if len(items) == 1:
             raise AsrError(
-                f"the memory does not hold what recognising a single stretch of audio takes ({_reason(error)}); end "
+                f"the memory does not hold what recognizing a single stretch of audio takes ({_reason(error)}); end "
                 "other programs, use another --device or a smaller model"
             ) from error
     if torch.cuda.is_available():  # here, where the error no longer keeps what was computed so far

@@ -16,7 +16,7 @@ from asr import __version__
 from asr.errors import AsrError, BundleError, ConfigError, TextError
 from asr.features import FeatureConfig, LogMel
 from asr.model import AcousticModel, ModelConfig
-from asr.text import NORMALISERS, Tokenizer, load_tokenizer
+from asr.text import NORMALIZERS, Tokenizer, load_tokenizer
 
 FORMAT = 1  # raised when a bundle written before could no longer be read
 CONFIG_FILE = "config.json"
@@ -28,13 +28,13 @@ SHIPPED_HEARS = "spelled letters, digits, dates and short commands in English"
 
 @dataclass
 class Bundle:
-    """A recogniser ready to run: everything between samples and words.
+    """A recognizer ready to run: everything between samples and words.
 
     Attributes:
         model: the acoustic model, in evaluation mode once loaded.
         log_mel: samples to features, with the statistics of the training data where it uses them.
         tokenizer: token ids to text.
-        normaliser: name of the normaliser its training text went through; references are to go through it too.
+        normalizer: name of the normalizer its training text went through; references are to go through it too.
         training: what is worth knowing of the training, readable by people: data, steps, dev WER.
         decoding: the fields of `BeamConfig` that `asr lm tune` found best.
         stored_as: type of the weights in the file, "float32" or, half as large, "float16"; they compute in float32.
@@ -43,7 +43,7 @@ class Bundle:
     model: AcousticModel
     log_mel: LogMel
     tokenizer: Tokenizer
-    normaliser: str
+    normalizer: str
     training: Mapping[str, Any] = field(default_factory=dict)
     decoding: Mapping[str, Any] = field(default_factory=dict)
     stored_as: StoredAs = "float32"
@@ -94,7 +94,7 @@ class Bundle:
         config = {
             "format": FORMAT,
             "asr_version": __version__,
-            "normaliser": self.normaliser,
+            "normalizer": self.normalizer,
             "vocab_size": self.tokenizer.vocab_size,
             "features": asdict(self.log_mel.config),
             "model": asdict(self.model.config),
@@ -120,14 +120,14 @@ class Bundle:
             tokenizer = load_tokenizer(folder)
             log_mel = LogMel(from_json(FeatureConfig, config["features"], "features"))
             model_config = from_json(ModelConfig, config["model"], "model")
-            normaliser = from_json(str, config["normaliser"], "normaliser")
+            normalizer = from_json(str, config["normalizer"], "normalizer")
             training, decoding = (
                 from_json(dict, config.get(key, {}), key) for key in ("training", "decoding")
             )
             stored_as = from_json(StoredAs, config.get("stored_as", "float32"), "stored_as")
-            if normaliser not in NORMALISERS:
+            if normalizer not in NORMALIZERS:
                 raise ConfigError(
-                    f"normaliser {normaliser!r} is unknown here; there are {', '.join(NORMALISERS)}"
+                    f"normalizer {normalizer!r} is unknown here; there are {', '.join(NORMALIZERS)}"
                 )
             if tokenizer.vocab_size != config["vocab_size"]:
                 raise TextError(
@@ -165,7 +165,7 @@ class Bundle:
             model.to(device).eval(),
             log_mel.to(device),
             tokenizer,
-            normaliser,
+            normalizer,
             training,
             decoding,
             stored_as,

@@ -11,7 +11,7 @@ from asr.text import BLANK
 
 
 def frames_needed(tokens: Tensor, token_lengths: Tensor) -> Tensor:
-    """Give the fewest frames that can spell each target: its tokens, and a blank between equal neighbours.
+    """Give the fewest frames that can spell each target: its tokens, and a blank between equal neighbors.
 
     Arguments: tokens (batch, token) int64; token_lengths (batch,) int64. Returns (batch,) int64.
 
@@ -52,7 +52,7 @@ def ctc_loss(
 ) -> Tensor:
     """CTC loss of a batch in float32: the sum over utterances, divided by the number of target tokens.
 
-    Arguments: logits (batch, frame, token), unnormalised, blank at 0; lengths (batch,) frames of each utterance;
+    Arguments: logits (batch, frame, token), unnormalized, blank at 0; lengths (batch,) frames of each utterance;
     tokens (batch, token) int64; token_lengths (batch,); ids name the utterances in errors.
     Raises AlignmentError that names each utterance with an empty target, with a target longer than its frames allow
     (repeated tokens need a blank between them), or with non-finite logits or loss; ValueError for targets that are no

@@ -16,7 +16,7 @@ class AudioError(AsrError):
 
 
 class TextError(AsrError):
-    """A transcript, alphabet, normaliser or tokenizer that does not fit."""
+    """A transcript, alphabet, normalizer or tokenizer that does not fit."""
 
 
 class ManifestError(AsrError):

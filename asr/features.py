@@ -1,6 +1,6 @@
-"""Log-mel spectrograms of a padded batch, their normalisation, and SpecAugment.
+"""Log-mel spectrograms of a padded batch, their normalization, and SpecAugment.
 
-The spectrogram is librosa's: log(max(melspectrogram(...), FLOOR)) with a Hann window, centred frames, silence
+The spectrogram is librosa's: log(max(melspectrogram(...), FLOOR)) with a Hann window, centered frames, silence
 beyond both ends, power spectrum and Slaney's mel filters. Each utterance of a batch gets the frames it would
 get alone.
 """
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from asr.errors import ConfigError, check_bounds
 
-# Lowest mel power, a quarter of what 16-bit quantisation adds: only digital silence is touched by it.
+# Lowest mel power, a quarter of what 16-bit quantization adds: only digital silence is touched by it.
 FLOOR = 1e-10
 # Least standard deviation to divide by, in nats. Speech varies by 1 to 4 in every band; what varies less than
 # this is silence, whose rounding errors would otherwise be blown up into features.
@@ -50,7 +50,7 @@ class FeatureConfig:
         hop_length: samples from one frame to the next.
         n_mels: mel bands.
         f_min, f_max: lowest and highest frequency of the bands in Hz; f_max None is half the sample rate.
-        normalise: "utterance" gives each band of each utterance mean 0 and variance 1; "global" uses the mean and
+        normalize: "utterance" gives each band of each utterance mean 0 and variance 1; "global" uses the mean and
             variance of the training data, so that silence around the speech changes nothing, and what is transcribed
             is brought to the training data's level if it is far from it; "none" leaves the log power.
     """
@@ -62,7 +62,7 @@ class FeatureConfig:
     n_mels: int = 80
     f_min: float = 20.0
     f_max: float | None = None
-    normalise: Literal["utterance", "global", "none"] = "utterance"
+    normalize: Literal["utterance", "global", "none"] = "utterance"
 
     def __post_init__(self):
         check_bounds("features", self, "sample_rate", "n_fft", "win_length", "hop_length", "n_mels", least=1)
@@ -77,9 +77,9 @@ class FeatureConfig:
                 f"features.f_min and f_max are {self.f_min} and {f_max} Hz; expected 0 <= f_min < f_max <= "
                 f"{self.sample_rate / 2}, half the sample rate"
             )
-        if self.normalise not in ("utterance", "global", "none"):
+        if self.normalize not in ("utterance", "global", "none"):
             raise ConfigError(
-                f"features.normalise is {self.normalise!r}; expected 'utterance', 'global' or 'none'"
+                f"features.normalize is {self.normalize!r}; expected 'utterance', 'global' or 'none'"
             )
         filters = _mel_filters(
             self.sample_rate, self.n_fft, self.n_mels, self.f_min, self.f_max, torch.device("cpu")
@@ -93,7 +93,7 @@ class FeatureConfig:
 
 
 def frame_count(samples: Count, hop_length: int) -> Count:
-    """Count the frames of so many samples: one is centred on every `hop_length`-th, from the first on.
+    """Count the frames of so many samples: one is centered on every `hop_length`-th, from the first on.
 
     Takes an int, or int64 of any shape.
 
@@ -170,23 +170,23 @@ def _window(length: int, device: torch.device) -> Tensor:
 def _mel_filters(
     sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float | None, device: torch.device
 ) -> Tensor:
-    """Triangles of equal area between each mel centre's neighbours (Slaney 1998): (frequency, mel)."""
+    """Triangles of equal area between each mel center's neighbors (Slaney 1998): (frequency, mel)."""
     corners = _mel_corners(sample_rate, n_mels, f_min, f_max)
-    low, centre, high = corners[:-2], corners[1:-1], corners[2:]
+    low, center, high = corners[:-2], corners[1:-1], corners[2:]
     frequencies = np.linspace(0, sample_rate / 2, n_fft // 2 + 1)[:, None]
-    rising, falling = (frequencies - low) / (centre - low), (high - frequencies) / (high - centre)
+    rising, falling = (frequencies - low) / (center - low), (high - frequencies) / (high - center)
     triangles = np.maximum(0, np.minimum(rising, falling)) * 2 / (high - low)
     return torch.from_numpy(triangles).to(device)
 
 
 def _mel_corners(sample_rate: int, n_mels: int, f_min: float, f_max: float | None) -> np.ndarray:
-    """Where the bands begin, have their centres and end, evenly spaced in mel: (mel + 2,) Hz."""
+    """Where the bands begin, have their centers and end, evenly spaced in mel: (mel + 2,) Hz."""
     lowest, highest = _hertz_to_mel(f_min), _hertz_to_mel(sample_rate / 2 if f_max is None else f_max)
     return _mel_to_hertz(np.linspace(lowest, highest, n_mels + 2))
 
 
-def mel_centres(config: FeatureConfig) -> Tensor:
-    """Give the centres of the mel bands, (mel,) float64 in Hz."""
+def mel_centers(config: FeatureConfig) -> Tensor:
+    """Give the centers of the mel bands, (mel,) float64 in Hz."""
     corners = _mel_corners(config.sample_rate, config.n_mels, config.f_min, config.f_max)
     return torch.from_numpy(corners[1:-1])
 
@@ -226,9 +226,9 @@ def _mean(values: Tensor, counted: Tensor) -> Tensor:
 
 
 class LogMel(nn.Module):
-    """Samples to normalised log-mel features.
+    """Samples to normalized log-mel features.
 
-    With normalise="global" the buffers `mean` and `std` (mel,) hold the training data's statistics, `level` and
+    With normalize="global" the buffers `mean` and `std` (mel,) hold the training data's statistics, `level` and
     `level_std` () those of its utterances' levels. They are NaN until `fit_statistics` or a state dict fills them, so
     that forgetting it cannot pass unseen.
 
@@ -246,29 +246,29 @@ class LogMel(nn.Module):
     def __init__(self, config: FeatureConfig):
         super().__init__()
         self.config = config
-        if config.normalise == "global":
+        if config.normalize == "global":
             self.register_buffer("mean", torch.full((config.n_mels,), torch.nan))
             self.register_buffer("std", torch.full((config.n_mels,), torch.nan))
             self.register_buffer("level", torch.tensor(torch.nan))
             self.register_buffer("level_std", torch.tensor(torch.nan))
 
     def forward(
-        self, samples: Tensor, lengths: Tensor | None = None, levelled: bool = False
+        self, samples: Tensor, lengths: Tensor | None = None, leveled: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Compute features (batch, frame, mel), exactly 0 past each utterance's frames, and their lengths.
 
-        Arguments: samples (batch, time) float; lengths (batch,) int64, None for all; levelled, with
-        normalise="global", brings utterances that are far louder or quieter than the training data to its level.
+        Arguments: samples (batch, time) float; lengths (batch,) int64, None for all; leveled, with
+        normalize="global", brings utterances that are far louder or quieter than the training data to its level.
         """
         features, frames = self._log_mel(samples, lengths)
         valid = _valid(frames, features.shape[1], features.device).unsqueeze(-1)
-        if self.config.normalise == "utterance":
+        if self.config.normalize == "utterance":
             count = valid.sum(1, keepdim=True).clamp(min=1)
-            centred = (features - features.sum(1, keepdim=True) / count).where(valid, 0)
-            variance = centred.square().sum(1, keepdim=True) / count
-            features = centred / variance.sqrt().clamp(min=STD_FLOOR)
-        elif self.config.normalise == "global":
-            if levelled:
+            centered = (features - features.sum(1, keepdim=True) / count).where(valid, 0)
+            variance = centered.square().sum(1, keepdim=True) / count
+            features = centered / variance.sqrt().clamp(min=STD_FLOOR)
+        elif self.config.normalize == "global":
+            if leveled:
                 features = features - self._excess(features, frames)
             features = ((features - self.mean) / self.std).where(valid, 0)
         return features, frames
@@ -289,8 +289,8 @@ class LogMel(nn.Module):
 
         Raises ValueError where there is nothing to fit them to, or nothing that uses them.
         """
-        if self.config.normalise != "global":
-            raise ValueError(f"normalise={self.config.normalise!r} uses no statistics of the training data")
+        if self.config.normalize != "global":
+            raise ValueError(f"normalize={self.config.normalize!r} uses no statistics of the training data")
         count, total, squares, levels = 0, torch.zeros(()), torch.zeros(()), []
         for samples in utterances:
             features, frames = self._log_mel(torch.as_tensor(samples, device=self.mean.device).unsqueeze(0))
@@ -353,19 +353,19 @@ class SpecAugmentConfig:
 class SpecAugment(nn.Module):
     """Hide random mel bands and stretches of time while training (Park et al. 2019, without the time warp).
 
-    Hidden features become 0, the mean of normalised ones. Widths are uniform from 0 to the configured width,
+    Hidden features become 0, the mean of normalized ones. Widths are uniform from 0 to the configured width,
     time masks no wider than their share of the utterance, and starts uniform where the mask fits. Before that,
     frequencies are warped by a factor that is uniform around 1. In evaluation mode features pass unchanged.
 
-    Arguments: config; centres (mel,), the bands' frequencies in Hz, ascending, which warping needs.
+    Arguments: config; centers (mel,), the bands' frequencies in Hz, ascending, which warping needs.
     """
 
-    def __init__(self, config: SpecAugmentConfig, centres: Tensor | None = None):
+    def __init__(self, config: SpecAugmentConfig, centers: Tensor | None = None):
         super().__init__()
-        if config.frequency_warp and centres is None:
-            raise ValueError("frequency_warp needs the centres of the mel bands; see mel_centres()")
+        if config.frequency_warp and centers is None:
+            raise ValueError("frequency_warp needs the centers of the mel bands; see mel_centers()")
         self.config = config
-        self.centres = centres
+        self.centers = centers
 
     def forward(self, features: Tensor, lengths: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Mask a copy of features (batch, frame, mel) with lengths (batch,), drawing from `generator`.
@@ -381,12 +381,12 @@ class SpecAugment(nn.Module):
         config = self.config
         own = lengths.to(features.device, torch.float64).unsqueeze(1)
         bands = torch.full_like(own, mels)
-        if config.frequency_warp and self.centres is not None:
+        if config.frequency_warp and self.centers is not None:
             device = None if generator is None else generator.device
             draws = torch.rand(
                 len(features), 1, dtype=torch.float64, device=device, generator=generator
             ).cpu()
-            features = _warped(features, self.centres, 1 + config.frequency_warp * (2 * draws - 1))
+            features = _warped(features, self.centers, 1 + config.frequency_warp * (2 * draws - 1))
         time_width = (config.time_share * own).floor().clamp(max=config.time_width)
         frequency_width = bands.clamp(max=config.frequency_width)
         hidden_times = _masks(config.time_masks, time_width, own, frames, generator)
@@ -394,15 +394,15 @@ class SpecAugment(nn.Module):
         return features.masked_fill(hidden_times.unsqueeze(2) | hidden_bands.unsqueeze(1), 0.0)
 
 
-def _warped(features: Tensor, centres: Tensor, factors: Tensor) -> Tensor:
+def _warped(features: Tensor, centers: Tensor, factors: Tensor) -> Tensor:
     """Give each band the features at `factors` times its frequency, interpolated between the nearest two bands.
 
-    Arguments: features (batch, frame, mel); centres (mel,) in Hz; factors (batch, 1). Beyond the outer bands' centres
+    Arguments: features (batch, frame, mel); centers (mel,) in Hz; factors (batch, 1). Beyond the outer bands' centers
     lie those bands.
     """
-    wanted = (centres * factors).clamp(centres[0], centres[-1])
-    above = torch.searchsorted(centres, wanted).clamp(min=1)
-    share = (wanted - centres[above - 1]) / (centres[above] - centres[above - 1])
+    wanted = (centers * factors).clamp(centers[0], centers[-1])
+    above = torch.searchsorted(centers, wanted).clamp(min=1)
+    share = (wanted - centers[above - 1]) / (centers[above] - centers[above - 1])
     share = share.to(features).unsqueeze(1)
     low, high = (
         features.gather(2, band.to(features.device).unsqueeze(1).expand_as(features))

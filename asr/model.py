@@ -24,7 +24,7 @@ class FrontEndConfig:
         channels: output channels.
         kernel_sizes: (time, mel) extent of the kernels in frames and mel bands, odd.
         strides: (time, mel) steps; the product of the time steps is the subsampling, 2 or 4 as a rule.
-        norm: "batch" normalises a channel over the batch's valid frames (its running mean when evaluating),
+        norm: "batch" normalizes a channel over the batch's valid frames (its running mean when evaluating),
             "layer" each frame over channels and mel bands, "none" leaves them.
         dropout: share of whole channels dropped after each layer.
     """
@@ -60,14 +60,14 @@ class ModelConfig:
         hidden_size: units a direction.
         proj_size: width each direction's output is projected to, 0 for none (LSTM family).
         bidirectional: read each utterance in both directions; False for streaming models.
-        layer_norm: layer normalisation inside the cell (LSTM family without peepholes).
-        norm: normalisation before each recurrent layer and before the output: "layer" or "none".
+        layer_norm: layer normalization inside the cell (LSTM family without peepholes).
+        norm: normalization before each recurrent layer and before the output: "layer" or "none".
         dropout: before each recurrent layer and before the output, one mask an utterance.
         recurrent_dropout: variational dropout on the recurrent connections, one mask an utterance.
         weight_dropout: DropConnect on the recurrent weights.
         zoneout: probability that a unit keeps its hidden and cell state.
         init: of the recurrent layers, "torch" (uniform) or "orthogonal" (recurrent and projection; input Xavier).
-        forget_bias: initial value of the forget gates' bias; None leaves the initialisation's.
+        forget_bias: initial value of the forget gates' bias; None leaves the initialization's.
         backend: how the recurrent layers are computed: auto, reference or fused.
     """
 
@@ -119,7 +119,7 @@ class UtteranceDropout(nn.Module):
 
 
 class ConvLayer(nn.Module):
-    """Convolution over time and mel, normalisation, ReLU; padding stays zero before and after."""
+    """Convolution over time and mel, normalization, ReLU; padding stays zero before and after."""
 
     def __init__(
         self,
@@ -148,19 +148,19 @@ class ConvLayer(nn.Module):
         """x (batch, channel, frame, mel), zero past lengths -> the same, subsampled."""
         lengths = self.output_lengths(lengths)
         if self.batch_norm is not None and self.batch_norm.training:
-            # Channels last is the order in which the normalisation goes through memory: twice as fast in all.
+            # Channels last is the order in which the normalization goes through memory: twice as fast in all.
             x = self.conv(x.contiguous(memory_format=torch.channels_last))
-            return self.dropout(self._rectify_normalised(x, lengths, self.batch_norm)), lengths
+            return self.dropout(self._rectify_normalized(x, lengths, self.batch_norm)), lengths
         if self.batch_norm is not None:
-            x = self._convolve_normalised(x, self.batch_norm)
+            x = self._convolve_normalized(x, self.batch_norm)
         elif self.layer_norm is not None:
             x = self.layer_norm(self.conv(x).transpose(1, 2)).transpose(1, 2)
         else:
             x = self.conv(x)
         return mask_padding(self.dropout(x.relu_()), lengths), lengths
 
-    def _convolve_normalised(self, x: Tensor, norm: nn.BatchNorm1d) -> Tensor:
-        """Convolve with weights that contain the normalisation by the running statistics: one pass instead of three."""
+    def _convolve_normalized(self, x: Tensor, norm: nn.BatchNorm1d) -> Tensor:
+        """Convolve with weights that contain the normalization by the running statistics: one pass instead of three."""
         assert norm.running_mean is not None  # as BatchNorm1d keeps it by default
         assert norm.running_var is not None
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
@@ -170,8 +170,8 @@ class ConvLayer(nn.Module):
         )
 
     @staticmethod
-    def _rectify_normalised(x: Tensor, lengths: Tensor, norm: nn.BatchNorm1d) -> Tensor:
-        """Batch normalisation (Ioffe & Szegedy 2015) whose statistics leave the padding out, and ReLU."""
+    def _rectify_normalized(x: Tensor, lengths: Tensor, norm: nn.BatchNorm1d) -> Tensor:
+        """Batch normalization (Ioffe & Szegedy 2015) whose statistics leave the padding out, and ReLU."""
         inside = torch.arange(x.shape[2], device=x.device) < lengths.to(x.device).unsqueeze(1)
         frames = x.permute(0, 2, 3, 1)  # (batch, frame, mel, channel)
         valid = frames[inside]  # (valid frame, mel, channel)

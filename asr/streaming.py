@@ -5,8 +5,8 @@ whole. One that reads in both has to know what follows: its reverse state begins
 look-ahead (latency-controlled BLSTM, Zhang et al. 2016). Each layer reads chunk and look-ahead together, and the chunk
 a second time for the state to carry on; the next chunk reads what was looked ahead at again.
 
-Features normalised over the utterance need its end. In a stream their mean and variance are those of what was heard in
-the last STATISTICS_SECONDS; features normalised with the training data's are as in the whole. What is too loud or too
+Features normalized over the utterance need its end. In a stream their mean and variance are those of what was heard in
+the last STATISTICS_SECONDS; features normalized with the training data's are as in the whole. What is too loud or too
 quiet stays so, for the level of what will follow is not known.
 """
 
@@ -32,7 +32,7 @@ SETTLED_SECONDS = 0.8  # of blank, after which a word is over: as long as the pa
 
 
 class Stream:
-    """Recognises one stream of samples, greedily; `Recogniser.stream` makes it.
+    """Recognizes one stream of samples, greedily; `Recognizer.stream` makes it.
 
     The words depend on the samples alone, not on how they were parted into blocks. `words` are those settled so far.
 
@@ -115,7 +115,7 @@ class Stream:
 
     @torch.inference_mode()
     def _advance(self, x: Tensor, chunk: int) -> list[Word]:
-        """Recognise the front end's next frames (1, frame, feature), of which all but `chunk` are look-ahead."""
+        """Recognize the front end's next frames (1, frame, feature), of which all but `chunk` are look-ahead."""
         model, states = self._bundle.model, []
         lengths = torch.tensor([x.shape[1]], device=x.device)
         for norm, layer, state in zip(model.norms, model.recurrent, self._states, strict=False):
@@ -140,10 +140,10 @@ class _FrontEnd:
     def __init__(self, bundle: Bundle, device: torch.device):
         self.bundle, self.device = bundle, device
         config, front = bundle.log_mel.config, bundle.model.config.front_end
-        self.running = config.normalise == "utterance"
-        # Normalised when they are read where the statistics are those of the stream.
+        self.running = config.normalize == "utterance"
+        # Normalized when they are read where the statistics are those of the stream.
         self.log_mel = (
-            LogMel(replace(config, normalise="none")).to(device) if self.running else bundle.log_mel
+            LogMel(replace(config, normalize="none")).to(device) if self.running else bundle.log_mel
         )
         self.hop, self.half_window = config.hop_length, config.n_fft // 2
         self.subsampling = bundle.model.subsampling

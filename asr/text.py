@@ -1,6 +1,6 @@
-"""Transcripts: normalisers, which references and hypotheses pass alike, and tokenizers with blank as token 0.
+"""Transcripts: normalizers, which references and hypotheses pass alike, and tokenizers with blank as token 0.
 
-A model's bundle names the normaliser and holds the tokenizer, so that whoever scores it writes words as it
+A model's bundle names the normalizer and holds the tokenizer, so that whoever scores it writes words as it
 does.
 """
 
@@ -83,30 +83,30 @@ def _english_rules() -> Callable[[str], str]:
             from whisper_normalizer.english import EnglishTextNormalizer
     except ModuleNotFoundError as error:
         raise TextError(
-            f'the normaliser "english" needs the package {ENGLISH_PACKAGE}; pip install {ENGLISH_PACKAGE}'
+            f'the normalizer "english" needs the package {ENGLISH_PACKAGE}; pip install {ENGLISH_PACKAGE}'
         ) from error
     return EnglishTextNormalizer()
 
 
-# Normalisers by the name that a bundle stores. What a published name does never changes: models rely on it.
-NORMALISERS: dict[str, Callable[[str], str]] = {"basic": _basic, "english": _english, "none": _none}
+# Normalizers by the name that a bundle stores. What a published name does never changes: models rely on it.
+NORMALIZERS: dict[str, Callable[[str], str]] = {"basic": _basic, "english": _english, "none": _none}
 
 
-def normalise(text: str, name: str) -> str:
-    """Normalise a transcript with the normaliser of that name.
+def normalize(text: str, name: str) -> str:
+    """Normalize a transcript with the normalizer of that name.
 
-    Raises TextError for a name that is not in NORMALISERS.
+    Raises TextError for a name that is not in NORMALIZERS.
 
-    >>> normalise("“Don’t stop” — it’s TEN o'clock!", "basic")
+    >>> normalize("“Don’t stop” — it’s TEN o'clock!", "basic")
     "don't stop it's ten o'clock"
     """
-    if name not in NORMALISERS:
-        raise TextError(f"there is no normaliser {name!r}; there are {', '.join(NORMALISERS)}")
-    return NORMALISERS[name](text)
+    if name not in NORMALIZERS:
+        raise TextError(f"there is no normalizer {name!r}; there are {', '.join(NORMALIZERS)}")
+    return NORMALIZERS[name](text)
 
 
-def normaliser_version(name: str) -> str:
-    """Say whose rules a normaliser follows and in which version; "" for "none", which has no rules.
+def normalizer_version(name: str) -> str:
+    """Say whose rules a normalizer follows and in which version; "" for "none", which has no rules.
 
     Raises TextError where the package that holds them is missing.
     """
@@ -175,7 +175,7 @@ class Tokenizer(ABC):
         if strays:
             raise TextError(
                 f"{_shortened(text)} has letters outside the tokenizer's alphabet: {_named(strays)}; "
-                'correct the transcript, normalise it (text.normaliser "basic") or train with an alphabet '
+                'correct the transcript, normalize it (text.normalizer "basic") or train with an alphabet '
                 "that holds them"
             )
 
@@ -213,7 +213,7 @@ class CharacterTokenizer(Tokenizer):
 
     @classmethod
     def from_texts(cls, texts: Iterable[str]) -> "CharacterTokenizer":
-        """Collect the alphabet of normalised transcripts, in the order of Unicode."""
+        """Collect the alphabet of normalized transcripts, in the order of Unicode."""
         return cls(sorted(set().union(*texts)))
 
     def encode(self, text: str) -> list[int]:
@@ -261,7 +261,7 @@ class BpeTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "BpeTokenizer":
-        """Learn `vocab_size` tokens, blank included, from normalised transcripts.
+        """Learn `vocab_size` tokens, blank included, from normalized transcripts.
 
         Raises TextError where the text has more characters than that, too few different words to fill it, or
         characters that sentencepiece keeps for itself.
@@ -276,7 +276,7 @@ class BpeTokenizer(Tokenizer):
         if reserved:
             raise TextError(
                 f"the transcripts hold {_named(reserved)}, which sentencepiece keeps for itself; "
-                'normalise them (text.normaliser "basic")'
+                'normalize them (text.normalizer "basic")'
             )
         misfit = (
             f"{vocab_size} word pieces (text.vocab_size) do not fit these {len(texts)} transcripts with "
@@ -293,7 +293,7 @@ class BpeTokenizer(Tokenizer):
                 model_type="bpe",
                 vocab_size=vocab_size,
                 character_coverage=1.0,
-                normalization_rule_name="identity",  # text is normalised before it comes here
+                normalization_rule_name="identity",  # text is normalized before it comes here
                 remove_extra_whitespaces=False,
                 max_sentence_length=1 << 20,  # bytes; longer ones would be left out
                 unk_id=BLANK,

@@ -1,6 +1,6 @@
-"""From audio to transcripts: one recogniser for arrays, files and folders, batched by length.
+"""From audio to transcripts: one recognizer for arrays, files and folders, batched by length.
 
-Long audio is read block by block and recognised in windows (`asr.windows`), so that memory does not grow with it.
+Long audio is read block by block and recognized in windows (`asr.windows`), so that memory does not grow with it.
 """
 
 import itertools
@@ -41,7 +41,7 @@ from asr.decoding import (
 from asr.errors import AsrError, AudioError, DecodingError
 from asr.recurrent import pack_for_inference
 from asr.streaming import CHUNK_SECONDS, Stream
-from asr.text import BLANK, normalise
+from asr.text import BLANK, normalize
 from asr.windows import WINDOW_SECONDS, Window, joint, windows
 
 Audio = str | Path | bytes | BinaryIO | np.ndarray
@@ -73,7 +73,7 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was recognised in one piece of audio of `duration` seconds, and the next best `alternatives` asked for.
+    """What was recognized in one piece of audio of `duration` seconds, and the next best `alternatives` asked for.
 
     Where there are some, `score` is the text's own log score, to compare theirs with.
     """
@@ -179,7 +179,7 @@ class _Recording:
         return first, torch.cat([settled, self.held]) if window.last else settled
 
 
-class Recogniser:
+class Recognizer:
     """A loaded bundle that transcribes; make one with `asr.load(folder)`.
 
     Attributes: bundle, device, sample_rate in Hz, decoder (`greedy`, or a `BeamSearch`), compute_type.
@@ -225,18 +225,18 @@ class Recogniser:
     def align(self, audio: Audio, text: str, *, character_times: bool = False) -> Transcript:
         """Say when each word of a known text, and each letter, was said in the audio, which is heard as one piece.
 
-        The text is normalised as the model's transcripts were. Raises AudioError for audio that cannot be read,
+        The text is normalized as the model's transcripts were. Raises AudioError for audio that cannot be read,
         TextError for letters that the model lacks, AlignmentError for a text that is empty or too long.
         """
         samples = self._samples(audio)
-        tokens = self.bundle.tokenizer.encode(normalise(text, self.bundle.normaliser))
+        tokens = self.bundle.tokenizer.encode(normalize(text, self.bundle.normalizer))
         (logits,) = self._logits([samples])
         hypothesis = align(logits.log_softmax(-1), tokens)
         loud = loud_hops(samples, self.sample_rate)
         return self._transcript(hypothesis, loud, self._seconds(samples), character_times)
 
     def stream(self, chunk: float = CHUNK_SECONDS, look_ahead: float | None = None) -> Stream:
-        """Begin to recognise speech as it comes: `feed` it samples, then `finish`.
+        """Begin to recognize speech as it comes: `feed` it samples, then `finish`.
 
         Arguments: chunk, seconds decoded at a time; look_ahead, seconds heard beyond each chunk before it is decoded,
         None for what suits the model. A word is said when it is settled, up to chunk and look-ahead late. See
@@ -248,7 +248,7 @@ class Recogniser:
         >>> from asr.text import CharacterTokenizer
         >>> model = AcousticModel(ModelConfig(hidden_size=16), n_mels=80, vocab_size=4).eval()
         >>> bundle = Bundle(model, LogMel(FeatureConfig()), CharacterTokenizer(" ab"), "basic")  # or asr.load(...)
-        >>> stream = Recogniser(bundle).stream(chunk=0.5, look_ahead=1.0)
+        >>> stream = Recognizer(bundle).stream(chunk=0.5, look_ahead=1.0)
         >>> said = []
         >>> for block in np.split(np.zeros(32000, np.float32), 20):  # as a microphone gives it
         ...     said += stream.feed(block)
@@ -334,7 +334,7 @@ class Recogniser:
 
     @torch.inference_mode()
     def _hear(self, heard: Sequence[tuple[int, Window]], recordings: dict[int, "_Recording"]) -> int:
-        """Recognise a batch of windows, (index of its recording, window) each; gives how many parts it took."""
+        """Recognize a batch of windows, (index of its recording, window) each; gives how many parts it took."""
         if not heard:
             return 1
         parts = in_halves(self._logits, [window.samples for _, window in heard])
@@ -362,7 +362,7 @@ class Recogniser:
             return [torch.zeros(0, self.bundle.tokenizer.vocab_size, device=self.device) for _ in samples]
         lengths = torch.tensor([len(one) for one in samples], device=self.device)
         padded = pad_sequence([torch.from_numpy(one) for one in samples], batch_first=True).to(self.device)
-        features, frames = self.bundle.log_mel(padded, lengths, levelled=True)
+        features, frames = self.bundle.log_mel(padded, lengths, leveled=True)
         on_gpu = self.device.type != "cpu"
         with torch.autocast(self.device.type, torch.bfloat16, on_gpu and self.compute_type == "bfloat16"):
             logits, frames = self.bundle.model(features, frames)
@@ -417,7 +417,7 @@ def load(
     decoder: Decoder | None = None,
     compute_type: str = "float32",
     **search: Unpack[Search],
-) -> Recogniser:
+) -> Recognizer:
     """Load a saved model: `asr.load("runs/an4/bundle").transcribe("speech.wav").text`, or the one that comes with asr.
 
     `device` is "cpu", "cuda", "cuda:1", ... or "auto", the GPU where there is one. `compute_type` "bfloat16" or
@@ -440,10 +440,10 @@ def load(
     elif compute_type == "int8":
         raise AsrError("compute type int8 is for CPUs; a GPU takes float32 or bfloat16")
     if decoder is None:
-        decoder = choose_decoder(bundle.tokenizer, bundle.normaliser, bundle.decoding, **search)
+        decoder = choose_decoder(bundle.tokenizer, bundle.normalizer, bundle.decoding, **search)
     if isinstance(decoder, ParallelBeamSearch) and decoder.search.left_out:
         warnings.warn(decoder.search.what_is_left_out(), stacklevel=2)
-    return Recogniser(bundle, device, decoder, compute_type)
+    return Recognizer(bundle, device, decoder, compute_type)
 
 
 def chosen_device(name: str) -> str:
@@ -468,7 +468,7 @@ def _refuse_no_audio(audio: object) -> None:
 
 
 def _between_seams(hops: np.ndarray, window: Window) -> np.ndarray:
-    """Give those of a window's hops (hop,) that are not its neighbours'."""
+    """Give those of a window's hops (hop,) that are not its neighbors'."""
     begin, seam, end = (
         round(second / HOP_SECONDS) for second in (window.offset, window.seam, window.seam + window.seconds)
     )

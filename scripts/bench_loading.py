@@ -22,7 +22,7 @@ from asr.data.loading import read_samples
 from asr.data.manifests import text_of
 from asr.data.shards import Shards, is_sharded
 from asr.features import FeatureConfig, LogMel, SpecAugment, SpecAugmentConfig
-from asr.text import CharacterTokenizer, normalise
+from asr.text import CharacterTokenizer, normalize
 
 RATE = 16000
 SPEEDS = (0.9, 1.0, 1.1)
@@ -92,7 +92,7 @@ def stages(cuts: Sequence, arguments: argparse.Namespace) -> None:
 
 def loaders(cuts: Sequence, arguments: argparse.Namespace) -> None:
     """Time whole epochs."""
-    tokenizer = CharacterTokenizer.from_texts(normalise(text_of(cut) or "", "basic") for cut in cuts)
+    tokenizer = CharacterTokenizer.from_texts(normalize(text_of(cut) or "", "basic") for cut in cuts)
     settings = {"log-mel, SpecAugment": {}, "the same, speed": {"speed_perturb": SPEEDS}}
     if arguments.noise:
         noise = Augmentation(AugmentationConfig(noise=arguments.noise, noise_share=1), RATE)
@@ -105,7 +105,7 @@ def loaders(cuts: Sequence, arguments: argparse.Namespace) -> None:
             cuts,
             log_mel=LogMel(FeatureConfig()),
             tokenizer=tokenizer,
-            normaliser="basic",
+            normalizer="basic",
             spec_augment=SpecAugment(SpecAugmentConfig()),
             batch_seconds=arguments.batch_seconds,
             shuffle=True,
@@ -115,7 +115,7 @@ def loaders(cuts: Sequence, arguments: argparse.Namespace) -> None:
         next(
             iter(
                 make_loader(
-                    cuts[:1], log_mel=LogMel(FeatureConfig()), tokenizer=tokenizer, normaliser="basic"
+                    cuts[:1], log_mel=LogMel(FeatureConfig()), tokenizer=tokenizer, normalizer="basic"
                 )
             )
         )

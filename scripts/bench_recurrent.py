@@ -260,7 +260,7 @@ def relative_error(found: Tensor, truth: Tensor) -> float:
 
 
 def inference_at_batch_one(size: tuple[int, ...]) -> None:
-    """Weights packed once, in every precision, against torch's own and its dynamic quantisation."""
+    """Weights packed once, in every precision, against torch's own and its dynamic quantization."""
     x, lengths = batch(size, False)
     theirs = nn.LSTM(size[2], size[3], bidirectional=True, batch_first=True).eval()
     layer = RecurrentLayer("lstm", size[2], size[3], backend="fused").eval()
@@ -271,7 +271,7 @@ def inference_at_batch_one(size: tuple[int, ...]) -> None:
         f"ours, {name}": lambda own=own: own(x, lengths)[0] for name, own in packed.items()
     }
     contenders |= {"ours, not packed": lambda: layer(x, lengths)[0], "torch.nn.LSTM": lambda: theirs(x)[0]}
-    contenders["torch's dynamic quantisation"] = lambda: dynamic(x)[0]
+    contenders["torch's dynamic quantization"] = lambda: dynamic(x)[0]
     report("packed for inference", size, contenders, 4, lengths, training_too=False)
     if ARGUMENTS.only in "packed for inference":
         with torch.no_grad():

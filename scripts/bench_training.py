@@ -3,7 +3,7 @@
 The same batches of the recipe's own training data go, in turns in one process, through its model as it is and through
 the same network with torch.nn.LSTM on packed sequences in place of our recurrent layers; with `--speechbrain 2` also
 through SpeechBrain's CRDNN encoder at its defaults and a model of ours with as many parameters. Printed are medians of
-a whole step (front end, recurrent stack, CTC, backward, optimiser; without the loss of intermediate layers), their
+a whole step (front end, recurrent stack, CTC, backward, optimizer; without the loss of intermediate layers), their
 ratio, and what of our step each part takes.
 """
 
@@ -49,7 +49,7 @@ class PackedTorchLayer(nn.Module):
 
 
 class Contender:
-    """A model with its optimiser; `step` takes one training step."""
+    """A model with its optimizer; `step` takes one training step."""
 
     def __init__(self, model: nn.Module):
         self.model = model.train()
@@ -70,7 +70,7 @@ class Contender:
         self.optimizer.step()
         times.append(time.perf_counter())
         for name, begin, end in zip(
-            ("forward", "CTC", "backward", "optimiser"), times, times[1:], strict=False
+            ("forward", "CTC", "backward", "optimizer"), times, times[1:], strict=False
         ):
             self.spent[name] += end - begin
         return times[-1] - times[0]

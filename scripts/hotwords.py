@@ -18,7 +18,7 @@ from asr.data.loading import read_samples
 from asr.data.manifests import load_cuts, text_of
 from asr.decoding import BeamConfig, BeamSearch
 from asr.scoring.align import align
-from asr.text import normalise
+from asr.text import normalize
 
 
 def main() -> None:
@@ -37,13 +37,13 @@ def main() -> None:
     parser.add_argument("--list", metavar="FILE", help="write the hotwords there")
     arguments = parser.parse_args()
     model = asr.load(arguments.model)
-    normaliser = model.bundle.normaliser
+    normalizer = model.bundle.normalizer
     cuts = load_cuts(arguments.manifest)
-    references = [normalise(text_of(cut) or "", normaliser).split() for cut in cuts]
+    references = [normalize(text_of(cut) or "", normalizer).split() for cut in cuts]
     trained = Counter(
         word
         for cut in load_cuts(arguments.train)
-        for word in normalise(text_of(cut) or "", normaliser).split()
+        for word in normalize(text_of(cut) or "", normalizer).split()
     )
     said = {word for reference in references for word in reference}
     wanted = sorted(word for word in said if trained[word] <= arguments.rare)

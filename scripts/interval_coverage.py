@@ -2,7 +2,7 @@
 
   python scripts/interval_coverage.py [--sets 1000]
 
-Speakers differ in how well they are recognised (a beta distribution of their rates about 10 %), talk for different
+Speakers differ in how well they are recognized (a beta distribution of their rates about 10 %), talk for different
 lengths, and their utterances' errors come with their rate. Every set is scored anew; the share of sets whose interval
 holds 10 % is the coverage. Resampling utterances instead, as if they were independent, shows what whole speakers are
 for; plain percentiles of the draws instead of the bootstrap-t show what that is for.

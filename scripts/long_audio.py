@@ -17,7 +17,7 @@ import asr
 import asr.windows
 from asr.data.loading import read_samples
 from asr.data.manifests import load_cuts, speaker_of, text_of
-from asr.text import normalise
+from asr.text import normalize
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = asr.load(arguments.model)
     cuts = sorted(load_cuts(arguments.manifest), key=lambda cut: speaker_of(cut) or "")
-    references = [normalise(text_of(cut) or "", model.bundle.normaliser) for cut in cuts]
+    references = [normalize(text_of(cut) or "", model.bundle.normalizer) for cut in cuts]
     samples = [read_samples(cut, model.sample_rate) for cut in cuts]
     apart = [transcript.text for transcript in model.transcribe(samples)]  # type: ignore[union-attr]
     hours = sum(map(len, samples)) / model.sample_rate / 3600

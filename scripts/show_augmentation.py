@@ -69,7 +69,7 @@ def _changes(arguments: argparse.Namespace) -> dict:
 
 
 def _log_mel(samples: np.ndarray) -> np.ndarray:
-    features, _ = LogMel(FeatureConfig(normalise="none"))(torch.from_numpy(samples).unsqueeze(0))
+    features, _ = LogMel(FeatureConfig(normalize="none"))(torch.from_numpy(samples).unsqueeze(0))
     return features[0].numpy()
 
 
@@ -93,7 +93,7 @@ def _draw(pictures: dict[str, np.ndarray], path: Path) -> None:
         axis.set_visible(False)
     for axis, (name, features) in zip(axes.flat, pictures.items(), strict=False):
         seconds = len(features) / 100
-        # One scale for all, nats of power, so that loudness shows; SpecAugment's features are normalised.
+        # One scale for all, nats of power, so that loudness shows; SpecAugment's features are normalized.
         scale = (-3, 3) if name == "SpecAugment" else (-20, 4)
         axis.imshow(
             features.T,

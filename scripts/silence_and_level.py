@@ -14,7 +14,7 @@ import numpy as np
 import asr
 from asr.data.loading import read_samples
 from asr.data.manifests import load_cuts, text_of
-from asr.text import normalise
+from asr.text import normalize
 
 SECONDS = 3.0
 MOMENT = 0.3  # seconds, of which the noise is made
@@ -55,7 +55,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = asr.load(arguments.model)
     cuts = list(load_cuts(arguments.manifest))
-    references = [normalise(text_of(cut) or "", model.bundle.normaliser) for cut in cuts]
+    references = [normalize(text_of(cut) or "", model.bundle.normalizer) for cut in cuts]
     utterances = [read_samples(cut, model.sample_rate) for cut in cuts]
     for name, change in changes(model.sample_rate).items():
         heard = model.transcribe([change(samples).astype(np.float32) for samples in utterances])

@@ -1,4 +1,4 @@
-"""Say what it costs to recognise speech while it is spoken: word error rate and lateness by chunk and look-ahead.
+"""Say what it costs to recognize speech while it is spoken: word error rate and lateness by chunk and look-ahead.
 
   python scripts/streaming_latency.py --model runs/an4/bundle --manifest data/an4/cuts_dev.jsonl.gz
 
@@ -18,26 +18,26 @@ import numpy as np
 import asr
 from asr.data.loading import read_samples
 from asr.data.manifests import load_cuts, text_of
-from asr.text import normalise
-from asr.transcribe import Recogniser
+from asr.text import normalize
+from asr.transcribe import Recognizer
 
 BLOCK_SECONDS = 0.02
 
 
 def stream(
-    model: Recogniser, samples: np.ndarray, chunk: float, look_ahead: float | None
+    model: Recognizer, samples: np.ndarray, chunk: float, look_ahead: float | None
 ) -> list[tuple[str, float]]:
-    """Recognise samples (time,) as they come: each word with the second at which it was given out."""
-    recogniser, block = model.stream(chunk, look_ahead), round(BLOCK_SECONDS * model.sample_rate)
+    """Recognize samples (time,) as they come: each word with the second at which it was given out."""
+    recognizer, block = model.stream(chunk, look_ahead), round(BLOCK_SECONDS * model.sample_rate)
     given = []
     for end in range(block, len(samples) + block, block):
         heard = min(end, len(samples)) / model.sample_rate
-        given += [(word.word, heard) for word in recogniser.feed(samples[end - block : end])]
-    return given + [(word.word, len(samples) / model.sample_rate) for word in recogniser.finish()]
+        given += [(word.word, heard) for word in recognizer.feed(samples[end - block : end])]
+    return given + [(word.word, len(samples) / model.sample_rate) for word in recognizer.finish()]
 
 
 def latencies(given: list[tuple[str, float]], spoken: list[tuple[str, float]]) -> list[float]:
-    """Seconds from a spoken word's end to its being given out, for the words that were recognised."""
+    """Seconds from a spoken word's end to its being given out, for the words that were recognized."""
     matcher = SequenceMatcher(None, [word for word, _ in spoken], [word for word, _ in given], autojunk=False)
     return [
         given[match.b + i][1] - spoken[match.a + i][1]
@@ -58,7 +58,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = asr.load(arguments.model)
     cuts = list(load_cuts(arguments.manifest))
-    references = [normalise(text_of(cut) or "", model.bundle.normaliser) for cut in cuts]
+    references = [normalize(text_of(cut) or "", model.bundle.normalizer) for cut in cuts]
     samples = [read_samples(cut, model.sample_rate) for cut in cuts]
     spoken = [
         [(word.word, word.end) for word in model.align(each, reference).words]

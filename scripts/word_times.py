@@ -3,7 +3,7 @@
   python scripts/word_times.py --model runs/digits/bundle --manifest data/digits/cuts_test.jsonl.gz --utterances 200
 
 The manifest's supervisions must hold the words' true times, as lhotse alignments named "word": those of speech that
-`recipes/digits/synthesise.py` makes do.
+`recipes/digits/synthesize.py` makes do.
 """
 
 import argparse

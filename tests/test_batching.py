@@ -9,7 +9,7 @@ from asr import batching
 from asr.batching import activation_bytes, automatic_batch_seconds, cgroup_room, free_memory, in_halves
 from asr.decoding import greedy
 from asr.errors import AsrError
-from asr.transcribe import Recogniser
+from asr.transcribe import Recognizer
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -26,7 +26,7 @@ def test_the_number_follows_the_free_memory_and_the_model(monkeypatch):
 
 def test_a_second_takes_about_what_is_worked_out():
     bundle = make_bundle()
-    recogniser = Recogniser(bundle)
+    recognizer = Recognizer(bundle)
     samples = [np.zeros(20 * RATE, np.float32)] * 2
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -40,7 +40,7 @@ def test_a_second_takes_about_what_is_worked_out():
             return result
 
     with Largest() as largest:
-        recogniser._logits(samples)
+        recognizer._logits(samples)
     # Several tensors are held where most is, each no larger than the largest.
     assert largest.found < 40 * activation_bytes(bundle) < 6 * largest.found
 
@@ -101,13 +101,13 @@ def test_a_single_stretch_that_does_not_fit(error):
 
 @pytest.mark.parametrize("stage", ["model", "decoder"])
 def test_no_file_is_lost_to_a_lack_of_memory(stage, monkeypatch):
-    recogniser = Recogniser(make_bundle())
+    recognizer = Recognizer(make_bundle())
     audio = [
         say(text, np.random.default_rng(i)) for i, text in enumerate("a ab abc b bc c ca cab".split() * 2)
     ]
-    expected = recogniser.transcribe(audio)
+    expected = recognizer.transcribe(audio)
     sizes = []
-    whole = recogniser._logits if stage == "model" else greedy
+    whole = recognizer._logits if stage == "model" else greedy
 
     def tight(samples, *lengths):
         sizes.append(len(samples))
@@ -116,18 +116,18 @@ def test_no_file_is_lost_to_a_lack_of_memory(stage, monkeypatch):
         return whole(samples, *lengths)
 
     if stage == "model":
-        monkeypatch.setattr(recogniser, "_logits", tight)
+        monkeypatch.setattr(recognizer, "_logits", tight)
     else:
-        recogniser.decoder = tight
-    found = recogniser.transcribe(audio)
+        recognizer.decoder = tight
+    found = recognizer.transcribe(audio)
     assert [one.text for one in found] == [one.text for one in expected]
     assert [len(one.words) for one in found] == [len(one.words) for one in expected]
     assert max(sizes) == 16
 
 
 def test_batches_stay_small_once_memory_ran_out(monkeypatch):
-    recogniser = Recogniser(make_bundle())
-    sizes, whole = [], recogniser._logits
+    recognizer = Recognizer(make_bundle())
+    sizes, whole = [], recognizer._logits
 
     def tight(samples):
         sizes.append(len(samples))
@@ -135,7 +135,7 @@ def test_batches_stay_small_once_memory_ran_out(monkeypatch):
             raise MemoryError
         return whole(samples)
 
-    monkeypatch.setattr(recogniser, "_logits", tight)
+    monkeypatch.setattr(recognizer, "_logits", tight)
     monkeypatch.setattr("asr.transcribe.automatic_batch_seconds", lambda bundle, device: 4.0)
-    assert len(recogniser.transcribe([np.zeros(RATE, np.float32)] * 12)) == 12
+    assert len(recognizer.transcribe([np.zeros(RATE, np.float32)] * 12)) == 12
     assert sizes == [4, 2, 2, *[2] * 4]

@@ -29,7 +29,7 @@ def test_loaded_bundle_computes_the_same(folder):
     assert loaded.model.config == saved.model.config
     assert loaded.log_mel.config == saved.log_mel.config
     assert loaded.tokenizer.tokens == saved.tokenizer.tokens
-    assert (loaded.normaliser, dict(loaded.training)) == ("basic", {"dev_wer": 0.5, "epoch": 3})
+    assert (loaded.normalizer, dict(loaded.training)) == ("basic", {"dev_wer": 0.5, "epoch": 3})
     assert not loaded.model.training
 
 
@@ -49,7 +49,7 @@ def test_weights_stored_in_half_the_size_compute_nearly_the_same(folder, tmp_pat
 
 def test_configuration_is_readable(folder):
     config = json.loads((folder / CONFIG_FILE).read_text())
-    assert config["normaliser"] == "basic"
+    assert config["normalizer"] == "basic"
     assert config["model"]["hidden_size"] == 16
     assert config["features"]["n_mels"] == 20
     assert config["training"]["dev_wer"] == 0.5
@@ -69,7 +69,7 @@ def test_what_a_killed_save_left_is_in_nobodys_way(folder):
     bundle = Bundle.load(folder)
     bundle.save(folder)
     bundle.save(folder)
-    assert Bundle.load(folder).normaliser == bundle.normaliser
+    assert Bundle.load(folder).normalizer == bundle.normalizer
 
 
 def test_a_folder_that_is_no_bundle_is_not_overwritten(tmp_path):
@@ -126,7 +126,7 @@ def test_damaged_weights_are_refused(folder):
     ("changes", "message"),
     [
         ({"format": 99}, r"has format 99 .* reads format 1"),
-        ({"normaliser": "latin"}, "normaliser 'latin' is unknown"),
+        ({"normalizer": "latin"}, "normalizer 'latin' is unknown"),
         ({"model": {"hiden_size": 3}}, "unknown key 'hiden_size'"),
         ({"vocab_size": 7}, "its tokenizer has 5 tokens, its model 7"),
         ({"model": None}, "model is None; expected keys and values"),
@@ -142,7 +142,7 @@ def test_damaged_weights_are_refused(folder):
         ({"model": {"front_end": {"kernel_sizes": [[-1, 3], [3, 3]]}}}, "expected odd numbers"),
         ({"model": {"hidden_size": 10**18}}, "cannot be used: .* overflow"),
         ({"features": {"hop_length": 160.5}}, r"features\.hop_length is 160\.5; expected int"),
-        ({"normaliser": ["basic"]}, r"normaliser is \['basic'\]; expected str"),
+        ({"normalizer": ["basic"]}, r"normalizer is \['basic'\]; expected str"),
         ({"training": "long"}, "training is 'long'; expected dict"),
         ({"stored_as": "int8"}, "stored_as is 'int8'; expected 'float32' or 'float16'"),
     ],

@@ -19,7 +19,7 @@ from asr.features import (
     SpecAugmentConfig,
     frame_count,
     log_mel,
-    mel_centres,
+    mel_centers,
 )
 
 RATE = 16000
@@ -172,7 +172,7 @@ class TestLogMel:
             torch.testing.assert_close(ours, theirs.cpu(), rtol=0, atol=1e-5)
 
 
-class TestNormalisation:
+class TestNormalization:
     def test_of_each_utterance(self):
         samples, lengths = batch_of(speech_like(2.0), speech_like(0.7, seed=1))
         features, counts = LogMel(FeatureConfig())(samples, lengths)
@@ -181,11 +181,11 @@ class TestNormalisation:
             torch.testing.assert_close(own[:count].std(0, correction=0), torch.ones(80), rtol=0, atol=1e-4)
             assert not own[count:].any()
 
-    @pytest.mark.parametrize("normalise", ["utterance", "global", "none"])
-    def test_an_utterance_alone_and_in_a_batch(self, normalise):
+    @pytest.mark.parametrize("normalize", ["utterance", "global", "none"])
+    def test_an_utterance_alone_and_in_a_batch(self, normalize):
         utterances = [torch.from_numpy(speech_like(s, seed=i)) for i, s in enumerate((2.0, 0.5, 0.013))]
-        module = LogMel(FeatureConfig(normalise=normalise))
-        if normalise == "global":
+        module = LogMel(FeatureConfig(normalize=normalize))
+        if normalize == "global":
             module.fit_statistics(utterances)
         together, counts = module(*batch_of(*utterances))
         for samples, own, count in zip(utterances, together, counts, strict=True):
@@ -202,27 +202,27 @@ class TestNormalisation:
     def test_far_from_the_training_data_s_level_is_brought_to_it(self, decibels, left):
         samples = torch.from_numpy(speech_like())
         samples += 1e-2 * torch.randn(len(samples), generator=torch.Generator().manual_seed(0))
-        module = LogMel(FeatureConfig(normalise="global"))
+        module = LogMel(FeatureConfig(normalize="global"))
         module.fit_statistics([samples, 2 * samples, samples / 2])  # a standard deviation of 4.9 dB
         own = module(samples[None])[0]
-        changed = module((samples * 10 ** (decibels / 20))[None], levelled=True)[0]
+        changed = module((samples * 10 ** (decibels / 20))[None], leveled=True)[0]
         expected = torch.full_like(own, left * math.log(10) / 10)
         torch.testing.assert_close((changed - own) * module.std, expected, rtol=0, atol=0.01)
 
     def test_silence_around_the_speech_does_not_matter(self):
         samples = torch.from_numpy(speech_like(1.0))
-        module = LogMel(FeatureConfig(normalise="global"))
+        module = LogMel(FeatureConfig(normalize="global"))
         module.fit_statistics([samples])
-        alone = module(samples[None], levelled=True)[0]
-        padded = module(F.pad(samples, (2 * RATE, 5 * RATE))[None], levelled=True)[0]
+        alone = module(samples[None], leveled=True)[0]
+        padded = module(F.pad(samples, (2 * RATE, 5 * RATE))[None], leveled=True)[0]
         inner = slice(5, -5)  # windows that see the samples alone
         torch.testing.assert_close(padded[:, 200:301][:, inner], alone[:, inner], rtol=0, atol=1e-4)
 
     def test_noise_without_speech_is_not_made_loud(self):
         noise = 1e-4 * torch.randn(3 * RATE, generator=torch.Generator().manual_seed(0))
-        module = LogMel(FeatureConfig(normalise="global"))
+        module = LogMel(FeatureConfig(normalize="global"))
         module.fit_statistics([speech_like(1.0)])
-        assert torch.equal(module(noise[None], levelled=True)[0], module(noise[None])[0])
+        assert torch.equal(module(noise[None], leveled=True)[0], module(noise[None])[0])
 
     def test_silence_stays_silent(self):
         for samples in (torch.zeros(1, RATE * 30), torch.full((1, RATE), 0.5)):
@@ -234,25 +234,25 @@ class TestNormalisation:
 
     def test_of_the_training_data(self):
         utterances = [speech_like(1.0, seed=i) for i in range(3)]
-        module = LogMel(FeatureConfig(normalise="global"))
+        module = LogMel(FeatureConfig(normalize="global"))
         assert module(torch.randn(1, 800))[0].isnan().all()  # not fitted yet
         module.fit_statistics(iter(utterances))
         frames = np.concatenate([by_librosa(samples) for samples in utterances])
         np.testing.assert_allclose(module.mean.numpy(), frames.mean(0), atol=1e-4)
         np.testing.assert_allclose(module.std.numpy(), frames.std(0), atol=1e-4)
-        copy = LogMel(FeatureConfig(normalise="global"))
+        copy = LogMel(FeatureConfig(normalize="global"))
         copy.load_state_dict(module.state_dict())
         samples = torch.from_numpy(utterances[0])[None]
         assert torch.equal(copy(samples)[0], module(samples)[0])
 
     def test_statistics_of_nothing(self):
         with pytest.raises(ValueError, match="no frames"):
-            LogMel(FeatureConfig(normalise="global")).fit_statistics([])
+            LogMel(FeatureConfig(normalize="global")).fit_statistics([])
         with pytest.raises(ValueError, match="no statistics"):
             LogMel(FeatureConfig()).fit_statistics([np.ones(800, np.float32)])
 
     def test_statistics_of_silence(self):
-        module = LogMel(FeatureConfig(normalise="global"))
+        module = LogMel(FeatureConfig(normalize="global"))
         module.fit_statistics([np.zeros(RATE, np.float32)])
         assert module(torch.randn(1, RATE))[0].isfinite().all()
 
@@ -269,7 +269,7 @@ class TestConfig:
             ({"n_fft": 513}, "even"),
             ({"f_max": 9000.0}, "8000.0, half the sample rate"),
             ({"f_min": 5000.0, "f_max": 4000.0}, "f_min < f_max"),
-            ({"normalise": "batch"}, "'batch'"),
+            ({"normalize": "batch"}, "'batch'"),
             ({"n_mels": 200}, "fewer bands"),
         ],
         ids=str,
@@ -346,14 +346,14 @@ class TestSpecAugment:
 
     def test_warped_tones_lie_where_another_vocal_tract_puts_them(self):
         """A tone of f Hz is found at f / factor, the factors uniform within the share."""
-        config = FeatureConfig(normalise="none")
-        centres = mel_centres(config)
+        config = FeatureConfig(normalize="none")
+        centers = mel_centers(config)
         time = torch.arange(16000) / 16000
         tone, lengths = LogMel(config)(torch.sin(2 * torch.pi * 2000 * time).expand(500, -1))
-        augment = SpecAugment(SpecAugmentConfig(0, 0, 0, 0, frequency_warp=0.1), centres)
+        augment = SpecAugment(SpecAugmentConfig(0, 0, 0, 0, frequency_warp=0.1), centers)
         warped = augment(tone, lengths, torch.Generator().manual_seed(1))
         assert warped.shape == tone.shape
-        factors = 2000 / centres[warped[:, 50].argmax(1)]
+        factors = 2000 / centers[warped[:, 50].argmax(1)]
         assert 0.88 < factors.min() < 0.93
         assert 1.07 < factors.max() < 1.12
         assert factors.mean() == pytest.approx(1, abs=0.01)
@@ -361,16 +361,16 @@ class TestSpecAugment:
     def test_the_smallest_warp_changes_next_to_nothing_and_padding_stays_zero(self):
         features, lengths = LogMel(FeatureConfig())(torch.randn(3, 8000), torch.tensor([8000, 4000, 0]))
         augment = SpecAugment(
-            SpecAugmentConfig(0, 0, 0, 0, frequency_warp=1e-6), mel_centres(FeatureConfig())
+            SpecAugmentConfig(0, 0, 0, 0, frequency_warp=1e-6), mel_centers(FeatureConfig())
         )
         torch.testing.assert_close(augment(features, lengths), features, rtol=0, atol=1e-3)
-        strong = SpecAugment(SpecAugmentConfig(0, 0, 0, 0, frequency_warp=0.3), mel_centres(FeatureConfig()))
+        strong = SpecAugment(SpecAugmentConfig(0, 0, 0, 0, frequency_warp=0.3), mel_centers(FeatureConfig()))
         assert not strong(features, lengths)[1, 26:].any()
 
     def test_refuses(self):
         with pytest.raises(ConfigError, match=r"frequency_warp is 1\.0; expected 0 or more and less than 1"):
             SpecAugmentConfig(frequency_warp=1.0)
-        with pytest.raises(ValueError, match="frequency_warp needs the centres"):
+        with pytest.raises(ValueError, match="frequency_warp needs the centers"):
             SpecAugment(SpecAugmentConfig(frequency_warp=0.1))
         with pytest.raises(ConfigError, match=r"time_share is 1\.5"):
             SpecAugmentConfig(time_share=1.5)

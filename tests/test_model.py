@@ -20,7 +20,7 @@ def front_end(norm: str, time_strides: tuple[int, ...]) -> FrontEndConfig:
 
 
 def trained_like(model: AcousticModel) -> AcousticModel:
-    """Give batch normalisation statistics other than its initial ones."""
+    """Give batch normalization statistics other than its initial ones."""
     model.train()
     for seed in range(3):
         model(3 * random_features(seed) + 1, LENGTHS)
@@ -66,7 +66,7 @@ def test_output_lengths_tell_what_the_front_end_does(strides):
     assert model.output_lengths(torch.tensor([0])).tolist() == [0]
 
 
-def test_batch_normalisation_ignores_padding_in_training():
+def test_batch_normalization_ignores_padding_in_training():
     torch.manual_seed(1)
     config = ModelConfig(front_end=front_end("batch", (2, 2)), layers=1, hidden_size=4, dropout=0.0)
     model = AcousticModel(config, 40, 5)

@@ -25,7 +25,7 @@ def held_out(shared_data):
 
 def test_it_is_small():
     assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 5e6
-    assert "licence" in (SHIPPED / "README.md").read_text().lower()
+    assert "license" in (SHIPPED / "README.md").read_text().lower()
 
 
 def test_it_hears_speakers_that_it_was_not_trained_on(held_out):

@@ -14,17 +14,17 @@ from asr.features import FeatureConfig, LogMel
 from asr.model import AcousticModel, FrontEndConfig, ModelConfig
 from asr.streaming import SETTLED_SECONDS, Stream, _Decoder
 from asr.text import CharacterTokenizer
-from asr.transcribe import Recogniser
+from asr.transcribe import Recognizer
 
 TEXT = "ab c cab a bca"
 TOKENIZER = CharacterTokenizer([" ", "a", "b", "c"])
 
 
-def make(normalise="global", **options) -> Bundle:
+def make(normalize="global", **options) -> Bundle:
     """Give an untrained bundle that hears something in everything."""
     torch.manual_seed(5)
-    log_mel = LogMel(FeatureConfig(n_mels=20, normalise=normalise))
-    if normalise == "global":
+    log_mel = LogMel(FeatureConfig(n_mels=20, normalize=normalize))
+    if normalize == "global":
         log_mel.fit_statistics([say(TEXT, np.random.default_rng(1))])
     front_end = options.pop("front_end", FrontEndConfig(channels=(4, 4), strides=((2, 2), (2, 2))))
     config = ModelConfig(front_end=front_end, layers=2, hidden_size=16, **options)
@@ -50,10 +50,10 @@ def speech() -> np.ndarray:
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "peephole"])
-@pytest.mark.parametrize("normalise", ["global", "none"])
-def test_one_direction_is_exactly_the_whole(speech, cell, normalise):
-    bundle = make(normalise, cell=cell, bidirectional=False)
-    (whole,) = Recogniser(bundle)._logits([speech])
+@pytest.mark.parametrize("normalize", ["global", "none"])
+def test_one_direction_is_exactly_the_whole(speech, cell, normalize):
+    bundle = make(normalize, cell=cell, bidirectional=False)
+    (whole,) = Recognizer(bundle)._logits([speech])
     streamed = logits_of(Stream(bundle, chunk=0.2), speech, 1000)
     torch.testing.assert_close(streamed, whole, rtol=0, atol=1e-5 * whole.abs().max().item())
 
@@ -69,7 +69,7 @@ def test_one_direction_is_exactly_the_whole(speech, cell, normalise):
 )
 def test_kernels_and_strides_of_any_size(speech, front_end):
     bundle = make(bidirectional=False, front_end=front_end)
-    (whole,) = Recogniser(bundle)._logits([speech])
+    (whole,) = Recognizer(bundle)._logits([speech])
     streamed = logits_of(Stream(bundle, chunk=0.1), speech, 333)
     torch.testing.assert_close(streamed, whole, rtol=0, atol=1e-5 * whole.abs().max().item())
 
@@ -82,14 +82,14 @@ def test_the_forward_direction_is_carried_through_both(speech):
             for name, weight in layer.named_parameters():
                 if name.endswith("_reverse"):
                     weight.zero_()
-    (whole,) = Recogniser(bundle)._logits([speech])
+    (whole,) = Recognizer(bundle)._logits([speech])
     streamed = logits_of(Stream(bundle, chunk=0.3, look_ahead=0.2), speech, 1000)
     torch.testing.assert_close(streamed, whole, rtol=0, atol=1e-5 * whole.abs().max().item())
 
 
 def test_a_longer_look_ahead_is_closer_to_the_whole(speech):
     bundle = make()
-    (whole,) = Recogniser(bundle)._logits([speech])
+    (whole,) = Recognizer(bundle)._logits([speech])
     errors = [
         (logits_of(Stream(bundle, chunk=0.2, look_ahead=seconds), speech, 4000) - whole).abs().mean().item()
         for seconds in (0.0, 0.3, 5.0)
@@ -100,13 +100,13 @@ def test_a_longer_look_ahead_is_closer_to_the_whole(speech):
 
 def test_statistics_of_what_was_heard_are_the_utterances_at_its_end(speech):
     bundle = make("utterance")
-    (whole,) = Recogniser(bundle)._logits([speech])
+    (whole,) = Recognizer(bundle)._logits([speech])
     streamed = logits_of(Stream(bundle, chunk=0.2, look_ahead=10.0), speech, 4000)
     torch.testing.assert_close(streamed, whole, rtol=0, atol=1e-4 * whole.abs().max().item())
 
 
 def test_statistics_forget(speech):
-    """A stream that became a hundred times louder is soon normalised as if it always had been."""
+    """A stream that became a hundred times louder is soon normalized as if it always had been."""
     bundle = make("utterance", bidirectional=False)
     always = np.tile(speech, 30)  # 2 minutes
     became = np.concatenate([0.01 * speech, always[len(speech) :]])
@@ -119,11 +119,11 @@ def test_statistics_forget(speech):
 @settings(max_examples=25, deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 9000), min_size=1, max_size=12),
-    normalise=st.sampled_from(["global", "utterance"]),
+    normalize=st.sampled_from(["global", "utterance"]),
     bidirectional=st.booleans(),
 )
-def test_blocks_do_not_matter(sizes, normalise, bidirectional):
-    bundle = make(normalise, bidirectional=bidirectional)
+def test_blocks_do_not_matter(sizes, normalize, bidirectional):
+    bundle = make(normalize, bidirectional=bidirectional)
     samples = say(TEXT, np.random.default_rng(0))[: 1 + 3 * sum(sizes)]
     at_once, by_block = (
         Stream(bundle, chunk=0.24, look_ahead=0.0 if not bidirectional else 0.4) for _ in "ab"
@@ -213,4 +213,4 @@ def test_what_is_refused():
     with pytest.raises(AudioError, match="NaN"):
         Stream(bundle).feed(np.full(5, np.nan))
     with pytest.raises(DecodingError, match="greedily"):
-        Recogniser(bundle, decoder=lambda logits, lengths: []).stream()
+        Recognizer(bundle, decoder=lambda logits, lengths: []).stream()

@@ -14,12 +14,12 @@ import asr.text
 from asr.errors import TextError
 from asr.text import (
     BLANK,
-    NORMALISERS,
+    NORMALIZERS,
     BpeTokenizer,
     CharacterTokenizer,
     load_tokenizer,
-    normalise,
-    normaliser_version,
+    normalize,
+    normalizer_version,
 )
 
 SENTENCES = [
@@ -30,7 +30,7 @@ SENTENCES = [
 ]
 
 
-class TestNormalisers:
+class TestNormalizers:
     @pytest.mark.parametrize(
         ("text", "expected"),
         [
@@ -56,21 +56,21 @@ class TestNormalisers:
         ],
     )
     def test_basic(self, text, expected):
-        assert normalise(text, "basic") == expected
+        assert normalize(text, "basic") == expected
 
     @settings(max_examples=500, deadline=None)
     @given(st.text(max_size=40))
     @example("´ẛ̣'İ ﷺ ½'")
     def test_basic_is_at_peace_with_its_own_result(self, text):
-        once = normalise(text, "basic")
-        assert normalise(once, "basic") == once
+        once = normalize(text, "basic")
+        assert normalize(once, "basic") == once
         assert once == " ".join(once.split())
         assert all(c in " '" or unicodedata.category(c)[0] in "LMN" for c in once)
 
     def test_basic_on_each_character(self):
         for code in (*range(0xD800), *range(0xE000, 0x20000)):
-            once = normalise(f"a{chr(code)}b", "basic")
-            assert normalise(once, "basic") == once
+            once = normalize(f"a{chr(code)}b", "basic")
+            assert normalize(once, "basic") == once
 
     def test_basic_keeps_upper_case_corpora_apart_from_nothing_but_case(self, shared_data):
         transcripts = [
@@ -79,34 +79,34 @@ class TestNormalisers:
         ]
         assert len(transcripts) == 2500
         for text in transcripts:
-            assert normalise(text, "basic").replace("'", "") == " ".join(
+            assert normalize(text, "basic").replace("'", "") == " ".join(
                 text.lower().replace("'", "").split()
             )
 
     def test_none_leaves_text_alone(self):
-        assert normalise(" As it IS. ", "none") == " As it IS. "
+        assert normalize(" As it IS. ", "none") == " As it IS. "
 
     def test_an_unknown_name(self):
-        with pytest.raises(TextError, match=r"no normaliser 'basics'; there are basic, english, none"):
-            normalise("text", "basics")
-        assert set(NORMALISERS) == {"basic", "english", "none"}
+        with pytest.raises(TextError, match=r"no normalizer 'basics'; there are basic, english, none"):
+            normalize("text", "basics")
+        assert set(NORMALIZERS) == {"basic", "english", "none"}
 
     def test_english_is_whispers(self):
         pytest.importorskip("whisper_normalizer")
         text = "Um, Mr. Brown's colour [laughs] won't cost twenty-one dollars!"
-        assert normalise(text, "english") == "mister brown is color will not cost $21"
-        assert normalise("", "english") == ""
-        assert re.fullmatch(r"whisper-normalizer \d+\.\d+.*", normaliser_version("english"))
+        assert normalize(text, "english") == "mister brown is color will not cost $21"
+        assert normalize("", "english") == ""
+        assert re.fullmatch(r"whisper-normalizer \d+\.\d+.*", normalizer_version("english"))
 
     def test_english_without_its_package_says_what_to_install(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "whisper_normalizer.english", None)
         asr.text._english_rules.cache_clear()
         with pytest.raises(TextError, match="pip install whisper-normalizer"):
-            normalise("text", "english")
+            normalize("text", "english")
 
     def test_versions(self):
-        assert normaliser_version("basic").startswith(f"asr {asr.__version__}, Unicode ")
-        assert normaliser_version("none") == ""
+        assert normalizer_version("basic").startswith(f"asr {asr.__version__}, Unicode ")
+        assert normalizer_version("none") == ""
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ class TestEveryTokenizer:
         message = str(caught.value)
         assert "'caffè 9'" in message
         assert "'9' (DIGIT NINE), 'è' (LATIN SMALL LETTER E WITH GRAVE)" in message
-        assert "normalise" in message
+        assert "normalize" in message
 
     def test_a_long_transcript_of_strange_letters_has_a_short_message(self, tokenizer):
         with pytest.raises(TextError) as caught:

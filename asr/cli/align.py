@@ -5,7 +5,7 @@
   asr align speech.wav speech.txt --model BUNDLE -f srt -o speech.srt
   asr align speech.wav speech.txt --character-timestamps     a line a letter: start, end, letter, word
 
-TEXT is a file, or the text itself where no file has that name. It is normalised as the model's transcripts were.
+TEXT is a file, or the text itself where no file has that name. It is normalized as the model's transcripts were.
 """
 
 import argparse

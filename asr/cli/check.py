@@ -116,7 +116,7 @@ def _names(manifests: list[str]) -> dict[str, str]:
 def _target(arguments: argparse.Namespace, trained_on: Sequence) -> "Target":
     """Give what the model asks; pieces of words are learned from the first manifest, as training would."""
     from asr.data.manifests import text_of
-    from asr.text import BpeTokenizer, normalise
+    from asr.text import BpeTokenizer, normalize
     from asr.training.checks import target_of
 
     if arguments.model:
@@ -124,16 +124,16 @@ def _target(arguments: argparse.Namespace, trained_on: Sequence) -> "Target":
 
         bundle = Bundle.load(arguments.model)
         front_end = bundle.model.config.front_end
-        return target_of(bundle.log_mel.config, front_end, bundle.normaliser, bundle.tokenizer)
+        return target_of(bundle.log_mel.config, front_end, bundle.normalizer, bundle.tokenizer)
     from asr.training.config import read_config
 
     config = read_config(["--config", arguments.config] if arguments.config else [])
     text, tokenizer = config.text, None
     if text.tokenizer == "bpe":
-        texts = (normalise(text_of(cut) or "", text.normaliser) for cut in trained_on)
+        texts = (normalize(text_of(cut) or "", text.normalizer) for cut in trained_on)
         tokenizer = BpeTokenizer.train(texts, text.vocab_size)
     speeds = config.data.speed_perturb
-    return target_of(config.features, config.model.front_end, text.normaliser, tokenizer, speeds)
+    return target_of(config.features, config.model.front_end, text.normalizer, tokenizer, speeds)
 
 
 def _places_of_fixed(manifests: list[str], out: Path) -> list[Path]:

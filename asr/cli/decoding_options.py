@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--lexicon",
         metavar="FILE",
-        help="the only words to recognise, one a line (default: those of the language model); none: any word, with "
+        help="the only words to recognize, one a line (default: those of the language model); none: any word, with "
         "a language model over tokens",
     )
     group.add_argument(
@@ -77,7 +77,7 @@ def decoder_from(arguments: argparse.Namespace, bundle: "Bundle") -> "Decoder":
     options = {name: getattr(arguments, name) for name in Search.__annotations__ if name != "processes"}
     threads = getattr(arguments, "threads", 0) or None
     decoder = choose_decoder(
-        bundle.tokenizer, bundle.normaliser, bundle.decoding, **options, processes=threads
+        bundle.tokenizer, bundle.normalizer, bundle.decoding, **options, processes=threads
     )
     if isinstance(decoder, ParallelBeamSearch) and decoder.search.left_out:
         print(decoder.search.what_is_left_out(), file=sys.stderr)

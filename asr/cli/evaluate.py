@@ -4,7 +4,7 @@
   asr evaluate --model BUNDLE --manifest test-clean.jsonl.gz test-other.jsonl.gz --table markdown
   asr evaluate --model BUNDLE --manifest cuts_dev.jsonl.gz --html report.html
 
-References and hypotheses go through the normaliser that the model was trained with, or the one named. --nbest N adds
+References and hypotheses go through the normalizer that the model was trained with, or the one named. --nbest N adds
 the error rate of the best of N hypotheses. Words never seen in training are told apart where the training manifests
 are at hand.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from asr.cli import decoding_options
 from asr.cli.counts import count
 from asr.cli.score import add_detail_arguments, check_writable, details, write
-from asr.cli.transcribe import load_recogniser, progress_bar, report_failures
+from asr.cli.transcribe import load_recognizer, progress_bar, report_failures
 from asr.errors import AsrError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="cuts.jsonl.gz with references; one set each",
     )
     parser.add_argument(
-        "--normaliser", metavar="NAME", help="of both sides: basic, english, none (default: the model's)"
+        "--normalizer", metavar="NAME", help="of both sides: basic, english, none (default: the model's)"
     )
     parser.add_argument(
         "--training-manifest",
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         training_words,
     )
     from asr.data import load_cuts
-    from asr.scoring.report import check_normaliser
+    from asr.scoring.report import check_normalizer
     from asr.transcribe import load
 
     for path in (arguments.html, arguments.json):
@@ -82,17 +82,17 @@ def run(arguments: argparse.Namespace) -> int:
     sets = {name: load_cuts(path) for name, path in _names(arguments.manifest).items()}
     for cuts in sets.values():
         check_fields(cuts, arguments.by)
-    recogniser = load_recogniser(load, arguments)
-    normaliser = arguments.normaliser or recogniser.bundle.normaliser
-    check_normaliser(normaliser)
-    manifests = arguments.training_manifest or trained_on(recogniser.bundle.training)
-    vocabulary = training_words(manifests, normaliser)
+    recognizer = load_recognizer(load, arguments)
+    normalizer = arguments.normalizer or recognizer.bundle.normalizer
+    check_normalizer(normalizer)
+    manifests = arguments.training_manifest or trained_on(recognizer.bundle.training)
+    vocabulary = training_words(manifests, normalizer)
     failures: list[str] = []
     evaluations: dict[str, Evaluation] = {}
     for name, cuts in sets.items():
         with progress_bar(cuts, f"evaluating {name}", quiet=arguments.quiet) as bar:
             evaluation = evaluate(
-                recogniser, cuts, normaliser, arguments.batch_seconds, failures, lambda bar=bar: bar.update(1)
+                recognizer, cuts, normalizer, arguments.batch_seconds, failures, lambda bar=bar: bar.update(1)
             )
         if evaluation.report.utterances:
             evaluations[name] = evaluation
@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
         from asr.scoring.html import render
 
         shown = told_apart(evaluations)
-        audio, pictures = sounds_and_pictures(recogniser, shown, Path(arguments.html))
+        audio, pictures = sounds_and_pictures(recognizer, shown, Path(arguments.html))
         seams = {f"place in long audio of {name}": one.by_seam() for name, one in evaluations.items()}
         page = render(
             {name: one.report for name, one in shown.items()},
@@ -125,7 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         write(arguments.html, page)
     if arguments.json != "-":
-        _print(reports, extra, [f"computed on {recogniser.device}", *_missed(seen)], arguments)
+        _print(reports, extra, [f"computed on {recognizer.device}", *_missed(seen)], arguments)
     return report_failures(failures, asked_for)
 
 

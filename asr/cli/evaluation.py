@@ -23,8 +23,8 @@ from asr.scoring.breakdown import Group, by_familiarity, by_field, by_seam, orac
 from asr.scoring.calibration import Calibration, calibration_if_known
 from asr.scoring.html import PLAYED, address, merge
 from asr.scoring.sound import audio_uri, picture, signal_to_noise
-from asr.text import normalise
-from asr.transcribe import Recogniser, Source, Transcript
+from asr.text import normalize
+from asr.transcribe import Recognizer, Source, Transcript
 from asr.windows import windows
 
 SHOWN = 50  # of the worst utterances, with their audio and picture in the page
@@ -63,9 +63,9 @@ class Evaluation:
 
 
 def evaluate(
-    recogniser: Recogniser,
+    recognizer: Recognizer,
     cuts: Sequence[Cut],
-    normaliser: str,
+    normalizer: str,
     batch_seconds: float | None,
     failures: list[str],
     progress: Callable[[], object] = lambda: None,
@@ -75,9 +75,9 @@ def evaluate(
     seams: list[list[float]] = [[] for _ in cuts]
 
     def blocks(index: int) -> Iterator[np.ndarray]:
-        samples = read_samples(cuts[index], recogniser.sample_rate)
-        snr[index] = signal_to_noise(samples, recogniser.sample_rate)
-        seams[index] = [window.seam for window in windows([samples], recogniser.sample_rate)][1:]
+        samples = read_samples(cuts[index], recognizer.sample_rate)
+        snr[index] = signal_to_noise(samples, recognizer.sample_rate)
+        seams[index] = [window.seam for window in windows([samples], recognizer.sample_rate)][1:]
         yield samples
 
     texts = list(map(text_of, cuts))
@@ -90,7 +90,7 @@ def evaluate(
     sources = [Source(cuts[i].id, lambda i=i: blocks(i), cuts[i].duration) for i in judged]
     transcripts: dict[int, Transcript] = {}
     began = time.perf_counter()
-    for place, outcome in recogniser.transcribe_sources(sources, batch_seconds):
+    for place, outcome in recognizer.transcribe_sources(sources, batch_seconds):
         progress()
         if isinstance(outcome, Transcript):
             transcripts[judged[place]] = outcome
@@ -102,15 +102,15 @@ def evaluate(
     heard = [transcripts[i] for i in done]
     n_best = [[one.text, *(other.text for other in one.alternatives)] for one in heard]
     references = [texts[i] or "" for i in done]
-    if normaliser == recogniser.bundle.normaliser:
-        # The model writes as its normaliser does, and scoring passes that on once more: so do the references, for
+    if normalizer == recognizer.bundle.normalizer:
+        # The model writes as its normalizer does, and scoring passes that on once more: so do the references, for
         # rules that change what they wrote (English ones make 0351 of "zero three five one", and 351 of that).
-        references = [normalise(text, normaliser) for text in references]
+        references = [normalize(text, normalizer) for text in references]
     fields = manifest_fields([cuts[i] for i in done])
     options = {
         "ids": [cuts[i].id for i in done],
         "fields": fields | {"snr": fields.get("snr", [snr[i] for i in done])},  # as estimated, if not known
-        "normaliser": normaliser,
+        "normalizer": normalizer,
     }
     return Evaluation(
         cuts=[cuts[i] for i in done],
@@ -158,7 +158,7 @@ def check_fields(cuts: Sequence[Cut], asked: Sequence[tuple[str, list[float]]]) 
 
 
 def reliability(evaluations: Mapping[str, Evaluation]) -> Calibration | None:
-    """Judge the words' confidences; None where the normaliser joined or cut words, and where there is no word."""
+    """Judge the words' confidences; None where the normalizer joined or cut words, and where there is no word."""
     whole = merge({name: evaluation.report for name, evaluation in evaluations.items()})
     confidences = [
         [word.confidence for word in transcript.words]
@@ -168,8 +168,8 @@ def reliability(evaluations: Mapping[str, Evaluation]) -> Calibration | None:
     return calibration_if_known(whole, confidences)
 
 
-def training_words(manifests: Sequence[str], normaliser: str) -> set[str]:
-    """Give the words of manifests of cuts, normalised. Raises ManifestError."""
+def training_words(manifests: Sequence[str], normalizer: str) -> set[str]:
+    """Give the words of manifests of cuts, normalized. Raises ManifestError."""
     words: set[str] = set()
     for path in map(Path, manifests):
         try:
@@ -180,7 +180,7 @@ def training_words(manifests: Sequence[str], normaliser: str) -> set[str]:
             ):
                 for line in lines:
                     for text in cut_texts(json.loads(line)):
-                        words.update(normalise(text, normaliser).split())
+                        words.update(normalize(text, normalizer).split())
         except FileNotFoundError:
             raise ManifestError(f"there is no manifest {path} of training words") from None
         except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
@@ -212,7 +212,7 @@ def told_apart(evaluations: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
 
 
 def sounds_and_pictures(
-    recogniser: Recogniser, evaluations: Mapping[str, Evaluation], page: Path
+    recognizer: Recognizer, evaluations: Mapping[str, Evaluation], page: Path
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Give addresses of audio, and pictures, by utterance's id, for a page at `page`.
 
@@ -228,11 +228,11 @@ def sounds_and_pictures(
     pictures = {}
     for name, cut, transcript in _worst(evaluations):
         try:
-            samples = read_samples(cut, recogniser.sample_rate)
+            samples = read_samples(cut, recognizer.sample_rate)
         except AudioError:  # gone since it was read
             continue
-        audio[name] = audio_uri(samples, recogniser.sample_rate)
-        pictures[name] = _picture(recogniser, samples, transcript)
+        audio[name] = audio_uri(samples, recognizer.sample_rate)
+        pictures[name] = _picture(recognizer, samples, transcript)
     return audio, pictures
 
 
@@ -263,15 +263,15 @@ def _link(cut: Cut, page: Path) -> str | None:
 
 
 @torch.inference_mode()
-def _picture(recogniser: Recogniser, samples: np.ndarray, transcript: Transcript) -> str:
-    bundle = recogniser.bundle
-    lengths = torch.tensor([len(samples)], device=recogniser.device)
-    features, frames = bundle.log_mel(torch.from_numpy(samples)[None].to(recogniser.device), lengths)
+def _picture(recognizer: Recognizer, samples: np.ndarray, transcript: Transcript) -> str:
+    bundle = recognizer.bundle
+    lengths = torch.tensor([len(samples)], device=recognizer.device)
+    features, frames = bundle.log_mel(torch.from_numpy(samples)[None].to(recognizer.device), lengths)
     logits, _ = bundle.model(features, frames)
     return picture(
         features[0].float().cpu().numpy(),
         logits[0].float().softmax(-1).cpu().numpy(),
         [token.replace(" ", "␣") for token in bundle.tokenizer.tokens],
         [(word.word, word.start, word.end) for word in transcript.words],
-        len(samples) / recogniser.sample_rate,
+        len(samples) / recognizer.sample_rate,
     )

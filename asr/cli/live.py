@@ -14,7 +14,7 @@ from asr.errors import AsrError, AudioError
 
 if TYPE_CHECKING:
     from asr.decoding import Word
-    from asr.transcribe import Recogniser
+    from asr.transcribe import Recognizer
 
 STDIN = "-"
 FULL_SCALE = 32768.0  # of signed 16-bit samples
@@ -76,11 +76,11 @@ def is_wanted(arguments: argparse.Namespace) -> bool:
     return True
 
 
-def run(arguments: argparse.Namespace, recogniser: "Recogniser") -> int:
+def run(arguments: argparse.Namespace, recognizer: "Recognizer") -> int:
     """Print words as they settle until the samples end, or Ctrl-C."""
     given = {name: getattr(arguments, name) for name in ("chunk", "look_ahead")}
-    stream = recogniser.stream(**{name: value for name, value in given.items() if value is not None})
-    rate = recogniser.sample_rate
+    stream = recognizer.stream(**{name: value for name, value in given.items() if value is not None})
+    rate = recognizer.sample_rate
     blocks = (
         _microphone(rate) if arguments.microphone else _standard_input(arguments.stream_rate or rate, rate)
     )

@@ -1,6 +1,6 @@
 """Build, judge and tune n-gram language models for beam search.
 
-  asr lm build text.txt -o lm.arpa.gz --order 3 --model BUNDLE     normalised as the model's transcripts
+  asr lm build text.txt -o lm.arpa.gz --order 3 --model BUNDLE     normalized as the model's transcripts
   asr lm score lm.arpa.gz other.txt                                perplexity and unknown words
   asr lm tune --lm lm.arpa.gz --model BUNDLE --manifest dev.jsonl.gz
 
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COUNT",
         help="leave out n-grams seen at most so often, by order, the last for the rest, as in 0 0 1 (default: 0)",
     )
-    build.add_argument("--model", metavar="BUNDLE", help="normalise the text as this model's transcripts")
+    build.add_argument("--model", metavar="BUNDLE", help="normalize the text as this model's transcripts")
     build.add_argument(
         "--tokens",
         action="store_true",
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     score.add_argument(
         "texts", nargs="+", metavar="TEXT", help="sentences, manifests, or - for standard input"
     )
-    score.add_argument("--model", metavar="BUNDLE", help="normalise the text as this model's transcripts")
+    score.add_argument("--model", metavar="BUNDLE", help="normalize the text as this model's transcripts")
     score.add_argument("--tokens", action="store_true", help="the model is over the tokens of --model")
 
     tune = actions.add_parser(
@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--manifest", required=True, metavar="CUTS", help="cuts.jsonl.gz to tune on, never the test set"
     )
     tune.add_argument("--lm", required=True, metavar="FILE", help="the language model")
-    tune.add_argument("--lexicon", metavar="FILE", help="the only words to recognise; none: any word")
+    tune.add_argument("--lexicon", metavar="FILE", help="the only words to recognize; none: any word")
     tune.add_argument("--beam-size", type=int, default=32, metavar="N", help="(default: 32)")
     tune.add_argument("--lm-weights", type=float, nargs="+", default=LM_WEIGHTS, metavar="W", help="to try")
     tune.add_argument(
@@ -129,7 +129,7 @@ def _score(arguments: argparse.Namespace) -> int:
 
 
 def _sentences(arguments: argparse.Namespace) -> Iterator[str]:
-    """Give the texts' sentences, normalised and cut into tokens as the arguments ask."""
+    """Give the texts' sentences, normalized and cut into tokens as the arguments ask."""
     if arguments.model is None:
         if arguments.tokens:
             raise DecodingError("--tokens was given without --model; name the model whose tokens are meant")
@@ -137,12 +137,12 @@ def _sentences(arguments: argparse.Namespace) -> Iterator[str]:
         return
     from asr.bundle import Bundle
     from asr.decoding.beam import token_names
-    from asr.text import normalise
+    from asr.text import normalize
 
     bundle = Bundle.load(arguments.model)
     names, strange = token_names(bundle.tokenizer), 0
     for sentence in read_texts(arguments.texts):
-        text = normalise(sentence, bundle.normaliser)
+        text = normalize(sentence, bundle.normalizer)
         if not arguments.tokens:
             yield text
             continue
@@ -193,7 +193,7 @@ def _tune(arguments: argparse.Namespace) -> int:
     from asr.bundle import Bundle, store_decoding
     from asr.decoding import BeamConfig, BeamSearch, greedy
     from asr.scoring import score
-    from asr.text import normalise
+    from asr.text import normalize
     from asr.transcribe import chosen_device
 
     bundle = Bundle.load(arguments.model, chosen_device(arguments.device))
@@ -204,7 +204,7 @@ def _tune(arguments: argparse.Namespace) -> int:
         BeamConfig(arguments.beam_size),
         lm=arguments.lm,
         lexicon=arguments.lexicon,
-        normaliser=bundle.normaliser,
+        normalizer=bundle.normalizer,
     )
     failures: list[str] = []
     references, outputs = acoustic_outputs(bundle, arguments.manifest, failures)
@@ -212,12 +212,12 @@ def _tune(arguments: argparse.Namespace) -> int:
         print(message, file=sys.stderr)
     if not outputs:
         raise ManifestError(f"{arguments.manifest} holds no utterance with a transcript that could be read")
-    references = [normalise(text, bundle.normaliser) for text in references]
+    references = [normalize(text, bundle.normalizer) for text in references]
 
     def word_error_rate(decode: Callable) -> float:
         decoded = [decode(logits[None], torch.tensor([len(logits)]))[0] for logits in outputs]
         texts = [" ".join(bundle.tokenizer.decode(hypothesis.tokens).split()) for hypothesis in decoded]
-        return score(references, [normalise(text, bundle.normaliser) for text in texts]).wer
+        return score(references, [normalize(text, bundle.normalizer) for text in texts]).wer
 
     results = {}
     print("lm weight  word bonus  WER %")
@@ -281,7 +281,7 @@ def acoustic_outputs(bundle, manifest: str, failures: list[str]) -> tuple[list[s
         while samples := list(islice(heard, BATCH)):
             lengths = torch.tensor([len(one) for one in samples], device=device)
             padded = pad_sequence(samples, batch_first=True).to(device)
-            features, frames = bundle.log_mel(padded, lengths, levelled=True)  # as transcribing does
+            features, frames = bundle.log_mel(padded, lengths, leveled=True)  # as transcribing does
             logits, frames = bundle.model(features, frames)
             outputs += [one[:n].cpu() for one, n in zip(logits, frames.tolist(), strict=True)]
     return references, outputs

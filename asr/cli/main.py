@@ -16,7 +16,7 @@ from asr.errors import AsrError
 COMMANDS = {
     "prepare": ("asr.cli.prepare", "turn a corpus, or any folder of audio, into manifests to train on"),
     "check": ("asr.cli.check", "look for what is wrong with a corpus before training on it"),
-    "train": ("asr.cli.train", "train a recogniser from a configuration"),
+    "train": ("asr.cli.train", "train a recognizer from a configuration"),
     "transcribe": ("asr.cli.transcribe", "turn audio files into text"),
     "align": ("asr.cli.align", "say when each word of a known text was said"),
     "evaluate": ("asr.cli.evaluate", "say the word error rate of a model on a manifest"),
@@ -119,7 +119,7 @@ def _help() -> str:
         [
             "usage: asr COMMAND [ARGUMENTS...]",
             "",
-            "Train, understand and ship CNN + LSTM + CTC speech recognisers.",
+            "Train, understand and ship CNN + LSTM + CTC speech recognizers.",
             "",
             *lines,
             "",

@@ -169,12 +169,12 @@ def _write_shards(splits: dict, output_dir: Path, jobs: int) -> list[str]:
 def _list() -> None:
     from asr.data.catalogue import CORPORA, FURTHER
 
-    print(f"{'':22} {'hours':>6}  {'licence':19} what is spoken; * can be downloaded")
+    print(f"{'':22} {'hours':>6}  {'license':19} what is spoken; * can be downloaded")
     for name, corpus in CORPORA.items():
         if name == next(iter(FURTHER)):
             print("\nas lhotse's recipes read them; ? is what we do not know")
         star = "*" if corpus.archives else " "
-        print(f"{name:21}{star} {corpus.hours:>6}  {corpus.licence:19} {corpus.about}")
+        print(f"{name:21}{star} {corpus.hours:>6}  {corpus.license:19} {corpus.about}")
 
 
 class _Downloads:

@@ -2,7 +2,7 @@
 
   asr score reference.trn hypothesis.trn
   asr score reference.stm system_a.ctm system_b.ctm --table markdown
-  asr score data/test whisper_json/ --normaliser basic --by speaker --worst 10 --html report.html
+  asr score data/test whisper_json/ --normalizer basic --by speaker --worst 10 --html report.html
 
 Reads TRN, STM, CTM, Kaldi's text (or its data folder), JSON and JSON lines (NeMo's manifests, whisper's output,
 lhotse's cuts, `--json` files of this command), folders of .txt or .json, and, with --format lines, plain lines.
@@ -89,16 +89,16 @@ def _field(text: str) -> tuple[str, list[float]]:
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare how transcripts are read, matched and counted."""
     parser.add_argument(
-        "--format", choices=FORMATS, default="auto", help="of both sides (default: recognised)"
+        "--format", choices=FORMATS, default="auto", help="of both sides (default: recognized)"
     )
     parser.add_argument("--reference-format", choices=FORMATS, metavar="FORMAT", help="where it differs")
     parser.add_argument(
-        "--normaliser",
+        "--normalizer",
         default="none",
         metavar="NAME",
         help="of both sides before they are compared: none, basic, english (default: none)",
     )
-    parser.add_argument("--show-normalised", action="store_true", help="show what the normaliser changes")
+    parser.add_argument("--show-normalized", action="store_true", help="show what the normalizer changes")
     parser.add_argument(
         "--speakers",
         metavar="FILE",
@@ -213,11 +213,11 @@ def load_report(
         pairs.hypotheses,
         ids=pairs.ids,
         fields=fields,
-        normaliser=arguments.normaliser,
+        normalizer=arguments.normalizer,
         aligner=arguments.aligner,
         bootstrap=arguments.bootstrap,
     )
-    if arguments.show_normalised:
+    if arguments.show_normalized:
         data_on_stdout = arguments.json == "-" or getattr(arguments, "table", "text") != "text"
         for side, before, after in (
             ("reference", pairs.references, report.references),

@@ -1,4 +1,4 @@
-"""Train a recogniser from a configuration.
+"""Train a recognizer from a configuration.
 
   asr train --config recipes/an4/config.yaml
   asr train --config recipes/an4/config.yaml --model.hidden_size 512 --run.folder runs/wide

@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     if live.is_wanted(arguments):
         from asr.transcribe import load
 
-        return live.run(arguments, load_recogniser(load, arguments))
+        return live.run(arguments, load_recognizer(load, arguments))
     formats, inputs = _formats(arguments.format or [])
     inputs = [*arguments.inputs, *inputs]
     if not inputs:
@@ -161,22 +161,22 @@ def run(arguments: argparse.Namespace) -> int:
     from asr.audio import stream_audio
     from asr.transcribe import Source, Transcript, file_source, load
 
-    recogniser = load_recogniser(load, arguments)
+    recognizer = load_recognizer(load, arguments)
     # Read here: a thread that waits for standard input would not hear of Ctrl-C.
     stdin = io.BytesIO(sys.stdin.buffer.read() if STDIN in paths else b"")
     stdin.name = "<stdin>"  # type: ignore[attr-defined] - as errors call it
 
     def source(path: str) -> Source:
         if path == STDIN:
-            return Source("<stdin>", lambda: stream_audio(stdin, recogniser.sample_rate))
-        return file_source(path, recogniser.sample_rate)
+            return Source("<stdin>", lambda: stream_audio(stdin, recognizer.sample_rate))
+        return file_source(path, recognizer.sample_rate)
 
     sources = [source(path) for path in paths]
     # In CTM and TRN a recording is called by its place in the folder of the outputs.
     ids = [target.name if arguments.beside else str(target.relative_to(root)) for target in targets]
     printed = InOrder(lambda index, text: print(text, end="", flush=True))
     progress = _speech_progress(sources, arguments.quiet)
-    outcomes = recogniser.transcribe_sources(
+    outcomes = recognizer.transcribe_sources(
         sources, arguments.batch_seconds, progress.update, arguments.character_timestamps
     )
     try:
@@ -250,16 +250,16 @@ def _layout(arguments: argparse.Namespace) -> Layout:
     )
 
 
-def load_recogniser(load: Callable, arguments: argparse.Namespace):
+def load_recognizer(load: Callable, arguments: argparse.Namespace):
     """Load the model the arguments name, on the device they name, with the decoder they ask for."""
     import torch
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     folder = model_option.model_folder(arguments)
-    recogniser = load(folder, arguments.device, compute_type=arguments.compute_type)
-    recogniser.decoder = decoding_options.decoder_from(arguments, recogniser.bundle)
-    return recogniser
+    recognizer = load(folder, arguments.device, compute_type=arguments.compute_type)
+    recognizer.decoder = decoding_options.decoder_from(arguments, recognizer.bundle)
+    return recognizer
 
 
 def find_audio(inputs: Sequence[str], recursive: bool = False) -> tuple[dict[str, Path], list[str]]:

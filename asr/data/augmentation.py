@@ -46,7 +46,7 @@ class AugmentationConfig:
         snr_db: lowest and highest ratio of speech to noise.
         codecs: of which one is drawn: 8khz (the band alone), telephone (8 kHz, mu-law), gsm, mp3, vorbis, opus.
         codec_share: of the utterances.
-        volume_db: most by which an utterance is made louder or softer. Features that are normalised by utterance do
+        volume_db: most by which an utterance is made louder or softer. Features that are normalized by utterance do
             not see it.
     """
 
@@ -163,7 +163,7 @@ def reverberate(samples: np.ndarray, room: np.ndarray) -> np.ndarray:
 def make_room(seconds: float, sample_rate: int, generator: np.random.Generator) -> np.ndarray:
     """Make up an impulse response: the direct sound, then noise that decays by 60 dB in `seconds` (Polack 1988).
 
-    The direct sound and its echo are equally strong, as at some metres from the speaker.
+    The direct sound and its echo are equally strong, as at some meters from the speaker.
     """
     time = np.arange(round(seconds * sample_rate)) / sample_rate
     echo = generator.standard_normal(len(time)) * np.exp(-3 * math.log(10) * time / seconds)

@@ -15,7 +15,7 @@ class Corpus:
     Attributes:
         about: what is spoken, in a few words.
         hours: of speech.
-        licence: under which it is published.
+        license: under which it is published.
         archives: what `--download` fetches.
         by_hand: where to get it otherwise.
         folder: name of the folder in its archives.
@@ -23,7 +23,7 @@ class Corpus:
 
     about: str
     hours: str
-    licence: str
+    license: str
     archives: tuple[Archive, ...] = ()
     by_hand: str = ""
     folder: str = ""
@@ -176,7 +176,7 @@ CORPORA = {
     ),
 }
 
-# Read as lhotse reads them, and not tested by us: name: (what is spoken, hours, licence); "?" where we do not know.
+# Read as lhotse reads them, and not tested by us: name: (what is spoken, hours, license); "?" where we do not know.
 FURTHER = {
     "adept": ("English, the same sentences in many tones, two speakers", "?", "CC BY 4.0"),
     "aishell": ("read Mandarin", "178", "Apache-2.0"),
@@ -232,7 +232,7 @@ FURTHER = {
     "stcmds": ("Mandarin commands", "110", "CC BY-NC-ND 4.0"),
     "switchboard": ("English telephone calls", "260", "LDC"),
     "thchs_30": ("read Mandarin", "30", "Apache-2.0"),
-    "this_american_life": ("English radio programmes", "637", "non-commercial"),
+    "this_american_life": ("English radio programs", "637", "non-commercial"),
     "timit": ("read English, with phones", "5", "LDC"),
     "uwb_atcc": ("English of Czech air traffic control", "20", "CC BY-NC-ND 3.0"),
     "vctk": ("read English, 110 speakers", "44", "CC BY 4.0"),
@@ -241,10 +241,10 @@ FURTHER = {
     "xbmu_amdo31": ("read Amdo Tibetan", "31", "CC BY-SA 4.0"),
 }
 CORPORA |= {
-    name: Corpus(about, hours, licence, by_hand="`lhotse download --help` tells whether lhotse fetches it")
-    for name, (about, hours, licence) in FURTHER.items()
+    name: Corpus(about, hours, terms, by_hand="`lhotse download --help` tells whether lhotse fetches it")
+    for name, (about, hours, terms) in FURTHER.items()
 }
-# lhotse's recipes for what has no transcripts to learn from: noise, rooms, wake words, unlabelled or mixed speech.
+# lhotse's recipes for what has no transcripts to learn from: noise, rooms, wake words, unlabeled or mixed speech.
 WITHOUT_TRANSCRIPTS = (
     "but_reverb_db bvcc himia librilight librimix_mini mobvoihotwords musan radio rir_noise voxconverse wham"
 ).split()

@@ -129,7 +129,7 @@ def prepare_manifest(
     jobs: int = JOBS,
     progress: Progress = iter,
 ) -> Preparation:
-    """Read anything that `read_manifest` recognises and write it as the split of that name.
+    """Read anything that `read_manifest` recognizes and write it as the split of that name.
 
     Of "train", dev is held out as `prepare` does it. Raises ManifestError if `source` is nothing known or
     empty.

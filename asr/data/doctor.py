@@ -20,7 +20,7 @@ from asr.data.loading import read_samples
 from asr.data.manifests import file_of, speaker_of, text_of
 from asr.data.shards import Shards
 from asr.errors import AudioError, TextError
-from asr.text import SENTENCEPIECE_SPACE, Tokenizer, normalise
+from asr.text import SENTENCEPIECE_SPACE, Tokenizer, normalize
 
 # What may be wrong, in the order of the report. Of an utterance with several faults in its audio the first is named.
 KINDS = {
@@ -82,13 +82,13 @@ class Target:
     """The model that the corpus is meant for.
 
     Attributes:
-        normaliser: that transcripts pass first.
+        normalizer: that transcripts pass first.
         tokenizer: with its alphabet; None takes each character for a token and the corpus's common ones for known.
         frames: seconds of audio -> frames of logits; None skips the check of lengths.
         sample_rate: of its features, in Hz.
     """
 
-    normaliser: str = "basic"
+    normalizer: str = "basic"
     tokenizer: Tokenizer | None = None
     frames: Callable[[float], int] | None = None
     sample_rate: int = 16000
@@ -177,7 +177,7 @@ def check_texts(splits: Mapping[str, Sequence[Cut]], target: Target | None = Non
     """
     target = target or Target()
     texts = {
-        name: [normalise(text_of(cut) or "", target.normaliser).strip() for cut in cuts]
+        name: [normalize(text_of(cut) or "", target.normalizer).strip() for cut in cuts]
         for name, cuts in splits.items()
     }
     alphabet = _alphabet(texts, target.tokenizer)
@@ -214,7 +214,7 @@ def _fault_of_text(
                 tokens = target.tokenizer.encode(text)
             except TextError as error:
                 return "letters", str(error)
-        # CTC needs a blank between equal neighbours (Graves et al. 2006).
+        # CTC needs a blank between equal neighbors (Graves et al. 2006).
         needed = len(tokens) + sum(left == right for left, right in pairwise(tokens))
         frames = target.frames(cut.duration)
         if needed > frames:

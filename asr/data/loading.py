@@ -28,7 +28,7 @@ from asr.data.augmentation import Augmentation
 from asr.data.manifests import file_of, text_of
 from asr.errors import AudioError, ConfigError, ManifestError, TextError
 from asr.features import LogMel, SpecAugment
-from asr.text import Tokenizer, normalise
+from asr.text import Tokenizer, normalize
 
 # Batches are cut from the utterances sorted by length. To mix them anew in each epoch, their lengths are
 # taken for up to this much longer or shorter than they are.
@@ -46,7 +46,7 @@ class Batch:
         tokens: (batch, token) int64, 0 past each target's end.
         token_lengths: (batch,) int64.
         ids: of the cuts.
-        texts: the normalised transcripts.
+        texts: the normalized transcripts.
         seconds: of audio in all, padding not counted.
         left_out: {id: reason} for the cuts of this batch that could not be used.
         views: how often each utterance is there, its versions next to each other.
@@ -211,7 +211,7 @@ class BatchMaker(Dataset):
         *,
         log_mel: LogMel,
         tokenizer: Tokenizer,
-        normaliser: str,
+        normalizer: str,
         augmentation: Augmentation | None,
         spec_augment: SpecAugment | None,
         seed: int,
@@ -223,7 +223,7 @@ class BatchMaker(Dataset):
         self.log_mel = log_mel
         self.sample_rate = log_mel.config.sample_rate
         self.tokenizer = tokenizer
-        self.normaliser = normaliser
+        self.normalizer = normalizer
         self.augmentation = augmentation
         self.spec_augment = spec_augment
         self.seed = seed
@@ -263,9 +263,9 @@ class BatchMaker(Dataset):
         chance = random.Random(" ".join(map(str, (self.seed, epoch, *ids))))
         masks = torch.Generator().manual_seed(chance.getrandbits(63))
         together = chance.randint(1, self.join_utterances)
-        ids = ["+".join(some) for some in _neighbours(ids, together)]
-        texts = [" ".join(some) for some in _neighbours(texts, together)]
-        samples = [torch.from_numpy(np.concatenate(some)) for some in _neighbours(samples, together)]
+        ids = ["+".join(some) for some in _neighbors(ids, together)]
+        texts = [" ".join(some) for some in _neighbors(texts, together)]
+        samples = [torch.from_numpy(np.concatenate(some)) for some in _neighbors(samples, together)]
         tokens = [torch.tensor(self._tokens(text), dtype=torch.int64) for text in texts]
         sample_lengths = torch.tensor([len(heard) for heard in samples])
         token_lengths = torch.tensor([len(encoded) for encoded in tokens])
@@ -290,7 +290,7 @@ class BatchMaker(Dataset):
         text = text_of(cut)
         if text is None:
             raise TextError("it has no transcript")
-        return normalise(text, self.normaliser)
+        return normalize(text, self.normalizer)
 
     def _tokens(self, text: str) -> list[int]:
         try:
@@ -310,7 +310,7 @@ class BatchMaker(Dataset):
         return samples
 
 
-def _neighbours(values: list, count: int) -> Iterator[list]:
+def _neighbors(values: list, count: int) -> Iterator[list]:
     """Part a list into runs of `count`; the last may be shorter."""
     return (values[start : start + count] for start in range(0, len(values), count))
 
@@ -414,7 +414,7 @@ def make_loader(
     *,
     log_mel: LogMel,
     tokenizer: Tokenizer,
-    normaliser: str,
+    normalizer: str,
     augmentation: Augmentation | None = None,
     spec_augment: SpecAugment | None = None,
     speed_perturb: Sequence[float] = (),
@@ -435,11 +435,11 @@ def make_loader(
 
     Arguments:
         cuts: as `load_cuts` gives them, or `Shards`.
-        log_mel, tokenizer, normaliser: those of the model.
+        log_mel, tokenizer, normalizer: those of the model.
         augmentation: of the samples of a training batch.
         spec_augment: masks the features of a training batch.
         speed_perturb: factors, such as (0.9, 1.0, 1.1), of which one is drawn for each cut and epoch.
-        join_utterances: in each batch, neighbours become one utterance, in pairs, threes, ... up to this many, or none.
+        join_utterances: in each batch, neighbors become one utterance, in pairs, threes, ... up to this many, or none.
         views: how often each utterance is in its batch, each time masked in another way.
         keep_unspellable: transcripts with letters that the tokenizer lacks get no tokens: they can be measured on.
         batch_seconds: most seconds of audio in a batch, padding included, one view counted.
@@ -493,7 +493,7 @@ def make_loader(
         dataset=BatchMaker(
             log_mel=copy.deepcopy(log_mel).cpu(),  # the model may be moved to a GPU, the workers stay here
             tokenizer=tokenizer,
-            normaliser=normaliser,
+            normalizer=normalizer,
             augmentation=augmentation,
             spec_augment=spec_augment,
             seed=seed,

@@ -33,7 +33,7 @@ class Utterance:
     Attributes:
         id: unique in the corpus.
         audio: the file.
-        text: the transcript as the corpus has it; normalisation belongs to the model.
+        text: the transcript as the corpus has it; normalization belongs to the model.
         speaker, gender, language: None where unknown.
         start: seconds into the file.
         duration: seconds; None takes the rest of the file.

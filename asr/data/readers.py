@@ -13,7 +13,7 @@ from asr.audio import audio_files
 from asr.data.manifests import Utterance
 from asr.errors import ManifestError
 
-# Names under which a table's columns are recognised, the first that is there; upper and lower case are the
+# Names under which a table's columns are recognized, the first that is there; upper and lower case are the
 # same.
 AUDIO_COLUMNS = ("audio", "audio_filepath", "audio_path", "path", "file", "filename", "file_name", "wav")
 TEXT_COLUMNS = ("text", "sentence", "transcript", "transcription", "normalized_text")
@@ -29,7 +29,7 @@ TABLE_FOLDERS = (".", "clips", "audio", "wav", "wavs")
 
 
 def read_manifest(source: Path) -> tuple[list[Utterance], list[str]]:
-    """Recognise what `source` is and read it.
+    """Recognize what `source` is and read it.
 
     A NeMo manifest (.json, .jsonl), a table (.csv, .tsv), a Kaldi data folder (with wav.scp and text), or a
     folder of audio with same-named .txt files. Returns the utterances and a line for each entry that had to
@@ -154,7 +154,7 @@ def read_kaldi(source: Path, problems: list[str]) -> Iterator[Utterance]:
 
 
 def read_table(source: Path, problems: list[str]) -> Iterator[Utterance]:
-    """Read a CSV or TSV with a header; AUDIO_COLUMNS, TEXT_COLUMNS, ... name the columns that are recognised.
+    """Read a CSV or TSV with a header; AUDIO_COLUMNS, TEXT_COLUMNS, ... name the columns that are recognized.
 
     Relative paths start at the table's folder or one of its TABLE_FOLDERS. The id is the path without its
     ending; with a start, that in ms follows.

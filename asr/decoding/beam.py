@@ -17,7 +17,7 @@ from asr.decoding.greedy import Hypothesis, collapse
 from asr.decoding.hotwords import BiasNode, BiasTree
 from asr.errors import DecodingError, TextError
 from asr.lm.kenlm import load_kenlm, missing_flashlight, read_vocabulary
-from asr.text import BLANK, CharacterTokenizer, Tokenizer, normalise
+from asr.text import BLANK, CharacterTokenizer, Tokenizer, normalize
 
 LOG10 = math.log(10)  # KenLM's scores are log10, ours natural
 NO_LEXICON = "none"
@@ -68,10 +68,10 @@ class BeamSearch:
         config: sizes and weights.
         lm: ARPA file, compressed or not, or KenLM binary. Over words, unless `lexicon` is "none": then over tokens,
             " " written as "▁".
-        lexicon: file whose lines begin with a word, the only words to be recognised; without it, the words of the
+        lexicon: file whose lines begin with a word, the only words to be recognized; without it, the words of the
             language model; "none" lets the model write any word.
         hotwords: bonus, in natural log, for each word to be preferred; they join the lexicon.
-        normaliser: name of the one that the model's transcripts went through (`Bundle.normaliser`). Words of the
+        normalizer: name of the one that the model's transcripts went through (`Bundle.normalizer`). Words of the
             language model, the lexicon and the hotwords that hold letters the tokenizer lacks, as capitals, are
             written as it writes them; the language model is asked for them as its file has them.
 
@@ -95,9 +95,9 @@ class BeamSearch:
         lm: str | Path | None = None,
         lexicon: str | Path | None = None,
         hotwords: Mapping[str, float] | None = None,
-        normaliser: str = "none",
+        normalizer: str = "none",
     ):
-        self.tokenizer, self.normaliser = tokenizer, normaliser
+        self.tokenizer, self.normalizer = tokenizer, normalizer
         self.config = config or BeamConfig()
         written = {text: self._written(text) for text in hotwords or {}}
         self.left_out = [text for text, words in written.items() if not words]
@@ -137,7 +137,7 @@ class BeamSearch:
     def __call__(self, logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
         """Decode a batch.
 
-        Arguments: logits (batch, frame, token), unnormalised or log probabilities, blank at 0; lengths (batch,) int64.
+        Arguments: logits (batch, frame, token), unnormalized or log probabilities, blank at 0; lengths (batch,) int64.
         Returns the best hypothesis of each utterance, with the others of the n best as its `alternatives`.
         """
         if self.runs_on_gpu(logits):
@@ -217,7 +217,7 @@ class BeamSearch:
         return model
 
     def _vocabulary(self, lm: str | Path | None, lexicon: str | Path | None) -> dict[str, str]:
-        """Give the words to recognise, by how the language model's file has them, as the model writes them."""
+        """Give the words to recognize, by how the language model's file has them, as the model writes them."""
         in_lm = [] if lm is None else read_vocabulary(lm, optional=lexicon is not None)
         listed = in_lm if lexicon is None else read_lexicon(lexicon)
         written = {word: self._written(word) for word in dict.fromkeys([*in_lm, *listed])}
@@ -234,14 +234,14 @@ class BeamSearch:
         }
         if in_lm and not words:
             raise DecodingError(
-                f"the language model {lm} knows none of the {len(wanted)} words to be recognised, such as "
+                f"the language model {lm} knows none of the {len(wanted)} words to be recognized, such as "
                 f"{next(iter(wanted))!r}; expected one that was built of such words"
             )
         known = set(words.values())
         return words | {own: own for own in wanted if own not in known}
 
     def _written(self, text: str) -> list[str]:
-        """Give the words of a text as the model writes them: as they are or, where it cannot, normalised.
+        """Give the words of a text as the model writes them: as they are or, where it cannot, normalized.
 
         There are none where it lacks letters for that, too.
         """
@@ -249,7 +249,7 @@ class BeamSearch:
         def forms() -> Iterator[str]:
             yield text
             if not text.startswith(NO_WORD):
-                yield normalise(text, self.normaliser)
+                yield normalize(text, self.normalizer)
 
         for form in forms():
             with suppress(TextError):

@@ -36,7 +36,7 @@ class Search(TypedDict, total=False):
 
 def choose_decoder(
     tokenizer: Tokenizer,
-    normaliser: str = "none",
+    normalizer: str = "none",
     tuned: Mapping[str, Any] | None = None,
     *,
     beam_size: int | None = None,
@@ -50,7 +50,7 @@ def choose_decoder(
 ) -> Decoder:
     """Make a beam search with the options of Search; greedy where there are none but `processes`.
 
-    Arguments: tokenizer and normaliser, the model's; tuned, what `asr lm tune` stored with it, which is taken for the
+    Arguments: tokenizer and normalizer, the model's; tuned, what `asr lm tune` stored with it, which is taken for the
     weights that are not given where there is a language model. Raises DecodingError.
 
     >>> from asr.text import CharacterTokenizer
@@ -82,6 +82,6 @@ def choose_decoder(
         lm=lm,
         lexicon=lexicon,
         hotwords=read_hotwords(hotwords) if isinstance(hotwords, str | Path) else hotwords,
-        normaliser=normaliser,
+        normalizer=normalizer,
     )
     return ParallelBeamSearch(beam, processes or usable_cores())

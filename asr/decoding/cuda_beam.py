@@ -45,7 +45,7 @@ class CudaBeamSearch:
         return max(beam_size, nbest) <= LARGEST_BEAM and nbest <= tokenizer.vocab_size
 
     def __call__(self, logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
-        """Decode a batch: logits (batch, frame, token), unnormalised or log probabilities; lengths (batch,) int64."""
+        """Decode a batch: logits (batch, frame, token), unnormalized or log probabilities; lengths (batch,) int64."""
         log_probs = logits.float().log_softmax(-1)
         inside = torch.arange(logits.shape[1], device=logits.device) < lengths.to(logits.device)[:, None]
         blank = log_probs[..., 0]

@@ -32,7 +32,7 @@ class Hypothesis:
 def greedy(logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
     """Decode a batch greedily.
 
-    Arguments: logits (batch, frame, token), unnormalised or log probabilities, blank at 0; lengths (batch,) int64.
+    Arguments: logits (batch, frame, token), unnormalized or log probabilities, blank at 0; lengths (batch,) int64.
     Returns one Hypothesis an utterance; one of length 0 is empty.
 
     >>> import torch

@@ -14,7 +14,7 @@ class Character:
 
 @dataclass(frozen=True)
 class Word:
-    """A recognised word: start and end in seconds of the audio, confidence in [0, 1], its letters where asked for."""
+    """A recognized word: start and end in seconds of the audio, confidence in [0, 1], its letters where asked for."""
 
     word: str
     start: float

@@ -29,7 +29,7 @@ class Weights(NamedTuple):
     bias_hh: Tensor | None = None  # (G*H,)
     weight_hr: Tensor | None = None  # (P, H), projection
     weight_peephole: Tensor | None = None  # (len(peepholes), H)
-    norm_ih_weight: Tensor | None = None  # (G*H,), layer normalisation of the input's share
+    norm_ih_weight: Tensor | None = None  # (G*H,), layer normalization of the input's share
     norm_ih_bias: Tensor | None = None
     norm_hh_weight: Tensor | None = None  # (G*H,), of the recurrent share
     norm_hh_bias: Tensor | None = None
@@ -67,12 +67,12 @@ class Noise(NamedTuple):
 
 
 def layer_norm(values: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    """Normalise the last axis (Ba et al. 2016), epsilon 1e-5."""
+    """Normalize the last axis (Ba et al. 2016), epsilon 1e-5."""
     return F.layer_norm(values, values.shape[-1:], weight, bias)
 
 
 def input_gates(x: Tensor, w: Weights, options: CellOptions) -> Tensor:
-    """Give every frame's `W_ih x + b_ih`, layer-normalised where the options say so.
+    """Give every frame's `W_ih x + b_ih`, layer-normalized where the options say so.
 
     Arguments: x (..., input). Returns (..., G*H).
     """
@@ -175,7 +175,7 @@ class Cell:
 
     @property
     def lstm_family(self) -> bool:
-        """True for cells with a cell state c, which may be projected, clipped and layer-normalised."""
+        """True for cells with a cell state c, which may be projected, clipped and layer-normalized."""
         return "g" in self.gates
 
 

@@ -27,12 +27,12 @@ class RecurrentLayer(nn.Module):
         bidirectional: read in both directions and concatenate.
         bias: add bias_ih and bias_hh.
         reset: gru only, reset gate "before" or "after" the recurrent product.
-        layer_norm: normalise both shares of the gates and the cell (Ba et al. 2016), cells without peepholes.
+        layer_norm: normalize both shares of the gates and the cell (Ba et al. 2016), cells without peepholes.
         cell_clip, proj_clip: bounds on |c| and on |projected h|, 0 for none.
         input_dropout, recurrent_dropout: variational dropout, one mask an utterance (Gal & Ghahramani 2016).
         weight_dropout: DropConnect on weight_hh, one mask a call (Merity et al. 2018).
         zoneout_hidden, zoneout_cell: probability that a unit keeps its state (Krueger et al. 2017).
-        forget_bias: initial value of the forget gate's bias; None leaves torch's initialisation.
+        forget_bias: initial value of the forget gate's bias; None leaves torch's initialization.
         init: "torch" (uniform within 1/sqrt(hidden)) or "orthogonal" (recurrent and projecting; input Xavier).
         backend: "auto", "reference" or "fused".
 
@@ -91,9 +91,9 @@ class RecurrentLayer(nn.Module):
         self.cell_name = cell
         self.cell = CELLS[cell]
         if (proj_size or layer_norm or cell_clip or zoneout_cell) and not self.cell.lstm_family:
-            raise ValueError(f"cell {cell!r} has no cell state to project, normalise, clip or zone out")
+            raise ValueError(f"cell {cell!r} has no cell state to project, normalize, clip or zone out")
         if layer_norm and self.cell.peepholes:
-            raise ValueError(f"layer normalisation is defined for cells without peepholes, not for {cell!r}")
+            raise ValueError(f"layer normalization is defined for cells without peepholes, not for {cell!r}")
         if not 0 <= proj_size < hidden_size:
             raise ValueError(f"proj_size must be 0 or below hidden_size {hidden_size}, got {proj_size}")
         self.options = CellOptions(hidden_size, proj_size, reset, layer_norm, cell_clip, proj_clip)
@@ -141,7 +141,7 @@ class RecurrentLayer(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, init: str = "torch", forget_bias: float | None = None) -> None:
-        """Initialise every parameter; see the class for the choices."""
+        """Initialize every parameter; see the class for the choices."""
         if init not in ("torch", "orthogonal"):
             raise ValueError(f"unknown init {init!r}; there are torch, orthogonal")
         bound = 1 / math.sqrt(self.hidden_size)

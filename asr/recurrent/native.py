@@ -28,7 +28,7 @@ def refusal(
     if cell_name not in KERNELS or (cell_name == "gru" and options.reset != "after"):
         return f"torch has no kernels for cell {cell_name!r} with reset {options.reset!r}"
     if options.layer_norm or options.cell_clip or options.proj_clip:
-        return "torch's kernels know neither layer normalisation nor clipping"
+        return "torch's kernels know neither layer normalization nor clipping"
     if any(isinstance(share, Tensor) or share for own in noise for share in own):
         return "torch's kernels know neither zoneout nor recurrent dropout"
     return None

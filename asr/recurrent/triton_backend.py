@@ -30,7 +30,7 @@ def refusal(
     if (step := fused_step(cell_name, options.reset)) not in kernels.STEPS:
         return f"the GPU kernels lack {step!r}"
     if options.layer_norm:
-        return "the GPU kernels have no layer normalisation"
+        return "the GPU kernels have no layer normalization"
     return None
 
 

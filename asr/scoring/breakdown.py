@@ -202,10 +202,10 @@ def by_place(report: ErrorReport) -> list[Group]:
 def by_seam(
     report: ErrorReport, times: Sequence[Sequence[tuple[float, float]]], seams: Sequence[Sequence[float]]
 ) -> list[Group]:
-    """Count the errors of long audio near the seams of the windows it was recognised in, and away from them.
+    """Count the errors of long audio near the seams of the windows it was recognized in, and away from them.
 
     `times` are the start and end, in seconds, of each hypothesis's words; `seams` the seconds at which a window
-    took over in each utterance. A missed word is taken to stand between its neighbours. Utterances without
+    took over in each utterance. A missed word is taken to stand between its neighbors. Utterances without
     seams, or with other than one time for each word, are left out; no group is returned where none is left.
 
     >>> report = score("a b c", "a x c")
@@ -288,7 +288,7 @@ def oracle(references: Sequence[str], n_best: Sequence[Sequence[str]], **options
     every = score(
         [references[place] for place in places],
         [hypothesis for hypotheses in n_best for hypothesis in hypotheses],
-        normaliser=options.get("normaliser", "none"),
+        normalizer=options.get("normalizer", "none"),
         bootstrap=0,
     )
     best: dict[int, tuple[int, str]] = {}

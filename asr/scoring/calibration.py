@@ -63,7 +63,7 @@ def calibration(report: ErrorReport, confidences: Sequence[Sequence[float]]) -> 
 def calibration_if_known(
     report: ErrorReport, confidences: Sequence[Sequence[float]] | None
 ) -> Calibration | None:
-    """Judge confidences where there is one for each word; None otherwise, as where normalising joined words."""
+    """Judge confidences where there is one for each word; None otherwise, as where normalizing joined words."""
     counts = [len(text.split()) for text in report.hypotheses]
     if confidences is None or not sum(counts) or list(map(len, confidences)) != counts:
         return None

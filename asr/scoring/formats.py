@@ -64,7 +64,7 @@ class Transcripts:
 
 
 def read_transcripts(path: str | Path, side: str = "hypothesis", form: str = "auto") -> Transcripts:
-    """Read a file or folder of transcripts, recognised by its name and content or as `form` says.
+    """Read a file or folder of transcripts, recognized by its name and content or as `form` says.
 
     `side` ("reference" or "hypothesis") chooses the key where JSON holds several texts. Raises TextError for
     what is missing, unreadable or malformed, with the line.
@@ -77,7 +77,7 @@ def read_transcripts(path: str | Path, side: str = "hypothesis", form: str = "au
     if form == "folder":
         raise TextError(f"{path}: is not a folder")
     content = _read_text(path)
-    form = recognise(path, content) if form == "auto" else form
+    form = recognize(path, content) if form == "auto" else form
     if not content.strip() and (
         side == "reference" or form not in ("ctm", "lines")
     ):  # those of silence are empty
@@ -101,14 +101,14 @@ def read_transcripts(path: str | Path, side: str = "hypothesis", form: str = "au
     return Transcripts(str(path), form, texts, _kaldi_fields(path.parent, texts) if form == "kaldi" else {})
 
 
-def recognise(path: Path, content: str) -> str:
+def recognize(path: Path, content: str) -> str:
     """Tell the form of a file from its name, else from its lines.
 
-    >>> recognise(Path("a.txt"), "HELLO THERE (u1)")
+    >>> recognize(Path("a.txt"), "HELLO THERE (u1)")
     'trn'
-    >>> recognise(Path("a.txt"), "talk 1 0.50 0.21 hello 0.98")
+    >>> recognize(Path("a.txt"), "talk 1 0.50 0.21 hello 0.98")
     'ctm'
-    >>> recognise(Path("a.txt"), "u1 hello there")
+    >>> recognize(Path("a.txt"), "u1 hello there")
     'kaldi'
     """
     suffixes = [suffix.lower().lstrip(".") for suffix in path.suffixes]

@@ -91,7 +91,7 @@ def render(
 
 
 def head(title: str) -> str:
-    """Write the head of every report: its title, its colours, and that it asks the network for nothing."""
+    """Write the head of every report: its title, its colors, and that it asks the network for nothing."""
     return fill(_template("head.html"), {"title": escape(title)})
 
 
@@ -134,7 +134,7 @@ def merge(reports: Mapping[str, ErrorReport], part: str = "set") -> ErrorReport:
     )
     same = {
         name: " and ".join(dict.fromkeys(getattr(report, name) for report in several))
-        for name in ("normaliser", "normaliser_version")
+        for name in ("normalizer", "normalizer_version")
     }
     return replace(whole, **same)
 

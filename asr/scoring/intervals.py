@@ -83,7 +83,7 @@ def rate_interval(
 
 
 def _ratios(counts: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give (draw,) ratios and their linearised standard errors; counts (draw, kind), kinds (kind, 2)."""
+    """Give (draw,) ratios and their linearized standard errors; counts (draw, kind), kinds (kind, 2)."""
     errors, lengths = kinds.T.astype(float)
     blocks = counts[0].sum()
     total = np.maximum(counts @ lengths, 1)  # a draw may hold empty references only

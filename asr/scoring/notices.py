@@ -31,7 +31,7 @@ def writing_notice(report: ErrorReport) -> str | None:
 
     >>> from asr.scoring.report import score
     >>> writing_notice(score(["go there"] * 5, ["Go There"] * 5))
-    '10 of 10 word errors vanish without regard to case: choose a normaliser that evens it out'
+    '10 of 10 word errors vanish without regard to case: choose a normalizer that evens it out'
     """
     wrong = np.flatnonzero(report.utterance_errors[:, :3].any(axis=1))[:SAMPLE].tolist()
     pairs = [(report.references[index], report.hypotheses[index]) for index in wrong]
@@ -52,7 +52,7 @@ def writing_notice(report: ErrorReport) -> str | None:
         if vanished(others) >= ALONE * most:
             named = others
     share = f"{most} of {errors} word errors vanish"
-    return f"{share} without regard to {', '.join(named)}: choose a normaliser that evens it out"
+    return f"{share} without regard to {', '.join(named)}: choose a normalizer that evens it out"
 
 
 def _errors(pairs: list[tuple[str, str]]) -> int:

@@ -39,8 +39,8 @@ class ErrorReport:
     """The error rates of a set of utterances, with the transcripts they were counted on.
 
     Rates are fractions. Intervals hold the true rate with 95 % confidence, resampled over `resampled`
-    ("speakers" or "utterances"); None where there is nothing to resample. Transcripts are normalised, as they
-    were compared, by the rules of `normaliser` in their version. `fields` are columns of what else is known of
+    ("speakers" or "utterances"); None where there is nothing to resample. Transcripts are normalized, as they
+    were compared, by the rules of `normalizer` in their version. `fields` are columns of what else is known of
     the utterances: speaker, gender, duration, ...
     """
 
@@ -51,8 +51,8 @@ class ErrorReport:
     cer_interval: tuple[float, float] | None
     resampled: str
     blocks: int
-    normaliser: str
-    normaliser_version: str
+    normalizer: str
+    normalizer_version: str
     aligner: str
     ids: tuple[str, ...] = field(repr=False)
     references: tuple[str, ...] = field(repr=False)
@@ -148,8 +148,8 @@ class ErrorReport:
             "characters": asdict(self.character_errors),
             "resampled": self.resampled,
             "blocks": self.blocks,
-            "normaliser": self.normaliser,
-            "normaliser_version": self.normaliser_version,
+            "normalizer": self.normalizer,
+            "normalizer_version": self.normalizer_version,
             "aligner": self.aligner,
             "version": __version__,
             "hypotheses": [dict(zip(names, row, strict=True)) for row in rows],
@@ -174,8 +174,8 @@ class ErrorReport:
                 cer_interval=values["cer_interval"] and tuple(values["cer_interval"]),
                 resampled=values["resampled"],
                 blocks=values["blocks"],
-                normaliser=values["normaliser"],
-                normaliser_version=values["normaliser_version"],
+                normalizer=values["normalizer"],
+                normalizer_version=values["normalizer_version"],
                 aligner=values["aligner"],
                 ids=columns.pop("id", ()),
                 references=columns.pop("reference", ()),
@@ -201,14 +201,14 @@ def score(
     speakers: Sequence[str] | None = None,
     ids: Sequence[str] | None = None,
     fields: Mapping[str, Sequence] | None = None,
-    normaliser: str = "none",
+    normalizer: str = "none",
     aligner: str = "jiwer",
     bootstrap: int = DRAWS,
 ) -> ErrorReport:
     """Score hypotheses against references, utterance by utterance.
 
     Words are what white space separates; characters are Unicode code points, one space between words
-    included. Both sides go through the same `normaliser` (a name of `asr.text`). An empty reference makes
+    included. Both sides go through the same `normalizer` (a name of `asr.text`). An empty reference makes
     every word of its hypothesis an insertion. `aligner` "jiwer" counts the fewest errors, "sclite" as NIST's
     tool does. The intervals come from `bootstrap` draws (0: none) over speakers, over utterances where
     speakers are unknown or fewer than five. Raises TextError if the numbers of references, hypotheses,
@@ -231,7 +231,7 @@ def score(
     for name, values in {"hypotheses": hypotheses, "ids": names, **columns}.items():
         if len(values) != len(references):
             raise TextError(f"{len(references)} references but {len(values)} {name}; expected one each")
-    clean, version = _normaliser(normaliser)
+    clean, version = _normalizer(normalizer)
     left, right = tuple(map(clean, references)), tuple(map(clean, hypotheses))
 
     words = count_errors(map(str.split, left), map(str.split, right), aligner)
@@ -245,8 +245,8 @@ def score(
         cer_interval=_interval(numbers, characters, bootstrap),
         resampled=resampled,
         blocks=int(numbers.max(initial=-1)) + 1,
-        normaliser=normaliser,
-        normaliser_version=version,
+        normalizer=normalizer,
+        normalizer_version=version,
         aligner=aligner,
         ids=names,
         references=left,
@@ -268,15 +268,15 @@ def _interval(numbers: np.ndarray, counts: np.ndarray, draws: int) -> tuple[floa
     )
 
 
-def check_normaliser(name: str) -> None:
-    """Raise TextError where there is no normaliser of that name, or its package is missing."""
-    _normaliser(name)[0]("")
+def check_normalizer(name: str) -> None:
+    """Raise TextError where there is no normalizer of that name, or its package is missing."""
+    _normalizer(name)[0]("")
 
 
-def _normaliser(name: str) -> tuple[Callable[[str], str], str]:
-    """Give a normaliser and whose rules in which version it follows."""
+def _normalizer(name: str) -> tuple[Callable[[str], str], str]:
+    """Give a normalizer and whose rules in which version it follows."""
     if name == "none":
         return str, ""
-    from asr.text import normalise, normaliser_version
+    from asr.text import normalize, normalizer_version
 
-    return lambda text: normalise(text, name), normaliser_version(name)
+    return lambda text: normalize(text, name), normalizer_version(name)

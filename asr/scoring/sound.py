@@ -63,7 +63,7 @@ def picture(
     """Draw an utterance as SVG: its words in time, spectrogram, and tokens' posteriors.
 
     Arguments: features (frame, mel), log-mel; posteriors (frame, token), the blank first; tokens their names;
-    words with their start and end in seconds; `seconds`, the utterance's length. Colours are the page's
+    words with their start and end in seconds; `seconds`, the utterance's length. Colors are the page's
     (CSS variables); a line of class "cursor" waits for the audio.
     """
     width = max(1, round(seconds * PIXELS_PER_SECOND))
@@ -129,11 +129,11 @@ def _axis(seconds: float, bottom: int) -> list[str]:
 
 
 def _png(features: np.ndarray) -> str:
-    """Write log-mel (frame, mel) as a grey PNG, the louder the darker, two frames to a pixel."""
+    """Write log-mel (frame, mel) as a gray PNG, the louder the darker, two frames to a pixel."""
     pairs = features[: len(features) // 2 * 2].reshape(-1, 2, features.shape[1]).mean(axis=1)
     quiet, loud = np.quantile(pairs, [0.05, 0.995]) if pairs.size else (0.0, 1.0)
-    grey = 255 - 255 * np.clip((pairs - quiet) / max(loud - quiet, 1e-6), 0, 1)
-    pixels = grey.T[::-1].astype(np.uint8) // 8 * 8  # 32 greys are enough, and pack better
+    gray = 255 - 255 * np.clip((pairs - quiet) / max(loud - quiet, 1e-6), 0, 1)
+    pixels = gray.T[::-1].astype(np.uint8) // 8 * 8  # 32 grays are enough, and pack better
     rows = b"".join(b"\0" + row.tobytes() for row in pixels)
     head = struct.pack(">IIBBBBB", max(1, pixels.shape[1]), pixels.shape[0], 8, 0, 0, 0, 0)
     chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))

@@ -141,14 +141,14 @@ def _top(counts: "Counter[Any]", count: int) -> list[tuple[Any, int]]:
 
 
 def footnote(report: "ErrorReport") -> str:
-    """Say how a report was counted: normaliser, aligner, and what its intervals are over."""
+    """Say how a report was counted: normalizer, aligner, and what its intervals are over."""
     over = f"intervals over {report.blocks} {report.resampled}" if report.wer_interval else "no interval"
     speakers = len(set(report.fields.get("speaker", ())) - {None})
     if report.wer_interval and speakers and report.resampled == "utterances":
         these = "this speaker" if speakers == 1 else f"these {speakers} speakers"
         over += f", too narrow to speak for others than {these}"
-    version = f" ({report.normaliser_version})" if report.normaliser_version else ""
-    return f"normaliser {report.normaliser}{version}, aligned as {report.aligner}, {over}"
+    version = f" ({report.normalizer_version})" if report.normalizer_version else ""
+    return f"normalizer {report.normalizer}{version}, aligned as {report.aligner}, {over}"
 
 
 def percent(rate: float) -> str:

@@ -14,7 +14,7 @@ from asr.training.loop import Training
 def rank(epoch: Mapping[str, float]) -> tuple[float, float]:
     """Order an epoch's numbers, the best first: by dev WER, then by dev loss.
 
-    On a small dev set many epochs have the same WER; the first of them is rarely the one that generalises best. A
+    On a small dev set many epochs have the same WER; the first of them is rarely the one that generalizes best. A
     loss that is not a number, of a model that diverged, is the worst.
     """
     loss = epoch["dev_loss"]

@@ -20,7 +20,7 @@ EXAMPLES = 3  # of each kind of finding
 def target_of(
     features: FeatureConfig,
     front_end: FrontEndConfig,
-    normaliser: str,
+    normalizer: str,
     tokenizer: Tokenizer | None,
     speeds: Sequence[float] = (),
 ) -> Target:
@@ -41,7 +41,7 @@ def target_of(
             frame_count(round(seconds / fastest * features.sample_rate), features.hop_length)
         )
 
-    return Target(normaliser, tokenizer, frames, features.sample_rate)
+    return Target(normalizer, tokenizer, frames, features.sample_rate)
 
 
 def quick_check(splits: Mapping[str, Sequence["Cut"]], target: Target) -> list[Finding]:

@@ -55,12 +55,12 @@ class TextConfig:
     """How transcripts become tokens.
 
     Attributes:
-        normaliser: name of the normaliser for references and hypotheses; stored in the bundle.
+        normalizer: name of the normalizer for references and hypotheses; stored in the bundle.
         tokenizer: "characters" of the training text, or "bpe" pieces learned from it.
         vocab_size: pieces of the BPE, blank included.
     """
 
-    normaliser: str = "basic"
+    normalizer: str = "basic"
     tokenizer: Literal["characters", "bpe"] = "characters"
     vocab_size: int = 256
 
@@ -113,7 +113,7 @@ class LossConfig:
     """What is added to the CTC loss.
 
     Attributes:
-        intermediate_layers: recurrent layers, counted from 1, that are to recognise as well (Lee & Watanabe 2021); the
+        intermediate_layers: recurrent layers, counted from 1, that are to recognize as well (Lee & Watanabe 2021); the
             output layer is shared, and the model transcribes as without them.
         intermediate_weight: share of the mean of their losses in the whole.
         label_smoothing: share of the divergence from equally likely tokens, against overconfidence (Kim et al. 2018).

@@ -6,7 +6,7 @@ from typing import Any
 from asr.bundle import Bundle
 from asr.data import Loader, make_loader
 from asr.data.augmentation import Augmentation
-from asr.features import SpecAugment, mel_centres
+from asr.features import SpecAugment, mel_centers
 from asr.training.config import TrainConfig
 
 
@@ -19,7 +19,7 @@ class SpeechData:
         self.train_loader = self._loader(
             train_cuts,
             augmentation=Augmentation(config.augmentation, config.features.sample_rate),
-            spec_augment=SpecAugment(config.spec_augment, mel_centres(config.features)),
+            spec_augment=SpecAugment(config.spec_augment, mel_centers(config.features)),
             speed_perturb=config.data.speed_perturb,
             join_utterances=config.data.join_utterances,
             views=config.loss.views,
@@ -37,7 +37,7 @@ class SpeechData:
             cuts,
             log_mel=self.bundle.log_mel,
             tokenizer=self.bundle.tokenizer,
-            normaliser=self.bundle.normaliser,
+            normalizer=self.bundle.normalizer,
             batch_seconds=float(config.data.batch_seconds),  # "auto" has been replaced by now
             max_batch_size=config.data.max_batch_size,
             seed=config.run.seed,

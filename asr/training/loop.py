@@ -2,7 +2,7 @@
 
 All that chance decides in a step (dropout, zoneout) is drawn from the run's seed, the epoch and the batch's number, and
 so are the data's order and augmentation. The place in the epoch is therefore all that resuming needs beside the
-weights, the optimiser and the counters.
+weights, the optimizer and the counters.
 """
 
 import math
@@ -325,7 +325,7 @@ class Training:
         }
 
     def _average_buffers(self, model: nn.Module) -> None:
-        """Average batch normalisation's running statistics, which each process has of its own batches."""
+        """Average batch normalization's running statistics, which each process has of its own batches."""
         if self.fabric.world_size > 1:
             for buffer in model.buffers():
                 if buffer.is_floating_point():

@@ -1,4 +1,4 @@
-"""The optimiser, its learning rate, and the moving average of the weights."""
+"""The optimizer, its learning rate, and the moving average of the weights."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from asr.training.config import OptimizerConfig
 
 
 def make_optimizer(model: AcousticModel, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Make AdamW over a model's parameters; weight decay on matrices only, which a normalisation's gains are not.
+    """Make AdamW over a model's parameters; weight decay on matrices only, which a normalization's gains are not.
 
     Each group carries `scale`, its share of the learning rate: `layer_decay` to the power of its distance from the
     output, so that fine-tuning changes the general layers below less than the ones above.
@@ -24,7 +24,7 @@ def make_optimizer(model: AcousticModel, config: OptimizerConfig) -> torch.optim
     }
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
-        if parameter.requires_grad:  # normalisations between the layers count to the output
+        if parameter.requires_grad:  # normalizations between the layers count to the output
             is_matrix = parameter.dim() > 1 and id(parameter) not in gains
             groups.setdefault((depth.get(id(parameter), 0), is_matrix), []).append(parameter)
     return torch.optim.AdamW(

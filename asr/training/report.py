@@ -234,7 +234,7 @@ def _charts(rows: Sequence[Mapping[str, float]]) -> list[str]:
 def chart(
     title: str, series: Mapping[str, Sequence[tuple[float, float]]], unit: str, log: bool = False
 ) -> str:
-    """Draw curves of (step, value) as SVG, in colours from blue for the first to red for the last.
+    """Draw curves of (step, value) as SVG, in colors from blue for the first to red for the last.
 
     Values that are not finite, and on a logarithmic axis those not above 0, leave gaps and are counted.
     """
@@ -292,7 +292,7 @@ def chart(
 
 
 def _averaged(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Average neighbours until a curve has few enough points."""
+    """Average neighbors until a curve has few enough points."""
     size = -(-len(points) // POINTS)
     groups = (points[start : start + size] for start in range(0, len(points), size))
     return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
@@ -385,7 +385,7 @@ def _pictures(run: Path, config: str, samples: Sequence[Mapping[str, Any]]) -> s
     except AsrError as error:  # a report without pictures is better than none
         return f"<p>They cannot be drawn: {escape(str(error))}</p>"
     key = (
-        "The best model's words above, spectrogram, and how likely it found each token: blank in grey, those that "
+        "The best model's words above, spectrogram, and how likely it found each token: blank in gray, those that "
         "lost in red."
     )
     return f'<p class="key">{key}</p>{"".join(drawn)}'

@@ -28,7 +28,7 @@ from asr.data.shards import Shards, is_sharded
 from asr.errors import AsrError, AudioError, BundleError, ConfigError
 from asr.features import LogMel
 from asr.model import AcousticModel
-from asr.text import NORMALISERS, BpeTokenizer, CharacterTokenizer, Tokenizer, load_tokenizer, normalise
+from asr.text import NORMALIZERS, BpeTokenizer, CharacterTokenizer, Tokenizer, load_tokenizer, normalize
 from asr.training.averaging import BestEpochs, rank
 from asr.training.batch_size import with_batch_seconds
 from asr.training.checkpoint import has_checkpoint, read_checkpoint
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 CHECKPOINTS = "checkpoints"
 TOKENIZER = "tokenizer"  # folder of the run's tokenizer, so that resuming cannot make another
 RUN_FILES = (CHECKPOINTS, TOKENIZER, CONFIG, "bundle", "logs", "summary.json", "report.html")
-FIXED = (  # what the weights, the optimiser's state, the order of the data and the choice of the epoch rest on
+FIXED = (  # what the weights, the optimizer's state, the order of the data and the choice of the epoch rest on
     *("text.", "features.", "model.", "run.seed", "run.precision", "data.dev"),
     *("optimizer.weight_decay", "optimizer.betas", "optimizer.layer_decay", "optimizer.ema"),
 )
@@ -296,7 +296,7 @@ def _warn_of_faults(
     if any(isinstance(cuts, Shards) for cuts in splits.values()):
         return
     front_end, speeds = config.model.front_end, config.data.speed_perturb
-    target = target_of(config.features, front_end, bundle.normaliser, bundle.tokenizer, speeds)
+    target = target_of(config.features, front_end, bundle.normalizer, bundle.tokenizer, speeds)
     if report := quick_report(splits, target):
         print(report, file=sys.stderr)
 
@@ -311,12 +311,12 @@ def new_bundle(
 
     `state` is the checkpoint of a run that goes on, whose statistics of the features are kept.
     """
-    if config.text.normaliser not in NORMALISERS:
+    if config.text.normalizer not in NORMALIZERS:
         raise ConfigError(
-            f"text.normaliser is {config.text.normaliser!r}; there are {', '.join(sorted(NORMALISERS))}"
+            f"text.normalizer is {config.text.normalizer!r}; there are {', '.join(sorted(NORMALIZERS))}"
         )
     if tokenizer is None:
-        texts = [normalise(text_of(cut) or "", config.text.normaliser) for cut in cuts]
+        texts = [normalize(text_of(cut) or "", config.text.normalizer) for cut in cuts]
         if config.data.join_utterances > 1:
             texts.append(" ")  # between the joined, though no transcript may have one
         tokenizer = (
@@ -325,15 +325,15 @@ def new_bundle(
             else CharacterTokenizer.from_texts(texts)
         )
     log_mel = LogMel(config.features)
-    if state is not None and config.features.normalise == "global":
+    if state is not None and config.features.normalize == "global":
         log_mel.load_state_dict(state["log_mel"])
-    elif config.features.normalise == "global" and not config.run.warm_start:  # which brings its own
+    elif config.features.normalize == "global" and not config.run.warm_start:  # which brings its own
         try:
             log_mel.fit_statistics(_some_samples(cuts, config.features.sample_rate, config.run.seed))
         except ValueError as error:
             raise ConfigError(f"none of the training audio that was tried can be read ({error})") from error
     model = AcousticModel(config.model, config.features.n_mels, tokenizer.vocab_size)
-    bundle = Bundle(model, log_mel, tokenizer, config.text.normaliser)
+    bundle = Bundle(model, log_mel, tokenizer, config.text.normalizer)
     if config.run.warm_start and state is None:
         print(warm_start(bundle, Bundle.load(config.run.warm_start)))
     return bundle

@@ -1,4 +1,4 @@
-"""Synthesise a stand-in for waves_yesno with espeak-ng, to try the recipe where the corpus is not at hand.
+"""Synthesize a stand-in for waves_yesno with espeak-ng, to try the recipe where the corpus is not at hand.
 
   python recipes/yesno/stand_in.py --output-dir data/waves_yesno_stand_in
 
@@ -16,7 +16,7 @@ import soundfile
 import soxr
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "digits"))
-from synthesise import SAMPLE_RATE, Espeak
+from synthesize import SAMPLE_RATE, Espeak
 
 FILES, WORDS = 60, 8
 WRITTEN_RATE = 8000

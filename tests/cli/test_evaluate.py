@@ -78,7 +78,7 @@ def test_fields_of_the_manifest_and_unseen_words(bundle, dev, tmp_path, capsys):
     assert all(
         20 < ratio < 60 for ratio in report.fields["snr"]
     )  # tones of 0.1 over noise of 0.003: some 30 dB
-    assert report.normaliser_version.startswith("asr ")
+    assert report.normalizer_version.startswith("asr ")
 
 
 def test_page_plays_and_pictures_the_worst(bundle, dev, tmp_path):
@@ -194,7 +194,7 @@ def test_oracle_of_the_n_best(bundle, dev, tmp_path, capsys):
 def test_tables_stand_alone(bundle, dev, form, capsys):
     assert evaluate(bundle, "--manifest", dev, "--table", form) == 0
     output = capsys.readouterr()
-    assert "normaliser basic" in output.err
+    assert "normalizer basic" in output.err
     lines = output.out.splitlines()
     if form == "csv":
         (row,) = csv.DictReader(lines)
@@ -204,27 +204,27 @@ def test_tables_stand_alone(bundle, dev, form, capsys):
         assert len(lines) == {"markdown": 3, "latex": 7}[form]
 
 
-def test_another_normaliser(bundle, dev, capsys):
+def test_another_normalizer(bundle, dev, capsys):
     pytest.importorskip("whisper_normalizer")
-    assert evaluate(bundle, "--manifest", dev, "--normaliser", "english") == 0
-    assert "normaliser english (whisper-normalizer" in capsys.readouterr().out
+    assert evaluate(bundle, "--manifest", dev, "--normalizer", "english") == 0
+    assert "normalizer english (whisper-normalizer" in capsys.readouterr().out
 
 
-def test_what_a_normaliser_taught_the_model_to_write_is_right(dev):
+def test_what_a_normalizer_taught_the_model_to_write_is_right(dev):
     pytest.importorskip("whisper_normalizer")
     from types import SimpleNamespace
 
     from asr.cli.evaluation import evaluate as evaluate_cuts
     from asr.data import load_cuts
-    from asr.text import normalise
+    from asr.text import normalize
     from asr.transcribe import Transcript
 
     (cut,) = load_cuts(dev)[:1]
     cut.supervisions[0].text = "zero three five one"
-    taught = normalise("zero three five one", "english")
-    assert normalise(taught, "english") != taught
+    taught = normalize("zero three five one", "english")
+    assert normalize(taught, "english") != taught
     perfect = SimpleNamespace(
-        bundle=SimpleNamespace(normaliser="english"),
+        bundle=SimpleNamespace(normalizer="english"),
         sample_rate=16000,
         transcribe_sources=lambda sources, _: [(0, Transcript(taught, (), 1.0))],
     )
@@ -283,7 +283,7 @@ def test_a_set_without_any_readable_utterance_is_left_out(bundle, dev, tmp_path,
         (["--manifest", "{empty}"], "is empty"),
         (["--manifest", "{lost}"], "there is no manifest"),
         (["--manifest", "{dev}", "--html", "{lost}/r.html"], "there is no folder"),
-        (["--manifest", "{dev}", "--normaliser", "basics"], "there are basic, english, none"),
+        (["--manifest", "{dev}", "--normalizer", "basics"], "there are basic, english, none"),
         (
             ["--manifest", "{dev}", "--training-manifest", "{lost}"],
             "there is no manifest .* of training words",

@@ -31,7 +31,7 @@ def test_training_leaves_bundle_configuration_checkpoints_and_logs(run_folder):
     assert yaml.safe_load((run_folder / "config.yaml").read_text())["model"]["hidden_size"] == 24
 
 
-def test_trained_model_recognises_unheard_speakers(bundle, corpus, tmp_path, capsys):
+def test_trained_model_recognizes_unheard_speakers(bundle, corpus, tmp_path, capsys):
     result = tmp_path / "result.json"
     manifest = str(corpus / "cuts" / "cuts_dev.jsonl.gz")
     assert main(["evaluate", "--model", str(bundle), "--manifest", manifest, "--json", str(result)]) == 0

@@ -71,7 +71,7 @@ def test_a_signal_saves_and_says_how_to_go_on(corpus, tmp_path, capsys, number, 
     assert last_checkpoint(run)["step"] > before["step"]
 
 
-# All that chance and state can hide in: dropout, masks, speeds, batch normalisation, a moving average, the best epoch.
+# All that chance and state can hide in: dropout, masks, speeds, batch normalization, a moving average, the best epoch.
 CHANCES = (
     "--run.epochs=3 --run.deterministic=true --run.checkpoint_minutes=0.001 --data.batch_seconds=5 "
     "--data.speed_perturb=[0.9,1.0,1.1] --spec_augment.time_masks=1 --model.dropout=0.2 --model.zoneout=0.1 "
@@ -234,7 +234,7 @@ def test_another_model_is_not_resumed(corpus, tmp_path, capsys):
         "--features.f_min=200",
         "--run.seed=7",
         "--optimizer.ema=0.5",
-        "--text.normaliser=none",
+        "--text.normalizer=none",
         "--run.precision=bfloat16",
         "--data.dev=other.jsonl.gz",
     ],
@@ -326,9 +326,9 @@ def test_overwriting_replaces_a_run_and_nothing_else(corpus, tmp_path):
     assert len((run / "logs" / "metrics.csv").read_text().splitlines()) == 2
 
 
-def test_global_normalisation_and_moving_average(corpus, tmp_path):
+def test_global_normalization_and_moving_average(corpus, tmp_path):
     run = tmp_path / "run"
-    settings = ("--run.epochs=2", "--features.normalise=global", "--optimizer.ema=0.9")
+    settings = ("--run.epochs=2", "--features.normalize=global", "--optimizer.ema=0.9")
     assert main(train_arguments(corpus, run, *settings)) == 0
     bundle = Bundle.load(run / "bundle")
     assert torch.isfinite(bundle.log_mel.mean).all()

@@ -420,7 +420,7 @@ def test_what_is_finished_is_printed_when_the_run_is_interrupted(bundle, tree, m
     """Short recordings are done first, and their text waits for the long one's before it."""
     long = np.concatenate([say("abc ab", np.random.default_rng(i)) for i in range(20)])
     soundfile.write(tree / "long.wav", long, RATE)
-    real = asr.Recogniser.transcribe_sources
+    real = asr.Recognizer.transcribe_sources
 
     def interrupted(*arguments):
         for count, outcome in enumerate(real(*arguments)):
@@ -428,7 +428,7 @@ def test_what_is_finished_is_printed_when_the_run_is_interrupted(bundle, tree, m
                 raise KeyboardInterrupt
             yield outcome
 
-    monkeypatch.setattr(asr.Recogniser, "transcribe_sources", interrupted)
+    monkeypatch.setattr(asr.Recognizer, "transcribe_sources", interrupted)
     (tree / "broken.wav").write_bytes(b"no audio")
     paths = [str(tree / name) for name in ("long.wav", "broken.wav", "one.wav")]
     assert main(["transcribe", *paths, "--model", str(bundle)]) == 130

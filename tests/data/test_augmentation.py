@@ -130,7 +130,7 @@ def test_the_same_seed_gives_the_same_batches_whatever_the_workers(tmp_path, wri
             build_cuts(utterances)[0],
             log_mel=LogMel(FeatureConfig(n_mels=8)),
             tokenizer=CharacterTokenizer(["a"]),
-            normaliser="none",
+            normalizer="none",
             augmentation=Augmentation(config, RATE),
             speed_perturb=(0.9, 1.1),
             shuffle=True,

@@ -173,7 +173,7 @@ def test_every_corpus_is_described():
         assert name == name.lower()
         assert corpus.about
         assert corpus.hours
-        assert corpus.licence
+        assert corpus.license
 
 
 def test_ones_own_folder_gives_train_and_dev_in_one_command(tmp_path, write_audio, capsys):

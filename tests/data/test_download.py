@@ -229,7 +229,7 @@ def test_prepare_downloads(server, tmp_path, an4, monkeypatch, capsys):
     monkeypatch.setitem(
         corpora.CORPORA,
         "an4",
-        Corpus(known.about, known.hours, known.licence, (archive,), folder="an4"),
+        Corpus(known.about, known.hours, known.license, (archive,), folder="an4"),
     )
     command = ["prepare", "an4", "--download", "--corpus-dir", str(tmp_path / "new")]
     assert main([*command, "--output-dir", str(tmp_path / "out")]) == 0

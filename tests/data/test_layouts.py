@@ -209,7 +209,7 @@ def test_tedlium(tmp_path, write_audio):
     assert (second.start, second.duration) == (3.0, 2.0)
 
 
-def test_ljspeech_is_spoken_as_normalised(tmp_path, write_audio):
+def test_ljspeech_is_spoken_as_normalized(tmp_path, write_audio):
     lines = []
     for number in range(10):
         write_audio(tmp_path / "wavs" / f"LJ001-{number:04d}.wav", 1, 22050)
@@ -261,7 +261,7 @@ def test_the_list_shows_every_corpus(capsys):
     shown = capsys.readouterr().out
     for name, corpus in CORPORA.items():
         assert name in shown
-        assert corpus.licence in shown
+        assert corpus.license in shown
         assert corpus.archives or corpus.by_hand
 
 

@@ -48,7 +48,7 @@ def loader_of():
             **{
                 "log_mel": LogMel(FeatureConfig(n_mels=8)),
                 "tokenizer": CharacterTokenizer(["a", "b"]),
-                "normaliser": "none",
+                "normalizer": "none",
                 "batch_seconds": 5.0,
                 **options,
             },
@@ -130,7 +130,7 @@ def test_speed_perturbation_changes_length_and_pitch(tmp_path, loader_of):
     tone = np.sin(2 * np.pi * 1000 * np.arange(32000) / 16000)
     soundfile.write(tmp_path / "tone.wav", 0.5 * tone, 16000)
     cuts = build_cuts([Utterance(f"u{index:02d}", tmp_path / "tone.wav", "a") for index in range(30)])[0]
-    log_mel = LogMel(FeatureConfig(normalise="none"))
+    log_mel = LogMel(FeatureConfig(normalize="none"))
     batches = epoch(loader_of(cuts, log_mel=log_mel, speed_perturb=(0.9, 1.1), shuffle=True))
     loudest = {
         (frames, int(features[frames // 2].argmax()))
@@ -234,7 +234,7 @@ def test_less_than_a_twentieth_is_padding_at_librispeechs_lengths(speeds):
         assert 1 - seconds / padded < 0.05
 
 
-def test_neighbours_are_joined_and_every_one_of_them_is_there_once(cuts, loader_of):
+def test_neighbors_are_joined_and_every_one_of_them_is_there_once(cuts, loader_of):
     options = {"tokenizer": CharacterTokenizer([" ", "a", "b"]), "shuffle": True}
     apart = epoch(loader_of(cuts, **options))
     joined = epoch(loader_of(cuts, join_utterances=3, **options))

@@ -23,7 +23,7 @@ if __name__ == "__main__":
     epochs = []
     for cuts in (load_cuts(sys.argv[1]), Shards(sys.argv[2])):
         loader = make_loader(
-            cuts, log_mel=LogMel(FeatureConfig(n_mels=8)), tokenizer=CharacterTokenizer(["a"]), normaliser="none",
+            cuts, log_mel=LogMel(FeatureConfig(n_mels=8)), tokenizer=CharacterTokenizer(["a"]), normalizer="none",
             batch_seconds=4.0, shuffle=True, speed_perturb=(0.9, 1.1), workers=2,
         )
         for number in range(2):

@@ -56,7 +56,7 @@ def loader_of(cuts, **options):
         **{
             "log_mel": LogMel(FeatureConfig(n_mels=8)),
             "tokenizer": CharacterTokenizer(["a", "b"]),
-            "normaliser": "none",
+            "normalizer": "none",
             "batch_seconds": 5.0,
             "shuffle": True,
             **options,
@@ -322,7 +322,7 @@ def test_prepare_writes_shards_and_training_streams_them(tmp_path, capsys):
     ]
     assert main([*arguments, "--shar"]) == 0
     assert f"written: {tmp_path}/cuts/shar_train" in capsys.readouterr().out
-    sharded = [f"--data.train={tmp_path}/cuts/shar_train", "--features.normalise=global", "--run.epochs=2"]
+    sharded = [f"--data.train={tmp_path}/cuts/shar_train", "--features.normalize=global", "--run.epochs=2"]
     assert main(train_arguments(tmp_path, tmp_path / "run", *sharded)) == 0
     assert "best dev WER" in capsys.readouterr().out
     two = f"--data.train=[{tmp_path}/cuts/shar_train,{tmp_path}/cuts/shar_dev]"

@@ -198,7 +198,7 @@ def test_words_in_capitals_are_the_words_of_the_model(tmp_path, in_lm, listed):
     if listed is not None:
         lexicon = tmp_path / "lexicon.txt"
         lexicon.write_text("\ufeff" + listed)
-    words = {"lm": lm, "lexicon": lexicon, "normaliser": "basic"}
+    words = {"lm": lm, "lexicon": lexicon, "normalizer": "basic"}
     logits = logits_of(CHARACTERS, "a bad", {"d": ("t", 0.98)})
     search = BeamSearch(CHARACTERS, **words)
     assert decode(search, logits) == "a bat"
@@ -217,7 +217,7 @@ def test_words_in_capitals_are_the_words_of_the_model(tmp_path, in_lm, listed):
 def test_a_language_model_of_other_words_than_the_lexicon(tmp_path):
     (tmp_path / "words.txt").write_text("cab\n")
     lm = write_lm(tmp_path / "lm.arpa", ["a bat"])
-    with pytest.raises(DecodingError, match=r"knows none of the 1 words to be recognised, such as 'cab'"):
+    with pytest.raises(DecodingError, match=r"knows none of the 1 words to be recognized, such as 'cab'"):
         BeamSearch(CHARACTERS, lm=lm, lexicon=tmp_path / "words.txt")
 
 

@@ -1,4 +1,4 @@
-"""The synthesised digits: the same each time, voices apart, and words where they are said to be."""
+"""The synthesized digits: the same each time, voices apart, and words where they are said to be."""
 
 import importlib.util
 import os
@@ -14,7 +14,7 @@ from asr.data import load_cuts
 from asr.data.manifests import speaker_of, text_of
 
 pytest.importorskip("espeakng_loader")
-SCRIPT = Path(__file__).resolve().parents[2] / "recipes" / "digits" / "synthesise.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "recipes" / "digits" / "synthesize.py"
 SPLITS = ("train", "dev", "test")
 
 
@@ -42,11 +42,11 @@ def digits(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def recipe():
     """The script as a module."""
-    specification = importlib.util.spec_from_file_location("synthesise_digits", SCRIPT)
+    specification = importlib.util.spec_from_file_location("synthesize_digits", SCRIPT)
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
-    sys.modules["synthesise_digits"] = module
+    sys.modules["synthesize_digits"] = module
     specification.loader.exec_module(module)
     return module
 
@@ -88,7 +88,7 @@ def test_the_splits_share_no_voice(digits, recipe):
 
 def test_the_same_seed_gives_the_same_samples_with_any_number_of_processes(digits, tmp_path):
     again = (
-        "from pathlib import Path; from synthesise import synthesise; synthesise(Path({!r}), 0.03, jobs=1)"
+        "from pathlib import Path; from synthesize import synthesize; synthesize(Path({!r}), 0.03, jobs=1)"
     )
     run_python("-c", again.format(str(tmp_path)))
     for split in SPLITS:

@@ -119,7 +119,7 @@ def test_projection_and_clipping(cell):
 
 
 @pytest.mark.parametrize("cell", ["lstm", "cifg"])
-def test_layer_normalisation(cell):
+def test_layer_normalization(cell):
     check(cell, 5, 7, 6, 19, layer_norm=True)
     check(cell, 5, 7, 6, 39, layer_norm=True, proj_size=35, cell_clip=0.9, **NOISE, zoneout_cell=0.1)
 
@@ -338,7 +338,7 @@ def test_zoneout_masks_hold_ones_at_their_rate():
         assert set(mask.unique().tolist()) == {0.0, 1.0}
         assert mask.shape == (7, 301, 50)
         assert abs(mask.mean().item() - rate) < 4 * (rate * (1 - rate) / mask.numel()) ** 0.5
-        for axis in (0, 1, 2):  # nothing repeats along an axis: neighbours agree as often as chance has it
+        for axis in (0, 1, 2):  # nothing repeats along an axis: neighbors agree as often as chance has it
             agree = (
                 mask.narrow(axis, 1, mask.shape[axis] - 1) == mask.narrow(axis, 0, mask.shape[axis] - 1)
             ).float()

@@ -1,4 +1,4 @@
-"""What torch builds around an operator: checks, compiling, exporting, autocast, checkpointing, data parallelism."""
+"""What torch builds around an operator: checks, compiling, exporting, autocast, checkpointing, data parallelizm."""
 
 import os
 

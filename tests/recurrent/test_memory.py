@@ -22,7 +22,7 @@ def adding_problem(batch, generator):
 
 @torch.no_grad()
 def remember_from_the_start(layer):
-    """Biases with which units forget within 1 to FRAMES steps (chrono initialisation, Tallec & Ollivier 2018)."""
+    """Biases with which units forget within 1 to FRAMES steps (chrono initialization, Tallec & Ollivier 2018)."""
     size = layer.hidden_size
     span = torch.empty(size).uniform_(1, FRAMES - 1).log()
     layer.bias_ih_l0.zero_()
@@ -40,16 +40,16 @@ def final_error(cell, steps):
     remember_from_the_start(layer)
     head = nn.Linear(32, 1)
     parameters = [*layer.parameters(), *head.parameters()]
-    optimiser = torch.optim.Adam(parameters, lr=4e-3)
+    optimizer = torch.optim.Adam(parameters, lr=4e-3)
     errors = []
     for _ in range(steps):
         x, target = adding_problem(50, generator)
         y, _ = layer(x, torch.full((50,), FRAMES))
         error = (head(y[:, -1]).squeeze(1) - target).square().mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         error.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        optimizer.step()
         errors.append(error.item())
     return sum(errors[-50:]) / 50
 

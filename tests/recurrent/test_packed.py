@@ -81,7 +81,7 @@ def test_every_option(precision):
     check(precision, "lstm", 5, 7, 6, 19, zoneout_cell=0.3)
 
 
-def test_layer_normalisation_magnifies_the_rounding_of_activations_but_little():
+def test_layer_normalization_magnifies_the_rounding_of_activations_but_little():
     check("float32", "lstm", 5, 7, 6, 19, layer_norm=True)
     check("bfloat16", "cifg", 5, 7, 6, 19, layer_norm=True)
     layer = RecurrentLayer("lstm", 6, 19, layer_norm=True).eval()

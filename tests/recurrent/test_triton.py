@@ -311,7 +311,7 @@ def test_activation_checkpointing_gives_the_same_gradients():
 
 
 def test_what_the_kernels_cannot_do_is_refused_by_name():
-    with pytest.raises(BackendError, match="layer normalisation"):
+    with pytest.raises(BackendError, match="layer normalization"):
         triton_backend.run(*make("lstm", {"layer_norm": True}))
     with pytest.raises(BackendError, match="not float64"):
         triton_backend.run(*make("lstm", {}, dtype=torch.float64))

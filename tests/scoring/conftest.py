@@ -19,7 +19,7 @@ def ties() -> tuple[list[str], list[str]]:
 
 @pytest.fixture(scope="session")
 def sentences() -> tuple[list[str], list[str]]:
-    """As many sentences as AN4's training half has, of as many words, and what a poor recogniser might have heard."""
+    """As many sentences as AN4's training half has, of as many words, and what a poor recognizer might have heard."""
     rng = random.Random(3)
     lexicon = ["rubout", *("".join(rng.choices("abcdeinorst", k=rng.randint(1, 6))) for _ in range(98))]
     references = [" ".join(rng.choices(lexicon, k=rng.randint(1, 12))) for _ in range(948)]

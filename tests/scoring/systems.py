@@ -1,4 +1,4 @@
-"""Recognisers that never were."""
+"""Recognizers that never were."""
 
 import random
 

@@ -137,4 +137,4 @@ def test_seams():
     assert (away.errors.deletions, away.errors.length) == (1, 2)
     assert near.utterances == 1
     assert by_seam(report, times, [[], []]) == []
-    assert by_seam(report, [[], []], [[20.5], []]) == []  # the normaliser changed how many words there are
+    assert by_seam(report, [[], []], [[20.5], []]) == []  # the normalizer changed how many words there are

@@ -100,7 +100,7 @@ def test_score_ranks_systems(files, capsys):
     assert (first.split(",")[0], second.split(",")[0]) == (files["b"], files["a"])
 
 
-def test_score_shows_what_it_normalises_and_warns_where_it_does_not(tmp_path, capsys):
+def test_score_shows_what_it_normalizes_and_warns_where_it_does_not(tmp_path, capsys):
     (tmp_path / "ref.txt").write_text("u1 HELLO there you\nu2 ONE TWO\n")
     (tmp_path / "hyp.txt").write_text("u1 hello there YOU\nu2 one two\n")
     sides = [str(tmp_path / "ref.txt"), str(tmp_path / "hyp.txt")]
@@ -110,7 +110,7 @@ def test_score_shows_what_it_normalises_and_warns_where_it_does_not(tmp_path, ca
     (tmp_path / "hyp.txt").write_text("u1 hello there YOU\nu2 one two three\n")
     assert main(["score", *sides]) == 0
     assert "vanish without regard to case" in capsys.readouterr().err
-    assert main(["score", *sides, "--normaliser", "basic", "--show-normalised"]) == 0
+    assert main(["score", *sides, "--normalizer", "basic", "--show-normalized"]) == 0
     output = capsys.readouterr()
     assert output.err == ""
     assert "u1 reference\n  before  HELLO there you\n  after   hello there you" in output.out
@@ -147,7 +147,7 @@ def test_compare_leaves_out_what_either_lacks(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["{ref}", "{absent}"], "there is no such file or folder"),
-        (["{ref}", "{a}", "--normaliser", "basics"], "there is no normaliser 'basics'"),
+        (["{ref}", "{a}", "--normalizer", "basics"], "there is no normalizer 'basics'"),
         (["{ref}", "{a}", "--by", "age"], "there is no field 'age'"),
         (["{ref}", "{a}", "--speakers", "{short}"], "no speaker for 's2-0002'"),
         (["{ref}", "{short}", "--format", "kaldi"], "stands there twice"),

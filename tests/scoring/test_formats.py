@@ -20,7 +20,7 @@ FILES = {
 
 @pytest.mark.parametrize("form", FILES)
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
-def test_forms_are_recognised_by_their_content(form, packed, tmp_path):
+def test_forms_are_recognized_by_their_content(form, packed, tmp_path):
     path = tmp_path / "transcripts"
     content = FILES[form].encode()
     path.write_bytes(gzip.compress(content) if packed else content)

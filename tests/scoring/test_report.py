@@ -23,7 +23,7 @@ def test_rates_are_jiwers_at_the_edges(reference, hypothesis):
     assert report.wer == jiwer.wer(reference, hypothesis)
     if (
         "  " not in reference
-    ):  # jiwer counts a second space as a character, which no recogniser is to blame for
+    ):  # jiwer counts a second space as a character, which no recognizer is to blame for
         assert report.cer == jiwer.cer(reference, hypothesis)
 
 
@@ -100,7 +100,7 @@ def test_table_says_how_it_was_counted(sentences):
     report = score(references, hypotheses, speakers=[f"s{i % 9}" for i in range(len(references))])
     table = report.table()
     assert f"{100 * report.wer:.2f}" in table
-    assert "normaliser none, aligned as jiwer, intervals over 9 speakers" in table
+    assert "normalizer none, aligned as jiwer, intervals over 9 speakers" in table
 
 
 def test_few_speakers_are_not_resampled(sentences):

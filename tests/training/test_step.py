@@ -23,7 +23,7 @@ def model():
     torch.manual_seed(0)
     front_end = FrontEndConfig(
         channels=(4, 4), norm="layer"
-    )  # batch normalisation would tell halves from wholes
+    )  # batch normalization would tell halves from wholes
     return AcousticModel(ModelConfig(front_end=front_end, layers=3, hidden_size=8, dropout=0.0), 16, 6)
 
 
@@ -139,7 +139,7 @@ def test_activation_checkpointing_changes_nothing(model, batch):
     assert_same(gradients(again, batch), plain)
 
 
-def test_lower_layers_recognise_too(model, batch):
+def test_lower_layers_recognize_too(model, batch):
     torch.testing.assert_close(
         model.forward(batch.features, batch.feature_lengths)[0],
         model.score(_hidden(model, batch, 2)),
@@ -211,7 +211,7 @@ def test_a_fault_in_one_view_takes_its_sister_along(model, batch):
     assert set(maker.left_out) == {pairs.ids[2]}
 
 
-def test_gains_of_normalisations_do_not_decay():
+def test_gains_of_normalizations_do_not_decay():
     config = ModelConfig(front_end=FrontEndConfig(channels=(4, 4), norm="layer"), layers=1, hidden_size=8)
     model = AcousticModel(config, 16, 6)
     groups = make_optimizer(model, OptimizerConfig(weight_decay=0.1)).param_groups

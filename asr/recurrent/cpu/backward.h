@@ -31,17 +31,17 @@ class Backward {
           Pp(round_up(P, PANEL)),
           slots(layer),
           width(slots.count * Hp),
-          normalised(own.norm_hh_weight),
-          d_slots(normalised ? 2 * G : Cell::d_slots),
+          normalized(own.norm_hh_weight),
+          d_slots(normalized ? 2 * G : Cell::d_slots),
           first_input(d_slots - G),
           d_ld(d_slots * Hp + 16) {}  // an odd number of cache lines, so that frames do not share cache sets
 
     // Lay out the memory that the whole team uses; every member then runs a copy of this object.
     bool prepare(Buffer &shared, Buffer &gradients) {
         int64_t B = plan.batch;
-        const int64_t sums = normalised ? 3 * G + 2 : 0;  // rows of d_norm an utterance
+        const int64_t sums = normalized ? 3 * G + 2 : 0;  // rows of d_norm an utterance
         float *next = shared.take<float>(B * (2 * Pp + Hp) + (d_slots + 2 * Cell::peepholes) * Hp +
-                                         (normalised ? B * (3 + sums) + 2 * G + 2 : 0) * Hp);
+                                         (normalized ? B * (3 + sums) + 2 * G + 2 : 0) * Hp);
         d_gates = gradients.take<float>(plan.valid * (d_ld + (own.weight_hr ? Pp : 0)));
         if (!next || !d_gates) return false;
         d_projected = d_gates + plan.valid * d_ld;
@@ -67,7 +67,7 @@ class Backward {
             }
         }
         for (int64_t j = 0; j < (d_slots + Cell::peepholes) * Hp; j++) d_bias[j] = 0;
-        if (normalised) {
+        if (normalized) {
             row_work = cut(B * 3 * Hp);
             d_norm = cut(B * sums * Hp);
             norm_ih = cut(G * Hp);
@@ -126,9 +126,9 @@ class Backward {
                           [this](const Site &s, const float *sums) { leave_output(s, load(sums)); });
             }
             if constexpr (Cell::has_cell_state) {
-                if (normalised) {
+                if (normalized) {
                     team.wait();
-                    for (int64_t row = team.begin(n); row < team.end(n); row++) normalised_step(row, t);
+                    for (int64_t row = team.begin(n); row < team.end(n); row++) normalized_step(row, t);
                 }
             }
             if constexpr (Cell::gated_product) {
@@ -152,7 +152,7 @@ class Backward {
                     store_some(own.d_c0 + s.utterance * H + s.unit, d, H - s.unit);
                 });
         }
-        if (normalised) norm_gradients(first, end);
+        if (normalized) norm_gradients(first, end);
         for (int slot = 0; slot < d_slots; slot++)
             for (int64_t j = first * PANEL; j < end * PANEL && j < H; j++) {
                 if (own.d_bias_ih && input_gate(slot) >= 0)
@@ -254,13 +254,13 @@ class Backward {
     void carry_hidden(const Site &s, vec value) { add(carry_h + s.row * Pp + s.unit, value); }
     void carry_cell(const Site &s, vec value) { store(carry_c + s.row * Hp + s.unit, value); }
     void gate(const Site &s, int slot, vec value) {
-        if (normalised) return store(s.gates + (G + slot) * Hp + s.unit, value);  // normalised_step goes on with it
+        if (normalized) return store(s.gates + (G + slot) * Hp + s.unit, value);  // normalized_step goes on with it
         store(s.gates + slot * Hp + s.unit, value);
         add(d_bias + slot * Hp + s.unit, value);
     }
     // From the cell's output o tanh(c): the gradient of c, and that of o's sum in d_o.
     vec output_gradient(const Site &s, vec d_m, vec o, vec c, vec &d_o) const {
-        if (normalised) {
+        if (normalized) {
             d_o = load(row_work + (s.row * 3 + 1) * Hp + s.unit);
             return load(row_work + (s.row * 3 + 2) * Hp + s.unit);
         }
@@ -286,7 +286,7 @@ class Backward {
     const int64_t index, H, P, Hp, Pp;
     const Slots<Cell> slots;
     const int64_t width;
-    const bool normalised;
+    const bool normalized;
     const int d_slots, first_input;  // slots of gradients a frame; the first of the input's share
     const int64_t d_ld;
     float *d_gates = nullptr;      // (valid, d_slots, Hp)
@@ -294,13 +294,13 @@ class Backward {
     float *carry_h, *carry_c;      // (B, Pp), (B, Hp): gradients on their way to the step before, past the gates
     float *mask;                   // (B, Pp)
     float *d_bias, *d_peephole;    // (d_slots, Hp), (peepholes, Hp)
-    float *row_work;               // (B, 3, Hp) of normalised rows: gradients of the output, of o's sum, of c
+    float *row_work;               // (B, 3, Hp) of normalized rows: gradients of the output, of o's sum, of c
     float *d_norm;                 // (B, 3 G + 2, Hp): sums of d, d n_h, d n_x over frames; of d, d n of the cell
     float *norm_ih, *norm_hh, *norm_cell, *norm_cell_bias;  // (G, Hp), (Hp)
 
-    // Both shares of a normalised layer have gradients of their own: recurrent ones first.
-    int recurrent_gate(int slot) const { return normalised ? (slot < G ? slot : -1) : Cell::recurrent_gate(slot); }
-    int input_gate(int slot) const { return normalised ? slot - G : Cell::input_gate(slot); }
+    // Both shares of a normalized layer have gradients of their own: recurrent ones first.
+    int recurrent_gate(int slot) const { return normalized ? (slot < G ? slot : -1) : Cell::recurrent_gate(slot); }
+    int input_gate(int slot) const { return normalized ? slot - G : Cell::input_gate(slot); }
 
     static void add(float *to, vec value) { store(to, load(to) + value); }
     int64_t user(const Site &s) const { return s.utterance * plan.frames + s.frame; }
@@ -319,14 +319,14 @@ class Backward {
 
     // The gradient of the cell's output has arrived.
     void leave_output(const Site &s, vec d_m) {
-        if (normalised)
+        if (normalized)
             store(row_work + s.row * 3 * Hp + s.unit, d_m);
         else
             Cell::backward(*this, s, d_m);
     }
 
-    // Back through a row's three normalisations and the cell between them.
-    void normalised_step(int64_t row, int64_t t) {
+    // Back through a row's three normalizations and the cell between them.
+    void normalized_step(int64_t row, int64_t t) {
         Site s = site(row, t);
         float *d_m = row_work + row * 3 * Hp, *d_o = d_m + Hp, *d_c = d_o + Hp;
         float *sums = d_norm + row * (3 * G + 2) * Hp;
@@ -341,7 +341,7 @@ class Backward {
             add(sums + (3 * G + 1) * Hp + j, d * n);
             store(d_c + j, d);
         }
-        denormalise(d_c, d_c, norm_cell, n_cell, 1, deviations[2]);
+        denormalize(d_c, d_c, norm_cell, n_cell, 1, deviations[2]);
         for (s.unit = 0; s.unit < Hp; s.unit += PANEL) Cell::backward(*this, s, splat(0));
         float *d = s.gates + G * Hp;
         const float *n_h = s.saved + slots.recurrent * Hp, *n_x = s.saved + slots.input * Hp;
@@ -350,12 +350,12 @@ class Backward {
             add(sums + G * Hp + j, load(d + j) * load(n_h + j));
             add(sums + 2 * G * Hp + j, load(d + j) * load(n_x + j));
         }
-        denormalise(s.gates, d, norm_hh, n_h, G, deviations[0]);
-        denormalise(d, d, norm_ih, n_x, G, deviations[1]);
+        denormalize(s.gates, d, norm_hh, n_h, G, deviations[0]);
+        denormalize(d, d, norm_ih, n_x, G, deviations[1]);
     }
 
-    // The gradient before a normalisation, from d after it: with e = weight d, inverse (e - mean(e) - n mean(e n)).
-    void denormalise(float *out, const float *d, const float *weight, const float *n, int gates, float inverse) const {
+    // The gradient before a normalization, from d after it: with e = weight d, inverse (e - mean(e) - n mean(e n)).
+    void denormalize(float *out, const float *d, const float *weight, const float *n, int gates, float inverse) const {
         vec plain = splat(0), weighted = splat(0);
         for (int64_t j = 0; j < gates * Hp; j += PANEL) {
             vec e = load(d + j) * load(weight + j);
@@ -367,7 +367,7 @@ class Backward {
             store(out + j, (load(d + j) * load(weight + j) - mean - load(n + j) * slope) * inverse);
     }
 
-    // The normalisations' own gradients and the biases', summed over rows in their order.
+    // The normalizations' own gradients and the biases', summed over rows in their order.
     void norm_gradients(int64_t first, int64_t end) {
         for (int64_t j = first * PANEL; j < end * PANEL && j < H; j++) {
             auto total = [&](int slot) {

@@ -1,5 +1,5 @@
 // Products of bfloat16 with bfloat16, summed in float: left rows and weights are rounded to the nearest, ties to even.
-// Weights lie in pairs of neighbours of the inner dimension, as the instruction made for them multiplies and adds them
+// Weights lie in pairs of neighbors of the inner dimension, as the instruction made for them multiplies and adds them
 // (AVX512-BF16: two products a unit at once). Without it the left rows stay floats, of bfloat16's precision, and the
 // weights are widened in registers: half the bytes to read.
 #pragma once

@@ -188,35 +188,35 @@ struct Simple {
     cell(gru_before, GatedBefore)      \
     cell(rnn_tanh, Simple)
 
-// Slots of a frame in the reserve: the cell's own; with layer normalisation the normalised recurrent and input shares,
-// the normalised cell state and the inverse deviations of the three; the projection's input and, when it is clipped,
+// Slots of a frame in the reserve: the cell's own; with layer normalization the normalized recurrent and input shares,
+// the normalized cell state and the inverse deviations of the three; the projection's input and, when it is clipped,
 // its output.
 template <class Cell>
 struct Slots {
     int64_t recurrent, input, cell, deviations, emitted, projected, count;
 
     explicit Slots(const Layer &layer) {
-        const bool normalised = layer.direction[0].norm_hh_weight, has_projection = layer.output < layer.hidden;
+        const bool normalized = layer.direction[0].norm_hh_weight, has_projection = layer.output < layer.hidden;
         recurrent = Cell::slots;
         input = recurrent + Cell::gates;
         cell = input + Cell::gates;
         deviations = cell + 1;
-        emitted = normalised ? deviations + 1 : Cell::slots;
+        emitted = normalized ? deviations + 1 : Cell::slots;
         projected = emitted + 1;
         count = emitted + (has_projection ? 1 + (layer.proj_clip > 0) : 0);
     }
 };
 
-// Layer normalisation (Ba et al. 2016) of `gates` times H values, in place; zeros fill up each gate to Hp.
+// Layer normalization (Ba et al. 2016) of `gates` times H values, in place; zeros fill up each gate to Hp.
 // Returns the inverse standard deviation.
-inline float normalise(float *values, int gates, int64_t H, int64_t Hp) {
+inline float normalize(float *values, int gates, int64_t H, int64_t Hp) {
     vec total = splat(0), squares = splat(0);
     for (int64_t j = 0; j < gates * Hp; j += PANEL) total += load(values + j);
     const float mean = sum(total) / (gates * H);
     for (int64_t j = 0; j < gates * Hp; j += PANEL) {
-        vec centred = only(load(values + j) - mean, H - j % Hp);
-        squares += centred * centred;
-        store(values + j, centred);
+        vec centered = only(load(values + j) - mean, H - j % Hp);
+        squares += centered * centered;
+        store(values + j, centered);
     }
     const float inverse = 1.0f / sqrtf(sum(squares) / (gates * H) + 1e-5f);
     for (int64_t j = 0; j < gates * Hp; j += PANEL) store(values + j, load(values + j) * inverse);

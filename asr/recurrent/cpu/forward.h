@@ -26,7 +26,7 @@ class Forward {
           Pp(round_up(P, PANEL)),
           slots(layer),
           width(slots.count * Hp),
-          normalised(own.norm_hh_weight),
+          normalized(own.norm_hh_weight),
           weights(layer, G) {}
 
     // Lay out the memory that the whole team uses; every member then runs a copy of this object.
@@ -36,7 +36,7 @@ class Forward {
         middle_ld = Hp + 16;
         float *next = shared.take<float>(B * (2 * h_ld + 2 * Pp + Hp + middle_ld) +
                                          (2 * G + Cell::peepholes + 2 * G + 2) * Hp +
-                                         (CHUNK_ROWS + B + (normalised ? B : 0)) * G * Hp);
+                                         (CHUNK_ROWS + B + (normalized ? B : 0)) * G * Hp);
         void *panels = own.packed ? const_cast<void *>(own.packed) : packed.take<char>(weights.bytes());
         if (!next || !panels) return false;
         weights.place(panels);
@@ -59,7 +59,7 @@ class Forward {
         norm_cell = cut(Hp);
         norm_cell_bias = cut(Hp);
         x_share = cut((CHUNK_ROWS + B) * G * Hp);
-        recurrent = normalised ? cut(B * G * Hp) : nullptr;
+        recurrent = normalized ? cut(B * G * Hp) : nullptr;
 
         for (int64_t row = 0; row < B; row++) {
             int64_t b = plan.utterance[row];
@@ -83,7 +83,7 @@ class Forward {
                     bias_apart[g * Hp + j] = 0;
                 }
         }
-        if (normalised) {
+        if (normalized) {
             for (int g = 0; g < G; g++) {
                 copy_padded(norm_ih + g * Hp, own.norm_ih_weight + g * H, H, Hp);
                 copy_padded(norm_hh + g * Hp, own.norm_hh_weight + g * H, H, Hp);
@@ -132,9 +132,9 @@ class Forward {
                     }
                 }
                 share_of_input(rows, count, first, end);
-                if (normalised) {
+                if (normalized) {
                     team.wait();
-                    for (int64_t r = team.begin(count); r < team.end(count); r++) normalise_input(r, valid[r]);
+                    for (int64_t r = team.begin(count); r < team.end(count); r++) normalize_input(r, valid[r]);
                     team.wait();
                 }
                 x_now = x_share;
@@ -143,14 +143,14 @@ class Forward {
             if (n == 0) continue;
             h_next = h_in[(step & 1) ^ 1];
             constexpr int products = Cell::gated_product ? 2 : G;
-            if (normalised) {
+            if (normalized) {
                 each_tile(h_in[step & 1], h_ld, n, t, first, end, weights.hh, 0, products,
                           [this](const Site &s, const float *sums) {
                               for (int g = 0; g < G; g++)
                                   store(recurrent + (s.row * G + g) * Hp + s.unit, load(sums + g * PANEL));
                           });
                 team.wait();
-                for (int64_t row = team.begin(n); row < team.end(n); row++) normalised_step(row, t);
+                for (int64_t row = team.begin(n); row < team.end(n); row++) normalized_step(row, t);
             } else {
                 each_tile(h_in[step & 1], h_ld, n, t, first, end, weights.hh, 0, products,
                           [this](const Site &s, const float *sums) { Cell::forward(*this, s, sums); });
@@ -185,7 +185,7 @@ class Forward {
         return load(s.gates + g * Hp + s.unit) + load(bias + g * Hp + s.unit);
     }
     vec gate(const Site &s, const float *sums, int g) const {
-        if (normalised) return load(sums + g * Hp) * load(norm_hh + g * Hp + s.unit) + input_share(s, g);
+        if (normalized) return load(sums + g * Hp) * load(norm_hh + g * Hp + s.unit) + input_share(s, g);
         return load(sums + g * PANEL) + input_share(s, g);
     }
     vec recurrent_share(const Site &s, const float *sums, int g) const {
@@ -218,9 +218,9 @@ class Forward {
         if (s.saved) store(s.saved + slot * Hp + s.unit, value);
     }
 
-    // o tanh(c), c normalised first where the layer is; normalising waits for the whole row.
+    // o tanh(c), c normalized first where the layer is; normalizing waits for the whole row.
     void emit_cell(const Site &s, vec o, vec c_new) {
-        if (!normalised) return emit(s, o * hyperbolic_tangent(c_new));
+        if (!normalized) return emit(s, o * hyperbolic_tangent(c_new));
         float *row = recurrent + s.row * G * Hp + s.unit;  // its sums are spent
         store(row, c_new);
         store(row + Hp, o);
@@ -258,7 +258,7 @@ class Forward {
     const int64_t index, H, P, Hp, Pp;
     const Slots<Cell> slots;
     const int64_t width;
-    const bool normalised;
+    const bool normalized;
     Matrices weights;
     NarrowRows narrow;  // this member's left operands as int8 and bfloat16 weights want them
     int64_t h_ld = 0, middle_ld = 0;
@@ -269,16 +269,16 @@ class Forward {
     float *middle;            // (B, middle_ld) what a second product multiplies
     float *bias, *bias_apart;  // (G, Hp)
     float *x_share;           // (chunk rows, G, Hp)
-    float *recurrent;         // (B, G, Hp) W_hh h, when a row waits to be normalised
+    float *recurrent;         // (B, G, Hp) W_hh h, when a row waits to be normalized
     float *norm_ih, *norm_hh, *norm_cell, *norm_cell_bias;  // (G, Hp), (Hp)
     float *x_now = nullptr;  // this step's rows of x_share
     float *h_next = nullptr;       // this step's target in h_in
 
     int64_t user(const Site &s) const { return s.utterance * plan.frames + s.frame; }
 
-    void normalise_input(int64_t row, int64_t valid) {
+    void normalize_input(int64_t row, int64_t valid) {
         float *values = x_share + row * G * Hp;
-        const float inverse = normalise(values, G, H, Hp);
+        const float inverse = normalize(values, G, H, Hp);
         if (own.reserve) {
             float *saved = own.reserve + valid * width;
             memcpy(saved + slots.input * Hp, values, G * Hp * sizeof(float));
@@ -288,18 +288,18 @@ class Forward {
     }
 
     // The update of one row whose recurrent share is complete.
-    void normalised_step(int64_t row, int64_t t) {
+    void normalized_step(int64_t row, int64_t t) {
         Site s = walk.site(row, t);
         s.saved = own.reserve ? own.reserve + s.valid * width : nullptr;
         s.gates = x_now + row * G * Hp;
         float *values = recurrent + row * G * Hp;
-        const float inverse = normalise(values, G, H, Hp);
+        const float inverse = normalize(values, G, H, Hp);
         if (s.saved) {
             memcpy(s.saved + slots.recurrent * Hp, values, G * Hp * sizeof(float));
             s.saved[slots.deviations * Hp] = inverse;
         }
         for (s.unit = 0; s.unit < Hp; s.unit += PANEL) Cell::forward(*this, s, values + s.unit);
-        const float inverse_cell = normalise(values, 1, H, Hp);
+        const float inverse_cell = normalize(values, 1, H, Hp);
         if (s.saved) {
             memcpy(s.saved + slots.cell * Hp, values, Hp * sizeof(float));
             s.saved[slots.deviations * Hp + 2] = inverse_cell;

@@ -4,18 +4,18 @@
 
 #include "bfloat16.h"
 #include "layer.h"
-#include "quantised.h"
+#include "quantized.h"
 
 namespace {
 
 // Left operands of a product, made narrow where the weights are.
 struct NarrowRows {
-    QuantisedRows integers;
+    QuantizedRows integers;
     RoundedRows bfloats;
 
     // Bytes for `count` rows of up to K numbers.
     static int64_t bytes(int64_t kind, int64_t count, int64_t K) {
-        if (kind == INT8) return count * QuantisedRows::row_bytes(K);
+        if (kind == INT8) return count * QuantizedRows::row_bytes(K);
         return kind == BFLOAT16 ? count * RoundedRows::row_bytes(K) : 0;
     }
     void place(int64_t kind, void *memory, int64_t count) {
@@ -28,7 +28,7 @@ struct NarrowRows {
         integers.ld = round_up(K, 4);
         bfloats.ld = round_up(K, 2);
         if constexpr (std::is_same_v<decltype(row_of(0)), const float *>)
-            for (int64_t row = 0; row < count && kind == INT8; row++) integers.quantise(row, row_of(row), K);
+            for (int64_t row = 0; row < count && kind == INT8; row++) integers.quantize(row, row_of(row), K);
         for (int64_t row = 0; row < count && kind == BFLOAT16; row++) bfloats.make(row, row_of(row), K);
     }
 };

@@ -1,6 +1,6 @@
 // Products with int8 weights: each unit's weights are integers of at most 127 times the unit's scale. The left rows are
 // made 16-bit integers, so that all of the error is the weights'. Integers are multiplied and added in pairs of
-// neighbours of the inner dimension, as the processor's instructions want them. A 16-bit word holds weights of two
+// neighbors of the inner dimension, as the processor's instructions want them. A 16-bit word holds weights of two
 // pairs: one in its high byte, out of which a shift takes it, and one, raised by 128, in its low byte, out of which a
 // mask takes it; what the raising adds to a row's sums is the same for all units. (Widening bytes by the instruction
 // made for it runs half as fast on Zen 3.)
@@ -44,7 +44,7 @@ inline __attribute__((always_inline)) short_lane splat_pair(const int16_t *p) {
 }
 
 // Rows of float made integers, each with its scale. `integers` holds `ld` a row, a multiple of 4; zeros fill up.
-struct QuantisedRows {
+struct QuantizedRows {
     int16_t *integers;
     float *scales;
     int32_t *raised;  // what a row's sums have too much
@@ -65,7 +65,7 @@ struct QuantisedRows {
         return most < 32767 ? floor(most) : 32767;
     }
 
-    void quantise(int64_t row, const float *values, int64_t K) {
+    void quantize(int64_t row, const float *values, int64_t K) {
         const float most = largest(K);
         vec peak = splat(0), poison = splat(0);
         for (int64_t k = 0; k < K; k += PANEL) {
@@ -112,7 +112,7 @@ inline void pack_int8(char *panels, int64_t gates, int64_t gate, const float *ma
         float bound = 0, poison = 0;
         for (int64_t k = 0; row && k < K; k++) {
             bound = fabsf(row[k]) > bound ? fabsf(row[k]) : bound;
-            poison += row[k] * 0.0f;  // as in quantise()
+            poison += row[k] * 0.0f;  // as in quantize()
         }
         const float scale = bound / 127 > 0 ? bound / 127 : 1;
         scales[j] = scale + poison;
@@ -126,7 +126,7 @@ inline void pack_int8(char *panels, int64_t gates, int64_t gate, const float *ma
 
 // As FloatProduct: out[r][g][:] = row r times gate g's panel, for R rows from `first_row` on and gates from `gate` on.
 struct IntegerProduct {
-    const QuantisedRows &left;
+    const QuantizedRows &left;
     int64_t first_row;
     const char *panels;
     int64_t gates, gate;

@@ -31,6 +31,6 @@ def test_forget_gates_begin_open(cell, place, init):
         assert (others.abs() <= 2 / math.sqrt(size)).all()
 
 
-def test_an_unknown_initialisation_is_refused():
+def test_an_unknown_initialization_is_refused():
     with pytest.raises(ValueError, match="unknown init 'zeros'; there are torch, orthogonal"):
         RecurrentLayer("lstm", 2, 3, init="zeros")

@@ -1,7 +1,7 @@
-"""Synthesise a corpus of connected spoken digits, offline, with espeak-ng: many voices, rates, pitches and
+"""Synthesize a corpus of connected spoken digits, offline, with espeak-ng: many voices, rates, pitches and
 noises.
 
-  python recipes/digits/synthesise.py --output-dir data/digits --hours 1
+  python recipes/digits/synthesize.py --output-dir data/digits --hours 1
  Written are wav/SPLIT/*.wav (16 kHz) and cuts_{train,dev,test}.jsonl.gz with the words' times. The voices of
 dev and test are not heard in training. The same --seed gives the same corpus, whatever the number of
 processes.
@@ -189,7 +189,7 @@ def babble(others: Sequence[np.ndarray], length: int, generator: np.random.Gener
 
 
 def speak(chunk: Chunk) -> list[Spoken]:
-    """Synthesise a chunk and write its files."""
+    """Synthesize a chunk and write its files."""
     chance, generator = random.Random(chunk.seed), np.random.default_rng(list(chunk.seed.encode()))
     espeak = Espeak(chance.getrandbits(31))
     chunk.folder.mkdir(parents=True, exist_ok=True)
@@ -256,7 +256,7 @@ def split_variants(seed: int) -> dict[str, tuple[str, ...]]:
     return {split: tuple(sorted(chain(*(families[name] for name in parts[split])))) for split in CHUNKS}
 
 
-def synthesise(
+def synthesize(
     output_dir: Path, hours: float, seed: int = 0, jobs: int | None = None
 ) -> dict[str, list[Spoken]]:
     """Write the audio of every split and give what was spoken."""
@@ -317,13 +317,13 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, help="processes; as many as there are processors unless given")
     arguments = parser.parse_args()
     try:
-        splits = synthesise(arguments.output_dir, arguments.hours, arguments.seed, arguments.jobs)
+        splits = synthesize(arguments.output_dir, arguments.hours, arguments.seed, arguments.jobs)
         write_manifests(splits, arguments.output_dir)
     except ModuleNotFoundError as error:
         print(f"the digits need the package {error.name}: pip install 'asr[demo,train]'", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"cannot synthesise: {error}", file=sys.stderr)
+        print(f"cannot synthesize: {error}", file=sys.stderr)
         return 1
     return 0
 
