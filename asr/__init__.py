@@ -9,7 +9,7 @@ Nothing heavy is imported until it is used.
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from asr.version import __version__
 
 if TYPE_CHECKING:
     from asr.scoring import ErrorReport, score

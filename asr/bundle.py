@@ -12,11 +12,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 
-from asr import __version__
 from asr.errors import AsrError, BundleError, ConfigError, TextError
 from asr.features import FeatureConfig, LogMel
 from asr.model import AcousticModel, ModelConfig
 from asr.text import NORMALIZERS, Tokenizer, load_tokenizer
+from asr.version import __version__
 
 FORMAT = 1  # raised when a bundle written before could no longer be read
 CONFIG_FILE = "config.json"

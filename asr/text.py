@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from asr import __version__
 from asr.errors import TextError
+from asr.version import __version__
 
 BLANK = 0
 BLANK_TOKEN = "<blank>"

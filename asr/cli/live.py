@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from asr.errors import AsrError, AudioError
+from asr.version import install_hint
 
 if TYPE_CHECKING:
     from asr.decoding import Word
@@ -156,7 +157,7 @@ def _microphone(rate: int) -> Iterator[np.ndarray]:
         import sounddevice  # type: ignore[import-not-found]
     except ModuleNotFoundError as error:
         raise AudioError(
-            "the microphone needs the package sounddevice; pip install 'asr[microphone]'"
+            "the microphone needs the package sounddevice; " + install_hint("microphone")
         ) from error
     except OSError as error:  # the package is there, the library that it binds is not
         raise AudioError(

@@ -9,8 +9,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from asr import __version__
 from asr.errors import AsrError
+from asr.version import DISTRIBUTION, __version__, install_hint
 
 # name: (module with add_arguments(parser) and run(arguments) -> exit status, one line of help)
 COMMANDS = {
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if extra is None:
             raise
         return _report(
-            f"asr {argv[0]}: needs the package {error.name}; pip install 'asr[{extra}]'", EXIT_ERROR, debug
+            f"asr {argv[0]}: needs the package {error.name}; {install_hint(extra)}", EXIT_ERROR, debug
         )
 
 
@@ -141,7 +141,7 @@ def _extra_of(package: str | None) -> str | None:
     from importlib.metadata import PackageNotFoundError, requires
 
     try:
-        requirements = requires("asr") or []
+        requirements = requires(DISTRIBUTION) or []
     except PackageNotFoundError:
         return None
     for requirement in requirements:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from asr.errors import DecodingError
 from asr.lm.kneser_ney import SPECIAL_WORDS
+from asr.version import install_hint
 
 BINARY_MAGIC = b"mmap lm http://kheafield.com/code"
 # Behind the magic and what tells the machine's number formats apart: order, kind, whether the words are there, version,
@@ -150,7 +151,7 @@ def load_kenlm(path: str | Path, words: Sequence[str]):
 
 def missing_flashlight() -> DecodingError:
     """Say what is needed to decode with a beam."""
-    return DecodingError("beam search and language models need flashlight-text; pip install 'asr[decode]'")
+    return DecodingError("beam search and language models need flashlight-text; " + install_hint("decode"))
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
 
-from asr import __version__
 from asr.scoring.align import align_kinds
 from asr.scoring.breakdown import (
     TITLES,
@@ -26,6 +25,7 @@ from asr.scoring.breakdown import (
 from asr.scoring.calibration import Calibration
 from asr.scoring.report import ErrorReport, score
 from asr.scoring.table import footnote, interval, percent
+from asr.version import __version__
 
 PLAYED = frozenset((".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm"))  # by browsers
 SHOWN = 10  # rows of a breakdown or list; further ones of a breakdown can be unfolded

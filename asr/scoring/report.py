@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from asr import __version__
 from asr.errors import TextError
 from asr.scoring.align import ALIGNERS, EQUAL, Column, align, count_errors
 from asr.scoring.intervals import DRAWS, block_sums, blocks, rate_interval
+from asr.version import __version__
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from asr import __version__
 from asr.errors import AsrError
+from asr.version import __version__
 
 FORMAT = 1  # raised when a state written before could no longer be gone on from
 LAST = "last.ckpt"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from asr.errors import ConfigError
+from asr.version import install_hint
 
 METRICS, SAMPLES, WARNINGS = "metrics.csv", "samples.jsonl", "warnings.jsonl"
 SAMPLED = 4  # dev utterances whose transcripts are kept epoch by epoch
@@ -163,8 +164,8 @@ def start_wandb(project: str, run: Path, config: Mapping[str, Any]) -> Any:
         import wandb
     except ImportError as error:
         raise ConfigError(
-            "run.wandb needs the package wandb, which is not installed; pip install 'asr[wandb]', or leave "
-            "run.wandb empty"
+            "run.wandb needs the package wandb, which is not installed; "
+            f"{install_hint('wandb')}, or leave run.wandb empty"
         ) from error
     note = run / "logs" / "wandb_id"
     note.parent.mkdir(parents=True, exist_ok=True)

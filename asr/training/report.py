@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from asr import __version__
 from asr.bundle import Bundle
 from asr.data.loading import read_samples
 from asr.data.manifests import load_cuts
@@ -25,6 +24,7 @@ from asr.scoring.html import fill, head
 from asr.scoring.sound import picture
 from asr.training.averaging import rank
 from asr.training.progress import METRICS, SAMPLES, WARNINGS, read_lines, read_metrics
+from asr.version import __version__
 
 RUN_FILE = "run.json"  # in the logs: where, when and how the run ran, and how it ended
 POINTS = 300  # of a curve; more are averaged

@@ -19,7 +19,6 @@ from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from asr import __version__
 from asr.bundle import Bundle
 from asr.data import load_cuts
 from asr.data.loading import read_samples
@@ -39,6 +38,7 @@ from asr.training.loop import CommonError, StoppedError, Training, autocast_type
 from asr.training.progress import Progress, start_wandb
 from asr.training.report import write_report, write_run_file
 from asr.training.warm_start import warm_start
+from asr.version import __version__
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut

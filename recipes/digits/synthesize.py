@@ -320,7 +320,7 @@ def main() -> int:
         splits = synthesize(arguments.output_dir, arguments.hours, arguments.seed, arguments.jobs)
         write_manifests(splits, arguments.output_dir)
     except ModuleNotFoundError as error:
-        print(f"the digits need the package {error.name}: pip install 'asr[demo,train]'", file=sys.stderr)
+        print(f"the digits need the package {error.name}: pip install 'recurrent-asr[demo,train]'", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"cannot synthesize: {error}", file=sys.stderr)

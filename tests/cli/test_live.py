@@ -200,7 +200,7 @@ def test_a_microphone_is_read_until_the_interrupt(bundle, speech, monkeypatch, c
 def test_no_microphone(bundle, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     assert main(["transcribe", "--microphone", "--model", str(bundle)]) == 1
-    assert "pip install 'asr[microphone]'" in capsys.readouterr().err
+    assert "pip install 'recurrent-asr[microphone]'" in capsys.readouterr().err
 
     def refuse(**_):
         raise PortAudioError("Error querying device -1")

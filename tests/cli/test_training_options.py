@@ -172,7 +172,7 @@ def test_weights_and_biases_is_told_what_the_csv_is(corpus, tmp_path, monkeypatc
 def test_without_weights_and_biases_it_says_what_to_install(corpus, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert main(train_arguments(corpus, tmp_path / "run", "--run.wandb=tones", "--run.epochs=1")) == 1
-    assert "pip install 'asr[wandb]'" in capsys.readouterr().err
+    assert "pip install 'recurrent-asr[wandb]'" in capsys.readouterr().err
 
 
 @pytest.mark.slow
