@@ -14,14 +14,15 @@ import numpy as np
 import torch
 
 from asr.bundle import Bundle
-from asr.data.loading import read_samples
-from asr.data.manifests import load_cuts
+from asr.data.cuts import load_cuts
+from asr.data.reading import read_samples
 from asr.data.shards import is_sharded
 from asr.decoding import greedy
 from asr.errors import AsrError
+from asr.reports.picture import picture
 from asr.scoring.align import align
-from asr.scoring.html import fill, head
-from asr.scoring.sound import picture
+from asr.scoring.html import fill_in as fill
+from asr.scoring.html import head
 from asr.training.averaging import rank
 from asr.training.progress import METRICS, SAMPLES, WARNINGS, read_lines, read_metrics
 from asr.version import __version__
