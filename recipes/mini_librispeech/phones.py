@@ -15,7 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from asr.data.manifests import load_cuts, text_of, write_cuts
+from asr.data.cuts import load_cuts, text_of, write_cuts
 from asr.errors import AsrError, TextError
 from asr.text import normalize
 
