@@ -79,7 +79,7 @@ class TorchBundle:
             self.model.config,
             self.tokenizer,
             self.normalizer,
-            {name: np.array(value.detach().cpu()) for name, value in tensors.items()},
+            {name: value.detach().cpu().numpy().copy() for name, value in tensors.items()},
             self.training,
             self.decoding,
             self.stored_as,
@@ -97,5 +97,7 @@ class TorchBundle:
 
 def _load_weights(module: nn.Module, part: str, weights: Mapping[str, np.ndarray]) -> None:
     """Make the arrays whose names begin with `part` the module's own. Raises RuntimeError for what does not fit."""
-    tensors = {name.removeprefix(part): torch.from_numpy(weights[name]) for name in weights if name.startswith(part)}
+    tensors = {
+        name.removeprefix(part): torch.from_numpy(weights[name]) for name in weights if name.startswith(part)
+    }
     module.load_state_dict(tensors, assign=True)

@@ -21,7 +21,9 @@ from asr.data.augmentation import GENERATED, Augmentation, AugmentationConfig
 from asr.data.loading import read_samples
 from asr.data.manifests import text_of
 from asr.data.shards import Shards, is_sharded
-from asr.features import FeatureConfig, LogMel, SpecAugment, SpecAugmentConfig
+from asr.features import FeatureConfig, SpecAugmentConfig
+from asr.features.log_mel import LogMel
+from asr.features.spec_augment import SpecAugment
 from asr.text import CharacterTokenizer, normalize
 
 RATE = 16000

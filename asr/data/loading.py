@@ -27,7 +27,8 @@ from asr.audio import load_audio
 from asr.data.augmentation import Augmentation
 from asr.data.manifests import file_of, text_of
 from asr.errors import AudioError, ConfigError, ManifestError, TextError
-from asr.features import LogMel, SpecAugment
+from asr.features.log_mel import LogMel
+from asr.features.spec_augment import SpecAugment
 from asr.text import Tokenizer, normalize
 
 # Batches are cut from the utterances sorted by length. To mix them anew in each epoch, their lengths are

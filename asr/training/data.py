@@ -3,23 +3,23 @@
 from collections.abc import Sequence
 from typing import Any
 
-from asr.bundle import Bundle
 from asr.data import Loader, make_loader
 from asr.data.augmentation import Augmentation
-from asr.features import SpecAugment, mel_centers
+from asr.features.spec_augment import SpecAugment
+from asr.torch_bundle import TorchBundle
 from asr.training.config import TrainConfig
 
 
 class SpeechData:
     """Loaders over cuts in memory, or over shards."""
 
-    def __init__(self, config: TrainConfig, bundle: Bundle, train_cuts: Sequence, dev_cuts: Sequence):
+    def __init__(self, config: TrainConfig, bundle: TorchBundle, train_cuts: Sequence, dev_cuts: Sequence):
         self.config = config
         self.bundle = bundle
         self.train_loader = self._loader(
             train_cuts,
             augmentation=Augmentation(config.augmentation, config.features.sample_rate),
-            spec_augment=SpecAugment(config.spec_augment, mel_centers(config.features)),
+            spec_augment=SpecAugment(config.spec_augment, config.features.mel_centers()),
             speed_perturb=config.data.speed_perturb,
             join_utterances=config.data.join_utterances,
             views=config.loss.views,

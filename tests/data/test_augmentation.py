@@ -12,7 +12,8 @@ from asr.data import make_loader
 from asr.data.augmentation import CODECS, Augmentation, AugmentationConfig, code, make_room, mix, reverberate
 from asr.data.manifests import Utterance, build_cuts
 from asr.errors import ConfigError
-from asr.features import FeatureConfig, LogMel
+from asr.features import FeatureConfig
+from asr.features.log_mel import LogMel
 from asr.text import CharacterTokenizer
 from asr.training.config import read_config
 

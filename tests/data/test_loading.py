@@ -21,7 +21,9 @@ from asr.data import Batch, load_cuts, make_loader
 from asr.data.loading import BatchSampler, read_samples
 from asr.data.manifests import Utterance, build_cuts, write_cuts
 from asr.errors import AudioError, ConfigError, ManifestError
-from asr.features import FeatureConfig, LogMel, SpecAugment, SpecAugmentConfig
+from asr.features import FeatureConfig, SpecAugmentConfig
+from asr.features.log_mel import LogMel
+from asr.features.spec_augment import SpecAugment
 from asr.text import CharacterTokenizer
 
 LENGTHS = [0.3 + 0.07 * (index % 23) for index in range(40)]

@@ -24,7 +24,9 @@ from asr.data.loading import read_samples
 from asr.data.manifests import Utterance, build_cuts, text_of
 from asr.data.shards import LANES, Shards, ShardSampler, is_sharded, write_shards
 from asr.errors import AudioError, ManifestError
-from asr.features import FeatureConfig, LogMel, SpecAugment, SpecAugmentConfig
+from asr.features import FeatureConfig, SpecAugmentConfig
+from asr.features.log_mel import LogMel
+from asr.features.spec_augment import SpecAugment
 from asr.text import CharacterTokenizer
 
 
