@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lhotse.cut import Cut
 
 from asr.cli.lm import cut_texts
-from asr.data.loading import read_samples
-from asr.data.manifests import file_of, speaker_of, text_of
+from asr.data.cuts import Cut, file_of, speaker_of, text_of
+from asr.data.reading import read_samples
 from asr.errors import AudioError, ManifestError
 from asr.features.spectrogram import spectrogram
 from asr.recognizer import Recognizer

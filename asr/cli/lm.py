@@ -254,8 +254,8 @@ def acoustic_outputs(recognizer, manifest: str, failures: list[str]) -> tuple[li
     Those that have no transcript or cannot be read are left out and named in `failures`.
     """
     from asr.data import load_cuts
-    from asr.data.loading import read_samples
-    from asr.data.manifests import text_of
+    from asr.data.cuts import text_of
+    from asr.data.reading import read_samples
 
     references, outputs = [], []
 

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from asr.data.doctor import CheckReport, Finding, Target, check_texts
+from asr.data.corpora.doctor import CheckReport, Finding, Target, check_texts
 from asr.features import FeatureConfig, frame_count
 from asr.model_config import FrontEndConfig
 from asr.text import Tokenizer
 
 if TYPE_CHECKING:
-    from lhotse.cut import Cut
+    from asr.data.cuts import Cut
 
 EXAMPLES = 3  # of each kind of finding
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from asr.data.loading import read_samples
-from asr.data.manifests import load_cuts
+from asr.data.cuts import load_cuts
+from asr.data.reading import read_samples
 from asr.data.shards import is_sharded
 from asr.errors import AsrError
 from asr.features.spectrogram import spectrogram
