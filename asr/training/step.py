@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from asr.batching import is_out_of_memory
 from asr.ctc import ctc_loss, unalignable
 from asr.data import Batch
 from asr.errors import AlignmentError, ConfigError
+from asr.memory import is_out_of_memory
 from asr.model import AcousticModel
 from asr.training.config import LossConfig
 
