@@ -1,7 +1,7 @@
 """Print a script that completes commands and options in a shell.
 
-  asr completion bash > ~/.local/share/bash-completion/completions/asr
-  asr completion zsh > ~/.zfunc/_asr                  with fpath+=~/.zfunc in .zshrc
+asr completion bash > ~/.local/share/bash-completion/completions/asr
+asr completion zsh > ~/.zfunc/_asr                  with fpath+=~/.zfunc in .zshrc
 """
 
 import argparse

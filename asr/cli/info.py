@@ -1,8 +1,8 @@
 """Show versions, what computes on this machine, and what a saved model holds.
 
-  asr info                            for a report of a fault
-  asr info an4                        the same, and the model that comes with asr
-  asr info runs/an4/bundle --json -   as JSON
+asr info                            for a report of a fault
+asr info an4                        the same, and the model that comes with asr
+asr info runs/an4/bundle --json -   as JSON
 """
 
 import argparse
@@ -29,7 +29,9 @@ PACKAGES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("model", nargs="?", metavar="BUNDLE", help="saved model: a folder, or a name of `asr models`")
+    parser.add_argument(
+        "model", nargs="?", metavar="BUNDLE", help="saved model: a folder, or a name of `asr models`"
+    )
     parser.add_argument("--json", metavar="FILE", help="file for the same as JSON (- prints it instead)")
 
 
@@ -81,7 +83,9 @@ def model(name: str) -> dict[str, Any]:
     bundle = Bundle.load(folder)
     config, features, tokenizer = bundle.model, bundle.features, bundle.tokenizer
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    parameters = sum(math.prod(weights.shape) for key, weights in bundle.weights.items() if key.startswith("model."))
+    parameters = sum(
+        math.prod(weights.shape) for key, weights in bundle.weights.items() if key.startswith("model.")
+    )
     directions = "two directions" if config.bidirectional else "one direction"
     return {
         "folder": str(folder),

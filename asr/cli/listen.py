@@ -23,7 +23,7 @@ from asr.errors import AsrError, AudioError
 from asr.version import install_hint
 
 if TYPE_CHECKING:
-    from asr import Recognizer, Word
+    from asr import Word
 
 STDIN = "-"
 # Of signed 16-bit samples.

@@ -1,6 +1,6 @@
 """List the models that come with asr.
 
-  asr models                          names, for `--model NAME` and `asr.load("NAME")`
+asr models                          names, for `--model NAME` and `asr.load("NAME")`
 """
 
 import argparse

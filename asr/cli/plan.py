@@ -97,7 +97,8 @@ def _notices(total: int, kept: Sequence[Path], replaced: Sequence[tuple[Path, st
     if replaced:
         output, source = replaced[0]
         notices.append(
-            f"{len(replaced)} of {total} replace outputs of other files of the same name ({output} was made of {source})"
+            f"{len(replaced)} of {total} replace outputs of other files of the same name "
+            f"({output} was made of {source})"
         )
     if kept:
         notices.append(
