@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from speech import RATE, make_bundle, say
+from helpers import RATE, make_bundle, say
 
 from asr import batching
 from asr.batching import activation_bytes, automatic_batch_seconds, cgroup_room, free_memory, in_halves

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from helpers import make_bundle, say
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from speech import make_bundle, say
 
 from asr.bundle import Bundle
 from asr.decoding import greedy

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr.cli.console import note
+from asr.version import __version__
 
 if TYPE_CHECKING:
     from asr import Recognizer
@@ -148,6 +149,13 @@ def model_folder(arguments: argparse.Namespace) -> Path:
 def decoding(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the decoder's options that were given, by the names that `asr.load` has for them."""
     return {name: value for name in DECODING if (value := getattr(arguments, name, None)) is not None}
+
+
+def facts(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return what JSON outputs name of the run: the model and the version of asr."""
+    from asr.bundle import SHIPPED
+
+    return {"model": arguments.model or SHIPPED.name, "asr_version": __version__}
 
 
 def load_recognizer(arguments: argparse.Namespace) -> "Recognizer":

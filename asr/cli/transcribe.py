@@ -14,6 +14,7 @@ transcribes while somebody speaks.
 import argparse
 import errno
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +35,6 @@ from asr.cli.plan import Destination, Job, plan
 from asr.cli.recordings import join_channels, open_recordings
 from asr.errors import AsrError, AudioError
 from asr.outputs import FORMATS, Layout, Origins, output_path, render, to_json, write_outputs
-from asr.version import __version__
 from asr.wording import nearest
 
 if TYPE_CHECKING:
@@ -146,7 +146,8 @@ class Writer:
 
     def put(self, job: Job, transcript: "Transcript") -> str | None:
         """Write or print a transcript; return why its files cannot be written. Raises AsrError for a full disk."""
-        facts = {"file": job.source} | self.facts
+        # A name that is not UTF-8 is not JSON either.
+        facts = {"file": os.fsencode(job.source).decode("utf-8", "replace")} | self.facts
         if not self.destination.writes:
             print(self._line(job, transcript, facts), end="", flush=True)
             return None
@@ -194,7 +195,7 @@ def run(arguments: argparse.Namespace) -> int:
         note(notice)
     try:
         if planned.jobs:
-            writer = Writer(destination, layout, origins, len(planned.jobs) > 1, _facts(arguments))
+            writer = Writer(destination, layout, origins, len(planned.jobs) > 1, options.facts(arguments))
             _transcribe(options.load_recognizer(arguments), planned.jobs, writer, arguments, failures)
     except (AsrError, KeyboardInterrupt):  # before the run ends, report what failed
         report_failures(failures, 0)
@@ -238,12 +239,6 @@ def _transcribe(
                 outcome = replace(outcome, damage=str(damage[0]))
             if problem := writer.put(job, outcome):
                 failures.append(Failure(job.source, problem, "OSError"))
-
-
-def _facts(arguments: argparse.Namespace) -> dict[str, Any]:
-    from asr.bundle import SHIPPED
-
-    return {"model": arguments.model or SHIPPED.name, "asr_version": __version__}
 
 
 def _formats(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from speech import make_corpus, train_arguments
+from helpers import make_corpus, train_arguments
 
 from asr.cli import main
 

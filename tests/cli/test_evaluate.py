@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pytest
 import soundfile
+from helpers import RATE, say
 from lhotse import AudioSource
-from speech import RATE, say
 
 from asr.cli import main
 from asr.scoring import ErrorReport

@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 import torch
-from speech import make_bundle
+from helpers import make_bundle
 
 from asr.bundle import Bundle
 from asr.cli import main

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from speech import RATE, say
+from helpers import RATE, say
 
 import asr
 from asr.cli import main

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from speech import SETTINGS, make_bundle
+from helpers import SETTINGS, make_bundle
 
 from asr.audio import load_audio
 from asr.cli import main

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from speech import train_arguments
+from helpers import train_arguments
 
 from asr.bundle import Bundle
 from asr.cli import main

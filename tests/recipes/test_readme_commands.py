@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from speech import RATE, SETTINGS, make_corpus, say
+from helpers import RATE, SETTINGS, make_corpus, say
 
 from asr.cli import main
 from asr.cli.main import COMMANDS
@@ -234,7 +234,7 @@ def test_readme_python(workplace, bundle_for_readme):
 
 @pytest.fixture
 def bundle_for_readme(workplace):
-    from speech import make_bundle
+    from helpers import make_bundle
 
     soundfile.write(workplace / "speech.wav", say("abc", np.random.default_rng(0)), RATE)
     make_bundle().save("runs/mine/bundle")
