@@ -37,7 +37,7 @@ _HOMES = {
     "train": "asr.api",
     "transcribe": "asr.api",
 }
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - all are names
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass
 from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from asr.transcribe import Segment, Transcript, Word
+from asr.transcript import Segment, Transcript, Word
 
 FORMATS = ("txt", "json", "srt", "vtt", "tsv", "ctm", "trn")
 DAMAGE_MS = 2000  # for which a subtitle that marks damage is shown
@@ -38,17 +37,17 @@ class Layout:
     min_confidence: float = 0.0
     omit_doubtful: bool = False
 
-    def spelled(self, word: "Word") -> str:
+    def spelled(self, word: Word) -> str:
         """Return a word as people are to read it."""
         return f"[{word.word}]" if word.confidence < self.min_confidence else word.word
 
-    def text(self, words: "Iterable[Word]") -> str:
+    def text(self, words: Iterable[Word]) -> str:
         """Return words as a line of text."""
         return " ".join(map(self.spelled, words))
 
 
 def render(
-    transcript: "Transcript",
+    transcript: Transcript,
     form: str,
     name: str,
     layout: Layout = Layout(),
@@ -70,7 +69,7 @@ def render(
 
 
 def to_json(
-    transcript: "Transcript", layout: Layout = Layout(), facts: Mapping[str, Any] = MappingProxyType({})
+    transcript: Transcript, layout: Layout = Layout(), facts: Mapping[str, Any] = MappingProxyType({})
 ) -> dict:
     """Return a transcript as plain values: whisper's field names, and beside them words, duration and alternatives."""
     if layout.omit_doubtful:
@@ -90,7 +89,7 @@ def to_json(
     return {**facts, "text": transcript.text, "segments": segments, "language": None} | values
 
 
-def _txt(transcript: "Transcript", name: str, layout: Layout) -> str:
+def _txt(transcript: Transcript, name: str, layout: Layout) -> str:
     if any(word.channel for word in transcript.words):
         lines = [f"{_label(segment)}{layout.text(segment.words)}" for segment in transcript.segments]
     else:
@@ -98,21 +97,21 @@ def _txt(transcript: "Transcript", name: str, layout: Layout) -> str:
     return "\n".join([*lines, *_damage(transcript)]) + "\n"
 
 
-def _srt(transcript: "Transcript", name: str, layout: Layout) -> str:
+def _srt(transcript: Transcript, name: str, layout: Layout) -> str:
     cues = enumerate(_cues(transcript, layout, str), 1)
     return "".join(
         f"{i}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{text}\n\n" for i, (start, end, text) in cues
     )
 
 
-def _vtt(transcript: "Transcript", name: str, layout: Layout) -> str:
+def _vtt(transcript: Transcript, name: str, layout: Layout) -> str:
     cues = _cues(transcript, layout, _escaped)
     return "WEBVTT\n\n" + "".join(
         f"{_clock(start, '.')} --> {_clock(end, '.')}\n{text}\n\n" for start, end, text in cues
     )
 
 
-def _tsv(transcript: "Transcript", name: str, layout: Layout) -> str:
+def _tsv(transcript: Transcript, name: str, layout: Layout) -> str:
     rows = [(s.start, s.end, _label(s) + layout.text(s.words)) for s in transcript.segments]
     rows += [(transcript.duration, transcript.duration, mark) for mark in _damage(transcript)]
     return (
@@ -121,7 +120,7 @@ def _tsv(transcript: "Transcript", name: str, layout: Layout) -> str:
     )
 
 
-def _ctm(transcript: "Transcript", name: str, layout: Layout) -> str:
+def _ctm(transcript: Transcript, name: str, layout: Layout) -> str:
     lines = [
         f"{_id(name)} {word.channel or 1} {word.start:.3f} {word.end - word.start:.3f} {word.word} "
         f"{word.confidence:.3f}\n"
@@ -130,12 +129,12 @@ def _ctm(transcript: "Transcript", name: str, layout: Layout) -> str:
     return "".join([*lines, *(f";; {mark}\n" for mark in _damage(transcript))])
 
 
-def _trn(transcript: "Transcript", name: str, layout: Layout) -> str:
+def _trn(transcript: Transcript, name: str, layout: Layout) -> str:
     return "".join([f"{transcript.text} ({_id(name)})\n", *(f";; {mark}\n" for mark in _damage(transcript))])
 
 
 # JSON is apart, since it takes facts, too.
-WRITERS: dict[str, Callable[["Transcript", str, Layout], str]] = {
+WRITERS: dict[str, Callable[[Transcript, str, Layout], str]] = {
     "txt": _txt,
     "srt": _srt,
     "vtt": _vtt,
@@ -145,22 +144,22 @@ WRITERS: dict[str, Callable[["Transcript", str, Layout], str]] = {
 }
 
 
-def _damage(transcript: "Transcript") -> list[str]:
+def _damage(transcript: Transcript) -> list[str]:
     """Return the line that marks damaged audio, if it is."""
     return [f"[audio is damaged after {transcript.duration:.1f} s]"] if transcript.damage else []
 
 
-def _label(segment: "Segment") -> str:
+def _label(segment: Segment) -> str:
     return f"{segment.speaker}: " if segment.speaker else ""
 
 
-def _timed_word(word: "Word") -> dict:
+def _timed_word(word: Word) -> dict:
     value = {"word": word.word, "start": word.start, "end": word.end, "probability": word.confidence}
     return value | ({"characters": [asdict(one) for one in word.characters]} if word.characters else {})
 
 
 def write_outputs(
-    transcript: "Transcript",
+    transcript: Transcript,
     target: Path,
     formats: Sequence[str],
     name: str,
@@ -252,7 +251,7 @@ def output_path(target: Path, form: str) -> Path:
     return target.with_name(f"{target.name}.{form}")
 
 
-def _cues(transcript: "Transcript", layout: Layout, escape) -> list[tuple[int, int, str]]:
+def _cues(transcript: Transcript, layout: Layout, escape) -> list[tuple[int, int, str]]:
     """Return the subtitles: start and end in milliseconds and their text; those of a channel never overlap."""
     cues, ends = [], defaultdict(int)
     for segment in transcript.segments:
@@ -265,7 +264,7 @@ def _cues(transcript: "Transcript", layout: Layout, escape) -> list[tuple[int, i
     return sorted(cues, key=itemgetter(0))
 
 
-def _timed_texts(segment: "Segment", layout: Layout, escape) -> Iterator[tuple[int, int, str]]:
+def _timed_texts(segment: Segment, layout: Layout, escape) -> Iterator[tuple[int, int, str]]:
     lines = list(_lines(segment.words, layout))
     count = layout.max_line_count or len(lines)
     label = _voice(segment, escape)
@@ -282,12 +281,12 @@ def _timed_texts(segment: "Segment", layout: Layout, escape) -> Iterator[tuple[i
             shown = _ms(word.end)
 
 
-def _voice(segment: "Segment", escape) -> str:
+def _voice(segment: Segment, escape) -> str:
     """Return the speaker's label: WebVTT has a tag for it."""
     return f"<v {segment.speaker}>" if segment.speaker and escape is _escaped else _label(segment)
 
 
-def _lines(words: "Sequence[Word]", layout: Layout) -> "Iterator[list[Word]]":
+def _lines(words: Sequence[Word], layout: Layout) -> Iterator[list[Word]]:
     """Break words into lines of at most the layout's width; a longer word has a line for itself."""
     width = layout.max_line_width
     line: list[Word] = []
@@ -301,10 +300,8 @@ def _lines(words: "Sequence[Word]", layout: Layout) -> "Iterator[list[Word]]":
     yield line
 
 
-def _spelled(
-    lines: "Iterable[Sequence[Word]]", layout: Layout, escape, underlined: "Word | None" = None
-) -> str:
-    def spell(word: "Word") -> str:
+def _spelled(lines: Iterable[Sequence[Word]], layout: Layout, escape, underlined: Word | None = None) -> str:
+    def spell(word: Word) -> str:
         text = escape(layout.spelled(word))
         return f"<u>{text}</u>" if word is underlined else text
 

@@ -235,7 +235,7 @@ def test_smaller_weights_hear_the_same(bundle, tree, compute_type, capsys):
     expected = capsys.readouterr().out
     assert main([*arguments, "--compute-type", compute_type]) == 0
     assert capsys.readouterr().out == expected
-    model = asr.load(bundle, "cpu", compute_type=compute_type).bundle.model
+    model = asr.load(bundle, "cpu", compute_type=compute_type).engine.model
     assert {layer.precision for layer in model.recurrent} == {compute_type}
 
 
@@ -410,15 +410,15 @@ def test_what_is_finished_is_printed_when_the_run_is_interrupted(bundle, tree, m
     """Short recordings are done first, and their text waits for the long one's before it."""
     long = np.concatenate([say("abc ab", np.random.default_rng(i)) for i in range(20)])
     soundfile.write(tree / "long.wav", long, RATE)
-    real = asr.Recognizer.transcribe_sources
+    real = asr.Recognizer.transcribe_as_completed
 
-    def interrupted(*arguments):
-        for count, outcome in enumerate(real(*arguments)):
+    def interrupted(*arguments, **options):
+        for count, outcome in enumerate(real(*arguments, **options)):
             if count == 2:
                 raise KeyboardInterrupt
             yield outcome
 
-    monkeypatch.setattr(asr.Recognizer, "transcribe_sources", interrupted)
+    monkeypatch.setattr(asr.Recognizer, "transcribe_as_completed", interrupted)
     (tree / "broken.wav").write_bytes(b"no audio")
     paths = [str(tree / name) for name in ("long.wav", "broken.wav", "one.wav")]
     assert main(["transcribe", *paths, "--model", str(bundle)]) == 130
