@@ -29,7 +29,6 @@ _HOMES = {
     "Word": "asr.transcript",
     "available_models": "asr.bundle",
     "compare": "asr.scoring.significance",
-    "evaluate": "asr.api",
     "load": "asr.recognizer",
     "load_audio": "asr.audio",
     "read_transcripts": "asr.scoring.formats",

@@ -1,4 +1,3 @@
-from asr.api import evaluate as evaluate
 from asr.api import train as train
 from asr.api import transcribe as transcribe
 from asr.audio import load_audio as load_audio
@@ -29,7 +28,6 @@ __all__ = [
     "__version__",
     "available_models",
     "compare",
-    "evaluate",
     "load",
     "load_audio",
     "read_transcripts",

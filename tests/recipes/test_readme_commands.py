@@ -55,7 +55,7 @@ def run_all(
 def is_at_hand(command: list[str]) -> bool:
     """Whether a README's command needs neither a public corpus, nor several GPUs, nor words the test cannot say."""
     foreign = (
-        "--microphone",
+        "listen",
         "corpora/",
         "test-",
         "recipes/librispeech",
