@@ -9,6 +9,7 @@
 
 Nothing heavy is imported until it is used.
 
+>>> import asr
 >>> asr.score(["three one", "yes"], ["three one", "no"]).wer
 0.3333333333333333
 """

@@ -46,7 +46,7 @@ def train(config: str | Path | Sequence[str], *, resume: bool = False, overwrite
 
     >>> train(["--data.train=none.jsonl.gz", "--data.dev=none.jsonl.gz", "--run.folder=/tmp/never"])
     Traceback (most recent call last):
-    asr.errors.ManifestError: there is no manifest none.jsonl.gz; `asr prepare` writes manifests
+    asr.errors.ManifestError: there is no manifest none.jsonl.gz; `asr prepare` writes manifests (cuts_*.jsonl.gz)
     """
     from asr.training.config import read_config
     from asr.training.train import train as run

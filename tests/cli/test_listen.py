@@ -100,7 +100,7 @@ def test_an_interrupt_in_the_middle_of_a_step_waits_for_its_end(bundle, speech, 
     monkeypatch.setattr(Stream, "_advance", pressed)
     feed(pcm(speech))
     assert run_asr("listen - --model {bundle}", bundle=bundle) == 0
-    heard = streams[2]._front.heard
+    heard = streams[2]._front.received
     assert 0 < heard < len(speech)
     expected = asr.load(bundle).stream()
     expected.feed(np.frombuffer(pcm(speech)[: 2 * heard], "<i2").astype(np.float32) / 32768)
