@@ -36,13 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.add_model(parser)
     parser.add_argument(
-        "--normalizer", metavar="NAME", help="normalizer of both sides: basic, english, none (default: the model's)"
+        "--normalizer",
+        metavar="NAME",
+        help="normalizer of both sides: basic, english, none (default: the model's)",
     )
     parser.add_argument(
         "--training-manifest",
         nargs="+",
         metavar="CUTS",
-        help="training manifests, which tell the words that the model has never seen (default: those it was trained on)",
+        help="training manifests: their words are those that the model has seen (default: those it was trained on)",
     )
     add_detail_arguments(parser, confusions=5, worst=5)
     options.add_computing(parser)
@@ -51,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate; 1 if any utterance could not be read."""
+    from asr.bundle import SHIPPED, find_bundle
     from asr.cli.evaluation import (
         check_fields,
         evaluate,
@@ -59,7 +62,6 @@ def run(arguments: argparse.Namespace) -> int:
         trained_on,
         training_words,
     )
-    from asr.bundle import SHIPPED, find_bundle
     from asr.data import load_cuts
     from asr.scoring.report import check_normalizer
 

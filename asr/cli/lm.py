@@ -40,9 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "texts", nargs="+", metavar="TEXT", help="sentences, manifests, or - for standard input"
     )
     build.add_argument(
-        "-o", "--output", required=True, metavar="ARPA", help="file to write, - to print it; .gz compresses it"
+        "-o",
+        "--output",
+        required=True,
+        metavar="ARPA",
+        help="file to write, - to print it; .gz compresses it",
     )
-    build.add_argument("--order", type=int, default=3, help="length of the longest n-grams, in words (default: 3)")
+    build.add_argument(
+        "--order", type=int, default=3, help="length of the longest n-grams, in words (default: 3)"
+    )
     build.add_argument(
         "--prune",
         type=int,
@@ -51,7 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COUNT",
         help="counts up to which n-grams are left out, by order, the last for the rest, as in 0 0 1 (default: 0)",
     )
-    build.add_argument("--model", metavar="BUNDLE", help="trained model: the text is normalized as its transcripts")
+    build.add_argument(
+        "--model", metavar="BUNDLE", help="trained model: the text is normalized as its transcripts"
+    )
     build.add_argument(
         "--tokens",
         action="store_true",
@@ -63,7 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     score.add_argument(
         "texts", nargs="+", metavar="TEXT", help="sentences, manifests, or - for standard input"
     )
-    score.add_argument("--model", metavar="BUNDLE", help="trained model: the text is normalized as its transcripts")
+    score.add_argument(
+        "--model", metavar="BUNDLE", help="trained model: the text is normalized as its transcripts"
+    )
     score.add_argument("--tokens", action="store_true", help="tokens of --model instead of words")
 
     tune = actions.add_parser(
@@ -76,7 +86,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tune.add_argument("--lm", required=True, metavar="FILE", help="n-gram language model")
     tune.add_argument("--lexicon", metavar="FILE", help="words that may be recognized; none: any word")
     tune.add_argument(
-        "--beam-size", type=int, default=32, metavar="N", help="hypotheses kept by the beam search (default: 32)"
+        "--beam-size",
+        type=int,
+        default=32,
+        metavar="N",
+        help="hypotheses kept by the beam search (default: 32)",
     )
     tune.add_argument(
         "--lm-weights", type=float, nargs="+", default=LM_WEIGHTS, metavar="W", help="weights to try"

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -42,6 +43,10 @@ class Parser(argparse.ArgumentParser):
             known = nearest(name, self._option_string_actions) if name.startswith("-") else ""
             self.error(f"{unknown[0]!r} is not an argument of {self.prog}{known}; see `{self.prog} --help`")
         return arguments
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print help and errors; argparse would hide that they cannot be written."""
+        (file or sys.stderr).write(message)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:

@@ -23,7 +23,7 @@ def run(bundle, tmp_path):
 def call(tmp_path):
     """Write a call of two people, one after the other: "ab c" on the first channel, "cab" on the second."""
     first, second = (say(text, np.random.default_rng(0)) for text in ("ab c", "cab"))
-    samples = np.zeros((len(first) + len(second), 2), np.float32)
+    samples = 0.003 * np.random.default_rng(1).standard_normal((len(first) + len(second), 2))
     samples[: len(first), 0] = first
     samples[len(first) :, 1] = second
     soundfile.write(tmp_path / "call.wav", samples, RATE)
@@ -122,7 +122,7 @@ def test_what_can_be_read_of_damaged_audio_is_kept_and_marked(run, tmp_path, cap
     out = tmp_path / "out"
     value = json.loads((out / "a.json").read_text())
     assert 0.4 < value["duration"] / (len(samples) / RATE) < 0.55
-    assert value["text"].startswith("abc ab abc ab")
+    assert value["text"].replace(" ", "").startswith("abcababcab")
     assert "truncated" in value["damage"]
     mark = f"[audio is damaged after {value['duration']:.1f} s]"
     for form in ("txt", "srt", "vtt", "tsv", "ctm", "trn"):
