@@ -102,10 +102,10 @@ def model(name: str) -> dict[str, Any]:
 def _torch_facts() -> dict[str, Any]:
     import torch
 
-    from asr.recurrent import build, cpu_backend
+    from asr.recurrent.cpu import build, library
 
-    problem = cpu_backend._load_problem()
-    kernels = f"not available: {problem}" if problem else f"fused, {cpu_backend.instruction_set().decode()}"
+    problem = library.problem()
+    kernels = f"not available: {problem}" if problem else f"fused, {library.instruction_set().decode()}"
     try:
         compiler = build.find_compiler()
     except AsrError as error:
