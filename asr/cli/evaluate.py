@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from asr.cli import options
 from asr.cli.console import check_writable, progress_bar, report_failures, write
-from asr.cli.score import add_detail_arguments, details
+from asr.cli.results import add_detail_arguments, details
 from asr.errors import AsrError
 
 if TYPE_CHECKING:
