@@ -75,6 +75,12 @@ def evaluate(
     where none is named; batch_seconds as in `Recognizer.transcribe_many`; progress, called after each
     utterance. Raises ManifestError for a manifest that cannot be read; of its utterances, those that cannot be read or
     have no reference are the evaluation's `failures`.
+
+    >>> from asr.recognizer import load
+    >>> evaluate(load("an4", device="cpu"), "data/an4/cuts_dev.jsonl.gz").report.wer  # doctest: +SKIP
+    0.0478
+    >>> evaluate(load("an4", device="cpu"), [], normalizer="none").transcripts
+    []
     """
     cuts = load_cuts(manifest) if isinstance(manifest, str | Path) else manifest
     normalizer = normalizer or model.bundle.normalizer

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from speech import RATE, TONES, make_bundle, make_corpus, recognizer_of, say
+from helpers import RATE, TONES, make_bundle, make_corpus, recognizer_of, say
 
 from asr import evaluation
 from asr.data.corpora.utterances import Utterance, build_cuts
