@@ -23,9 +23,10 @@ from asr.ctc import ctc_loss
 from asr.data import Batch, load_cuts
 from asr.model import AcousticModel, ModelConfig
 from asr.recurrent import RecurrentLayer
-from asr.training.config import TrainConfig, read_config
+from asr.training.config import TrainConfig
+from asr.training.read_config import read_config
 from asr.training.data import SpeechData
-from asr.training.train import new_bundle
+from asr.training.build import new_bundle
 
 HOW_TO_INSTALL = (
     "SpeechBrain comes with `pip install --no-deps speechbrain hyperpyyaml ruamel.yaml`, whose versions of torch and "

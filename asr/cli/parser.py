@@ -13,6 +13,7 @@ COMMANDS = {
     "prepare": ("asr.cli.prepare", "turn a corpus, or any folder of audio, into manifests to train on"),
     "check": ("asr.cli.check", "find what is wrong with a corpus before training on it"),
     "train": ("asr.cli.train", "train a recognizer from a configuration"),
+    "report": ("asr.cli.report", "draw a training run's report again"),
     "transcribe": ("asr.cli.transcribe", "turn audio files into text"),
     "align": ("asr.cli.align", "find when each word of a known text is spoken"),
     "evaluate": ("asr.cli.evaluate", "measure a model's word error rate on a test set"),

@@ -19,8 +19,8 @@ from asr.bundle import Bundle
 from asr.cli import main
 from asr.errors import ConfigError
 from asr.training.checkpoint import read_checkpoint, write_checkpoint, write_whole
-from asr.training.config import flat, read_config, read_yaml
-from asr.training.train import _changed
+from asr.training.read_config import flat, read_config, read_yaml
+from asr.training.run_folder import changed_keys
 
 
 def last_checkpoint(run):
@@ -282,7 +282,7 @@ def test_a_precision_found_is_no_other_than_the_one_named(corpus, tmp_path, monk
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     config = read_config(train_arguments(corpus, run, "--run.accelerator=auto")[1:])
     with pytest.raises(ConfigError, match=r"run\.precision float32, not auto"):
-        _changed(config, flat(read_yaml(run / "config.yaml")), run / "config.yaml")
+        changed_keys(config, flat(read_yaml(run / "config.yaml")), run / "config.yaml")
 
 
 def test_an_interrupted_epoch_is_ended_though_the_time_is_over(corpus, tmp_path, capsys):

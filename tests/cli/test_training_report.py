@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 from speech import train_arguments
 
 from asr.cli import main
-from asr.training.report import chart, git_revision
+from asr.reports.chart import chart
+from asr.training.environment import git_revision
 
 
 class Addresses(HTMLParser):

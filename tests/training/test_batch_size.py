@@ -12,7 +12,8 @@ from asr.cli.main import main
 from asr.errors import ConfigError
 from asr.training import batch_size
 from asr.training.batch_size import bytes_per_second, with_batch_seconds
-from asr.training.config import TrainConfig, read_config
+from asr.training.config import TrainConfig
+from asr.training.read_config import read_config
 
 
 def automatic() -> TrainConfig:
@@ -38,7 +39,7 @@ def test_what_a_batch_keeps_is_found_by_a_small_one():
 def test_the_number_follows_the_free_memory(monkeypatch, capsys):
     bundle = make_bundle()
     needed = bytes_per_second(bundle)
-    monkeypatch.setattr(batch_size, "free_memory", lambda accelerator: int(100 * needed / batch_size.SHARE))
+    monkeypatch.setattr(batch_size, "free_memory", lambda accelerator: int(100 * needed / batch_size.MEMORY_SHARE))
     assert with_batch_seconds(automatic(), bundle, 1e6).data.batch_seconds == pytest.approx(100, abs=2)
     assert "batches: " in capsys.readouterr().out
     monkeypatch.setattr(batch_size, "free_memory", lambda accelerator: 10**15)
