@@ -5,10 +5,9 @@ import re
 
 import pytest
 
-from asr.decoding import Character
 from asr.outputs import FORMATS, Layout, render, to_json, write_outputs
 from asr.scoring.formats import read_transcripts
-from asr.transcribe import Transcript, Word
+from asr.transcript import Character, Transcript, Word
 
 
 def transcript(text="one two three", step=0.4, length=0.3, start=0.1):
@@ -152,7 +151,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     write_outputs(TALK, target, FORMATS, "talk")
     assert sorted(path.name for path in target.parent.iterdir()) == sorted(f"talk.{form}" for form in FORMATS)
 
-    def full(transcript, form, name, layout):
+    def full(transcript, form, *arguments):
         if form == "json":
             raise OSError(28, "No space left on device")
         return "new"

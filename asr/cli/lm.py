@@ -1,8 +1,8 @@
-"""Build, judge and tune n-gram language models for beam search.
+"""Build, evaluate and tune n-gram language models for beam search.
 
   asr lm build text.txt -o lm.arpa.gz --order 3 --model BUNDLE     normalized as the model's transcripts
   asr lm score lm.arpa.gz other.txt                                perplexity and unknown words
-  asr lm tune --lm lm.arpa.gz --model BUNDLE --manifest dev.jsonl.gz
+  asr lm tune dev.jsonl.gz --lm lm.arpa.gz --model BUNDLE
 
 TEXT is a file of a sentence a line, a manifest of cuts (.jsonl, whose transcripts are taken), or - for standard input;
 .gz, .bz2 and .xz are read too. `tune` searches the language model's weight and the word bonus and stores the best in
@@ -40,22 +40,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "texts", nargs="+", metavar="TEXT", help="sentences, manifests, or - for standard input"
     )
     build.add_argument(
-        "-o", "--output", required=True, metavar="ARPA", help="file to write, - to print; .gz compresses it"
+        "-o",
+        "--output",
+        required=True,
+        metavar="ARPA",
+        help="file to write, - to print it; .gz compresses it",
     )
-    build.add_argument("--order", type=int, default=3, help="longest n-grams, in words (default: 3)")
+    build.add_argument(
+        "--order", type=int, default=3, help="length of the longest n-grams, in words (default: 3)"
+    )
     build.add_argument(
         "--prune",
         type=int,
         nargs="+",
         default=[],
         metavar="COUNT",
-        help="leave out n-grams seen at most so often, by order, the last for the rest, as in 0 0 1 (default: 0)",
+        help="counts up to which n-grams are left out, by order, the last for the rest, as in 0 0 1 (default: 0)",
     )
-    build.add_argument("--model", metavar="BUNDLE", help="normalize the text as this model's transcripts")
+    build.add_argument(
+        "--model", metavar="BUNDLE", help="trained model: the text is normalized as its transcripts"
+    )
     build.add_argument(
         "--tokens",
         action="store_true",
-        help="over the tokens of --model, for `--lexicon none`, instead of words",
+        help="tokens of --model instead of words, for `--lexicon none`",
     )
 
     score = actions.add_parser("score", help="print perplexity and rate of unknown words on a text")
@@ -63,25 +71,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     score.add_argument(
         "texts", nargs="+", metavar="TEXT", help="sentences, manifests, or - for standard input"
     )
-    score.add_argument("--model", metavar="BUNDLE", help="normalize the text as this model's transcripts")
-    score.add_argument("--tokens", action="store_true", help="the model is over the tokens of --model")
+    score.add_argument(
+        "--model", metavar="BUNDLE", help="trained model: the text is normalized as its transcripts"
+    )
+    score.add_argument("--tokens", action="store_true", help="tokens of --model instead of words")
 
     tune = actions.add_parser(
-        "tune", help="find the best weight and word bonus on a manifest, and store them"
+        "tune", help="find the best weight and word bonus on a development set, and store them in the model"
     )
-    tune.add_argument("--model", required=True, metavar="BUNDLE", help="folder of a trained model")
     tune.add_argument(
-        "--manifest", required=True, metavar="CUTS", help="cuts.jsonl.gz to tune on, never the test set"
+        "manifest", metavar="MANIFEST", help="cuts.jsonl.gz to tune on, never those of the test set"
     )
-    tune.add_argument("--lm", required=True, metavar="FILE", help="the language model")
-    tune.add_argument("--lexicon", metavar="FILE", help="the only words to recognize; none: any word")
-    tune.add_argument("--beam-size", type=int, default=32, metavar="N", help="(default: 32)")
-    tune.add_argument("--lm-weights", type=float, nargs="+", default=LM_WEIGHTS, metavar="W", help="to try")
+    tune.add_argument("--model", required=True, metavar="BUNDLE", help="trained model, a folder")
+    tune.add_argument("--lm", required=True, metavar="FILE", help="n-gram language model")
+    tune.add_argument("--lexicon", metavar="FILE", help="words that may be recognized; none: any word")
     tune.add_argument(
-        "--word-bonuses", type=float, nargs="+", default=WORD_BONUSES, metavar="B", help="to try"
+        "--beam-size",
+        type=int,
+        default=32,
+        metavar="N",
+        help="hypotheses kept by the beam search (default: 32)",
     )
-    tune.add_argument("--device", default="cpu", help="of the acoustic model: cpu, cuda, ... (default: cpu)")
-    tune.add_argument("--dry-run", action="store_true", help="store nothing in the model")
+    tune.add_argument(
+        "--lm-weights", type=float, nargs="+", default=LM_WEIGHTS, metavar="W", help="weights to try"
+    )
+    tune.add_argument(
+        "--word-bonuses", type=float, nargs="+", default=WORD_BONUSES, metavar="B", help="bonuses to try"
+    )
+    tune.add_argument(
+        "--device", default="cpu", help="device of the acoustic model: cpu, cuda, ... (default: cpu)"
+    )
+    tune.add_argument("--dry-run", action="store_true", help="nothing is stored in the model")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -136,7 +156,7 @@ def _sentences(arguments: argparse.Namespace) -> Iterator[str]:
         yield from read_texts(arguments.texts)
         return
     from asr.bundle import Bundle
-    from asr.decoding.beam import token_names
+    from asr.decoding.vocabulary import token_names
     from asr.text import normalize
 
     bundle = Bundle.load(arguments.model)
@@ -151,7 +171,7 @@ def _sentences(arguments: argparse.Namespace) -> Iterator[str]:
         except TextError:
             strange += 1
     if strange:
-        print(f"{strange} sentences have letters that the model lacks, and are left out", file=sys.stderr)
+        print(f"{strange} sentences have letters that the model lacks, and are skipped", file=sys.stderr)
 
 
 def read_texts(paths: Sequence[str]) -> Iterator[str]:
@@ -188,15 +208,14 @@ def cut_texts(cut: Mapping) -> Iterator[str]:
 
 
 def _tune(arguments: argparse.Namespace) -> int:
-    import torch
-
-    from asr.bundle import Bundle, store_decoding
+    from asr.bundle import store_decoding
     from asr.decoding import BeamConfig, BeamSearch, greedy
+    from asr.recognizer import load
     from asr.scoring import score
     from asr.text import normalize
-    from asr.transcribe import chosen_device
 
-    bundle = Bundle.load(arguments.model, chosen_device(arguments.device))
+    recognizer = load(arguments.model, arguments.device)
+    bundle = recognizer.bundle
     free = arguments.lexicon == "none"
     bonuses = (0.0,) if free else arguments.word_bonuses  # nothing counts words where any token may end one
     search = BeamSearch(
@@ -207,7 +226,7 @@ def _tune(arguments: argparse.Namespace) -> int:
         normalizer=bundle.normalizer,
     )
     failures: list[str] = []
-    references, outputs = acoustic_outputs(bundle, arguments.manifest, failures)
+    references, outputs = acoustic_outputs(recognizer, arguments.manifest, failures)
     for message in failures:
         print(message, file=sys.stderr)
     if not outputs:
@@ -215,8 +234,9 @@ def _tune(arguments: argparse.Namespace) -> int:
     references = [normalize(text, bundle.normalizer) for text in references]
 
     def word_error_rate(decode: Callable) -> float:
-        decoded = [decode(logits[None], torch.tensor([len(logits)]))[0] for logits in outputs]
-        texts = [" ".join(bundle.tokenizer.decode(hypothesis.tokens).split()) for hypothesis in decoded]
+        texts = [
+            " ".join(bundle.tokenizer.decode(hypothesis.tokens).split()) for hypothesis in decode(outputs)
+        ]
         return score(references, [normalize(text, bundle.normalizer) for text in texts]).wer
 
     results = {}
@@ -248,19 +268,15 @@ def _tune(arguments: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def acoustic_outputs(bundle, manifest: str, failures: list[str]) -> tuple[list[str], list]:
-    """Compute the logits of every cut once: (references, logits (frame, token) each, on the CPU).
+def acoustic_outputs(recognizer, manifest: str, failures: list[str]) -> tuple[list[str], list]:
+    """Return the references and log-probabilities (frame, token) of every cut of a manifest.
 
     Those that have no transcript or cannot be read are left out and named in `failures`.
     """
-    import torch
-    from torch.nn.utils.rnn import pad_sequence
-
     from asr.data import load_cuts
     from asr.data.cuts import text_of
     from asr.data.reading import read_samples
 
-    device = next(bundle.model.parameters()).device
     references, outputs = [], []
 
     def readable() -> Iterator:
@@ -269,19 +285,14 @@ def acoustic_outputs(bundle, manifest: str, failures: list[str]) -> tuple[list[s
                 failures.append(f"{cut.id}: has no transcript to compare with")
                 continue
             try:
-                samples = read_samples(cut, bundle.log_mel.config.sample_rate)
+                samples = read_samples(cut, recognizer.sample_rate)
             except AudioError as error:
                 failures.append(f"{cut.id}: {error}")
                 continue
             references.append(text)
-            yield torch.from_numpy(samples)
+            yield samples
 
-    heard = readable()
-    with torch.inference_mode():
-        while samples := list(islice(heard, BATCH)):
-            lengths = torch.tensor([len(one) for one in samples], device=device)
-            padded = pad_sequence(samples, batch_first=True).to(device)
-            features, frames = bundle.log_mel(padded, lengths, leveled=True)  # as transcribing does
-            logits, frames = bundle.model(features, frames)
-            outputs += [one[:n].cpu() for one, n in zip(logits, frames.tolist(), strict=True)]
+    pending = readable()
+    while samples := list(islice(pending, BATCH)):
+        outputs += recognizer.log_probs(samples)
     return references, outputs

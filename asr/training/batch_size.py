@@ -7,11 +7,12 @@ from dataclasses import replace
 import torch
 from lightning_fabric import Fabric
 
-from asr.batching import free_memory
-from asr.bundle import Bundle
 from asr.ctc import ctc_loss
+from asr.engines.torch_engine import free_gpu_memory
 from asr.errors import ConfigError
 from asr.features import frame_count
+from asr.memory import free_memory
+from asr.torch_bundle import TorchBundle
 from asr.training.config import TrainConfig
 from asr.training.distributed import least
 
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 def with_batch_seconds(
     config: TrainConfig,
-    bundle: Bundle,
+    bundle: TorchBundle,
     seconds_per_epoch: float,
     resumed: float | None = None,
     fabric: Fabric | None = None,
@@ -44,11 +45,11 @@ def with_batch_seconds(
 
 
 def _fitting_seconds(
-    config: TrainConfig, bundle: Bundle, seconds_per_epoch: float, fabric: Fabric | None
+    config: TrainConfig, bundle: TorchBundle, seconds_per_epoch: float, fabric: Fabric | None
 ) -> float:
     longest = config.data.max_seconds
     on_gpu = config.run.accelerator != "cpu" and torch.cuda.is_available()
-    free = free_memory("cuda" if on_gpu else "cpu")
+    free = free_gpu_memory("cuda") if on_gpu else free_memory()
     per_second = bytes_per_second(bundle) * config.loss.views
     seconds = MEMORY_SHARE * free / per_second
     if seconds < longest:
@@ -68,7 +69,7 @@ def _fitting_seconds(
     return seconds
 
 
-def bytes_per_second(bundle: Bundle) -> float:
+def bytes_per_second(bundle: TorchBundle) -> float:
     """Measure what the backward pass needs kept of a second of audio, by a small forward pass.
 
     Every layer keeps as much a frame, so that it grows in proportion to a batch's seconds.

@@ -11,21 +11,23 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from asr.bundle import Bundle
+from asr.bundle import find_bundle
 from asr.data.cuts import Cut, text_of
 from asr.data.reading import read_samples
 from asr.data.shards import Shards
 from asr.errors import AudioError, ConfigError
-from asr.features import LogMel
+from asr.features.log_mel import LogMel
 from asr.model import AcousticModel
 from asr.text import NORMALIZERS, BpeTokenizer, CharacterTokenizer, Tokenizer, load_tokenizer, normalize
+from asr.torch_bundle import TorchBundle
 from asr.training.batch_size import with_batch_seconds
 from asr.training.checks import quick_report, target_of
 from asr.training.config import TrainConfig
 from asr.training.data import SpeechData, all_cuts, load_corpora
+from asr.training.lexicon import Lexicon
 from asr.training.read_config import flat, read_yaml
 from asr.training.run_folder import CONFIG, TOKENIZER, changed_keys
-from asr.training.warm_start import bundle_folder, can_spell, warm_start
+from asr.training.warm_start import can_spell, warm_start
 
 # Utterances whose features give the global mean and variance: hours of frames.
 STATISTICS_UTTERANCES = 1000
@@ -40,7 +42,7 @@ class Built:
     """What a run is made of: the configuration in force, the untrained bundle, the data, and the changed keys."""
 
     config: TrainConfig
-    bundle: Bundle
+    bundle: TorchBundle
     data: SpeechData
     changed: list[str]
 
@@ -82,7 +84,7 @@ def new_bundle(
     cuts: Sequence[Cut],
     tokenizer: Tokenizer | None = None,
     state: dict[str, Any] | None = None,
-) -> Bundle:
+) -> TorchBundle:
     """Make the untrained bundle: tokenizer from the training text unless given, features, initial weights.
 
     `state` is the checkpoint of a run that continues, whose statistics of the features are kept.
@@ -93,7 +95,7 @@ def new_bundle(
             f"text.normalizer is {text.normalizer!r}; expected {', '.join(sorted(NORMALIZERS))}"
         )
     folder = config.run.warm_start if state is None else ""
-    trained = Bundle.load(bundle_folder(folder)) if folder else None
+    trained = TorchBundle.load(find_bundle(folder)) if folder else None
     if tokenizer is None:
         tokenizer = _tokenizer(config, cuts, trained)
     log_mel = LogMel(config.features)
@@ -105,13 +107,13 @@ def new_bundle(
         except ValueError as error:
             raise ConfigError(f"none of the training audio that was tried can be read ({error})") from error
     model = AcousticModel(config.model, config.features.n_mels, tokenizer.vocab_size)
-    bundle = Bundle(model, log_mel, tokenizer, text.normalizer)
+    bundle = TorchBundle(model, log_mel, tokenizer, text.normalizer)
     if trained is not None:
         log.info("%s", warm_start(bundle, trained))
     return bundle
 
 
-def _tokenizer(config: TrainConfig, cuts: Sequence[Cut], trained: Bundle | None) -> Tokenizer:
+def _tokenizer(config: TrainConfig, cuts: Sequence[Cut], trained: TorchBundle | None) -> Tokenizer:
     """Return the bundle's tokenizer if the run is to keep it and it spells the training text, else a new one."""
     texts = [normalize(text_of(cut) or "", config.text.normalizer) for cut in cuts]
     if config.data.join_utterances > 1:
@@ -127,8 +129,9 @@ def _tokenizer(config: TrainConfig, cuts: Sequence[Cut], trained: Bundle | None)
         kind = "bpe" if isinstance(trained.tokenizer, BpeTokenizer) else "characters"
     else:
         kind = config.text.tokenizer
+    phones = Lexicon.read(config.loss.lexicon).phones if config.loss.lexicon else []
     return (
-        BpeTokenizer.train(texts, config.text.vocab_size)
+        BpeTokenizer.train(texts, config.text.vocab_size, phones)
         if kind == "bpe"
         else CharacterTokenizer.from_texts(texts)
     )

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from asr.bundle import Bundle
 from asr.data import BatchLimits, BatchOrder, Encoding, Loader, Variation, make_loader
 from asr.data.augmentation import Augmentation
 from asr.data.cuts import Cut, load_cuts
 from asr.data.shards import Shards, is_sharded
 from asr.errors import ConfigError
-from asr.features import SpecAugment, mel_centers
+from asr.features.spec_augment import SpecAugment
+from asr.torch_bundle import TorchBundle
 from asr.training.config import TrainConfig
 
 
@@ -86,7 +86,9 @@ class SpeechData:
         total_seconds: of speech in all epochs.
     """
 
-    def __init__(self, config: TrainConfig, bundle: Bundle, train: Sequence[Corpus], dev: Sequence[Corpus]):
+    def __init__(
+        self, config: TrainConfig, bundle: TorchBundle, train: Sequence[Corpus], dev: Sequence[Corpus]
+    ):
         self.config, self.bundle = config, bundle
         self.train, self.dev = train, with_different_ids(dev)
         self.train_loader = self._train_loader()
@@ -130,7 +132,7 @@ class SpeechData:
             ),
             variation=Variation(
                 augmentation=Augmentation(config.augmentation, config.features.sample_rate),
-                spec_augment=SpecAugment(config.spec_augment, mel_centers(config.features)),
+                spec_augment=SpecAugment(config.spec_augment, config.features.mel_centers()),
                 join_utterances=data.join_utterances,
                 views=config.loss.views,
             ),

@@ -16,10 +16,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from asr.bundle import Bundle
 from asr.data import Batch
 from asr.errors import AsrError
 from asr.model import AcousticModel
+from asr.torch_bundle import TorchBundle
 from asr.training.averaging import BestEpochs, rank
 from asr.training.checkpoint import write_checkpoint
 from asr.training.config import TrainConfig
@@ -33,6 +33,7 @@ from asr.training.distributed import (
     total,
 )
 from asr.training.interrupts import on_signal
+from asr.training.lexicon import Lexicon
 from asr.training.optimizer import gradient_norms, learning_rate, make_optimizer, moving_average
 from asr.training.step import GradientMaker, autocast_type
 from asr.training.validate import Pairs, Validation
@@ -70,7 +71,7 @@ class Training:
         self,
         fabric: Fabric,
         config: TrainConfig,
-        bundle: Bundle,
+        bundle: TorchBundle,
         data: SpeechData,
         folder: Path | None = None,
         *,
@@ -90,7 +91,10 @@ class Training:
         self.scaler = torch.amp.GradScaler(fabric.device.type, enabled=autocast == torch.float16)
         # The scaler makes its scale when it is first used, which a step may never do.
         self.scaler.scale(torch.zeros((), device=fabric.device))
-        self.gradients = GradientMaker(self.model, config.loss, autocast, self.scaler)
+        phones = None
+        if config.loss.lexicon:
+            phones = Lexicon.read(config.loss.lexicon).encoder(bundle.tokenizer)
+        self.gradients = GradientMaker(self.model, config.loss, autocast, self.scaler, phones)
         self.validation = Validation(
             fabric, bundle, data.dev_loader, data.dev_corpora, self._stop_if_signaled
         )

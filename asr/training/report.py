@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from asr.bundle import Bundle
 from asr.data.cuts import load_cuts
 from asr.data.reading import read_samples
 from asr.data.shards import is_sharded
-from asr.decoding import greedy
 from asr.errors import AsrError
+from asr.features.spectrogram import spectrogram
+from asr.recognizer import Recognizer, load
 from asr.reports.chart import chart
 from asr.reports.picture import picture
 from asr.reports.render import render
@@ -182,10 +181,10 @@ def _pictures(
     if any(map(is_sharded, manifests)):
         return [], "Dev utterances in shards are not drawn."
     try:
-        bundle = Bundle.load(run / "bundle")
+        model = load(run / "bundle", "cpu")
         cuts = {cut.id: cut for path in manifests for cut in load_cuts(path) if cut.id in names}
         drawn = [
-            (name, _picture(bundle, read_samples(cuts[name], bundle.log_mel.config.sample_rate)))
+            (name, _picture(model, read_samples(cuts[name], model.sample_rate)))
             for name in names
             if name in cuts and cuts[name].duration <= LONGEST_PICTURE
         ]
@@ -194,24 +193,11 @@ def _pictures(
     return drawn, "The utterances are too long to be drawn."
 
 
-@torch.inference_mode()
-def _picture(bundle: Bundle, samples: np.ndarray) -> str:
-    lengths = torch.tensor([len(samples)])
-    features, frames = bundle.log_mel(torch.from_numpy(samples)[None], lengths, leveled=True)
-    logits, lengths = bundle.model(features, frames)
-    hypothesis, step = greedy(logits, lengths)[0], bundle.seconds_per_frame
-    words = [
-        (
-            bundle.tokenizer.decode([hypothesis.tokens[i] for i in span]),
-            hypothesis.frames[span[0]][0] * step,
-            (hypothesis.frames[span[-1]][1] + 1) * step,
-        )
-        for span in bundle.tokenizer.word_spans(hypothesis.tokens)
-    ]
+def _picture(model: Recognizer, samples: np.ndarray) -> str:
     return picture(
-        features[0].numpy(),
-        logits[0].softmax(-1).numpy(),
-        [token.replace(" ", "␣") for token in bundle.tokenizer.tokens],
-        words,
-        len(samples) / bundle.log_mel.config.sample_rate,
+        spectrogram(samples, model.bundle.features),
+        np.exp(model.log_probs(samples)),
+        [token.replace(" ", "␣") for token in model.bundle.tokenizer.tokens],
+        [(word.word, word.start, word.end) for word in model.transcribe(samples).words],
+        len(samples) / model.sample_rate,
     )

@@ -7,14 +7,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from asr.bundle import Bundle
-from asr.ctc import ctc_loss, unalignable
+from asr.ctc import ctc_loss, log_probs_of, unalignable
 from asr.data import Batch, Loader
 from asr.decoding import greedy
 from asr.errors import AlignmentError
 from asr.model import AcousticModel
 from asr.scoring import score
 from asr.text import BLANK
+from asr.torch_bundle import TorchBundle
 from asr.training.distributed import gather_dicts, total
 from asr.training.watch import RunAborted
 
@@ -111,7 +111,7 @@ class Validation:
     """
 
     fabric: Fabric
-    bundle: Bundle
+    bundle: TorchBundle
     loader: Loader
     corpora: Mapping[str, str] = field(default_factory=dict)
     before_batch: Callable[[], None] = lambda: None
@@ -138,7 +138,8 @@ class Validation:
 
     def _count(self, model: AcousticModel, batch: Batch) -> DevCounts:
         logits, lengths = model(batch.features, batch.feature_lengths)
-        hypotheses = [self.bundle.tokenizer.decode(h.tokens) for h in greedy(logits, lengths)]
+        best = greedy(log_probs_of(logits, lengths))
+        hypotheses = [self.bundle.tokenizer.decode(hypothesis.tokens) for hypothesis in best]
         self.pairs += zip(batch.ids, batch.texts, hypotheses, strict=True)
         words = word_counts(batch.texts, hypotheses, self.bundle.normalizer)
         return words + frame_counts(logits, lengths) + loss_counts(logits, lengths, batch)

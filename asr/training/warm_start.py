@@ -3,14 +3,16 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from asr.bundle import SHIPPED, Bundle
+from asr.bundle import Bundle, find_bundle
 from asr.errors import ConfigError, TextError
+from asr.features import FeatureConfig
+from asr.model_config import ModelConfig
 from asr.text import Tokenizer
+from asr.torch_bundle import TorchBundle
 from asr.wording import some
 
 # What of a model the shape and the meaning of its weights rest on.
@@ -21,30 +23,21 @@ SIZES = (
 )
 
 
-def bundle_folder(name: str) -> Path:
-    """Return the folder of a bundle: one of that path or, where there is none, one that comes with asr.
-
-    >>> bundle_folder("an4").name
-    'an4'
-    """
-    shipped = SHIPPED.parent / name
-    return shipped if not Path(name).is_dir() and shipped.is_dir() else Path(name)
-
-
 def values_of_bundle(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what a bundle fixes for a run that begins from it, and what is the bundle's unless set: {key: value} both.
 
     Features and sizes are fixed. Values are as YAML has them. Raises BundleError.
     """
-    bundle = Bundle.load(bundle_folder(name))
-    return flat_sizes(bundle), {"text.normalizer": bundle.normalizer, "text.tokenizer": "bundle"}
+    bundle = Bundle.load(find_bundle(name))
+    return flat_sizes(bundle.features, bundle.model), {
+        "text.normalizer": bundle.normalizer,
+        "text.tokenizer": "bundle",
+    }
 
 
-def flat_sizes(bundle: Bundle) -> dict[str, Any]:
-    """Return {key: value} of a bundle's features and sizes, with lists for tuples."""
-    values = json.loads(
-        json.dumps({"features": asdict(bundle.log_mel.config), "model": asdict(bundle.model.config)})
-    )
+def flat_sizes(features: FeatureConfig, model: ModelConfig) -> dict[str, Any]:
+    """Return {key: value} of features and sizes, with lists for tuples."""
+    values = json.loads(json.dumps({"features": asdict(features), "model": asdict(model)}))
     front_end = values["model"].pop("front_end")
     sizes = {f"model.{key}": value for key, value in values["model"].items()}
     sizes |= {f"model.front_end.{key}": value for key, value in front_end.items()}
@@ -76,13 +69,17 @@ def can_spell(tokenizer: Tokenizer, texts: Sequence[str]) -> bool:
 
 
 @torch.no_grad()
-def warm_start(bundle: Bundle, trained: Bundle) -> str:
+def warm_start(bundle: TorchBundle, trained: TorchBundle) -> str:
     """Give an untrained bundle the weights of a trained one; of the output those of tokens that both have.
 
     Tokens are matched by their spelling; the others keep their initial weights. Returns what was taken, in words.
     Raises ConfigError that names the keys that differ.
     """
-    check_same(flat_sizes(bundle), flat_sizes(trained), "its bundle")
+    check_same(
+        flat_sizes(bundle.log_mel.config, bundle.model.config),
+        flat_sizes(trained.log_mel.config, trained.model.config),
+        "its bundle",
+    )
     new, old = bundle.model.state_dict(), trained.model.state_dict()
     output = [name for name in new if name.startswith("output.")]
     place = {token: index for index, token in enumerate(trained.tokenizer.tokens)}

@@ -13,10 +13,10 @@ import loaders
 import numpy as np
 import pytest
 import torch
+from helpers import make_corpus, train_arguments
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lhotse import CutSet
-from speech import make_corpus, train_arguments
 
 from asr.cli.main import main
 from asr.data import BatchLimits, BatchOrder
@@ -27,7 +27,8 @@ from asr.data.reading import read_samples
 from asr.data.sampling import ShardSampler
 from asr.data.shards import Shards, is_sharded, write_shards
 from asr.errors import AudioError, ManifestError
-from asr.features import SpecAugment, SpecAugmentConfig
+from asr.features import SpecAugmentConfig
+from asr.features.spec_augment import SpecAugment
 
 
 @pytest.fixture(scope="module")
