@@ -109,7 +109,7 @@ def _with_bundle(config: TrainConfig, arguments: Sequence[str], given: Mapping[s
         # A run that is resumed needs the bundle no more.
         before = _values_of_run(Path(config.run.folder))
         if before.get("run.warm_start") != config.run.warm_start:
-            raise
+            return config  # training raises this when it loads the bundle
         fixed = {key: before[key] for key in values if key.startswith(("features.", "model.", "text."))}
         return _parse([*_as_options(fixed), *arguments])
     check_same({key: values[key] for key in fixed if key in given}, fixed, config.run.warm_start)

@@ -81,7 +81,7 @@ class GradientMaker:
             self.faults.append(str(error))
             return float("nan")
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+            if not (isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error)):
                 raise
         else:
             for parameter, gradient in zip(parameters, gradients, strict=True):
