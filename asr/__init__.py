@@ -37,7 +37,25 @@ _HOMES = {
     "train": "asr.api",
     "transcribe": "asr.api",
 }
-__all__ = ["__version__", *_HOMES]
+__all__ = [
+    "AsrError",
+    "Bundle",
+    "ErrorReport",
+    "Recognizer",
+    "Segment",
+    "Stream",
+    "Transcript",
+    "Word",
+    "__version__",
+    "available_models",
+    "compare",
+    "load",
+    "load_audio",
+    "read_transcripts",
+    "score",
+    "train",
+    "transcribe",
+]
 
 
 def __getattr__(name: str) -> Any:
