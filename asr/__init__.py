@@ -18,6 +18,7 @@ from typing import Any
 
 from asr.version import __version__
 
+# pyright: reportUnsupportedDunderAll=false
 # name: the module that it comes from
 _HOMES = {
     "AsrError": "asr.errors",
@@ -50,6 +51,7 @@ __all__ = [
     "__version__",
     "available_models",
     "compare",
+    "evaluate",
     "load",
     "load_audio",
     "read_transcripts",
