@@ -6,30 +6,47 @@ transcribes half of a truncated file does more harm than one that refuses it.
 """
 
 import io
+import logging
 import math
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
-from asr.audio.containers import is_mp3_of_unknown_length, refuse_incomplete_container, refuse_short_data
+from asr.audio.containers import (
+    UNKNOWN_FRAMES,
+    AudioFile,
+    Slice,
+    corrected,
+    is_mp3_of_unknown_length,
+    refuse_incomplete_container,
+    refuse_short_data,
+)
 from asr.audio.ffmpeg import through_ffmpeg
+from asr.audio.joined import Joined, Stream, stream_bounds
 from asr.errors import AudioError
 
-if TYPE_CHECKING:
-    import soundfile
+Opened = AbstractContextManager[Stream]
 
 BLOCK = 1 << 18  # frames decoded at a time, so that of many channels only the mono mix is ever held whole
 RESAMPLER_REACH = 0.05  # seconds to either side of a window that its resampled edges depend on
 # Lossy decoders and the resampler overshoot full scale a little, hot recordings somewhat more; both are
 # clipped. Past this the numbers are no audio in [-1, 1] at all but integers stored as floats.
 HIGHEST_PEAK = 4.0
-UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's SF_COUNT_MAX: the header does not say
+# Channels cancel where their mean is this much quieter than they are, as of a miswired cable; of 100 channels that have
+# nothing in common it is as much.
+CANCELLED = 0.1
+# Seconds before a window that are decoded too: an mp3 frame may hold its bits in those before it, twenty of them at the
+# lowest rates, and Opus takes a while to converge.
+PREROLL = {"MPEG_LAYER_III": 1.0, "OPUS": 0.5}
+LOG = logging.getLogger(__name__)
+_cancelling: set[str] = set()  # names that have been warned of
 
 
 def load_audio(
@@ -125,19 +142,15 @@ def _silence(samples: int) -> bytes:
 
 
 def read_header(path: str | Path) -> tuple[int, int, int | None]:
-    """Give a file's channels, sample rate in Hz and frames by its header, which libsndfile reads.
+    """Return a file's channels, sample rate in Hz and frames by its header, which libsndfile reads.
 
     Frames are None where the header does not say: of a FLAC that was written into a pipe, or an mp3 whose length could
     only be guessed from its first frame. Raises soundfile.LibsndfileError for what libsndfile cannot read, and OSError.
     """
-    import soundfile
-
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - names need not be UTF-8, as libsndfile's do
-        is_unknown = is_mp3_of_unknown_length(file)
-        file.seek(0)
-        header = soundfile.info(file)
-    is_unknown |= header.frames == UNKNOWN_FRAMES
-    return header.channels, header.samplerate, None if is_unknown else header.frames
+    # Path.open's type hides the FileIO; names need not be UTF-8, as libsndfile's do.
+    with open(path, "rb", buffering=0) as file, _streams(file, _stream) as sound:  # noqa: PTH123
+        frames = None if sound.frames == UNKNOWN_FRAMES else sound.frames
+        return sound.channels, sound.samplerate, frames
 
 
 @contextmanager
@@ -182,29 +195,51 @@ def _opened(source: str | Path | bytes | BinaryIO) -> Iterator[io.FileIO | io.By
 @contextmanager
 def _decoder(
     file: io.FileIO | io.BytesIO, name: str, seconds: float | None = None
-) -> Iterator["soundfile.SoundFile"]:
+) -> Iterator[Stream | Joined]:
     """Open the file with libsndfile or, where that cannot, what ffmpeg makes of its first `seconds` (None: of all)."""
-    import soundfile
-
     refuse_incomplete_container(file, name)
-    with ExitStack() as opened:
-        try:
-            sound = opened.enter_context(_libsndfile(file))
-        except soundfile.LibsndfileError as error:
-            reason = error.error_string.strip().rstrip(".") or "its format is unknown"
-            # From the beginning, since ffmpeg's seeking is off by up to a tenth of a second, to safely past the end.
-            until = None if seconds is None else seconds + 1
-            wav = opened.enter_context(through_ffmpeg(file, name, reason, until))
-            sound = opened.enter_context(soundfile.SoundFile(wav, closefd=False))
-        refuse_short_data(sound, name)
-        if sound.frames == UNKNOWN_FRAMES:  # written as a stream, whose length only its end tells
-            sound.seekable = lambda: False  # else soundfile seeks after each read, which fails at the end
+
+    @contextmanager
+    def opened(stream: AudioFile) -> Iterator[Stream]:
+        # From the beginning, since ffmpeg's seeking is off by up to a tenth of a second, to safely past the end.
+        until = None if seconds is None or isinstance(stream, Slice) else seconds + 1
+        with _stream_or_ffmpeg(stream, name, until) as sound:
+            refuse_short_data(sound.log, name)
+            yield sound
+
+    with _streams(file, opened) as sound:
         yield sound
 
 
 @contextmanager
-def _libsndfile(file: io.FileIO | io.BytesIO) -> Iterator["soundfile.SoundFile"]:
-    """Open the file with libsndfile; raises LibsndfileError where it cannot."""
+def _streams(file: AudioFile, opener: Callable[[AudioFile], Opened]) -> Iterator[Stream | Joined]:
+    """Open all streams of a file as one."""
+    bounds = stream_bounds(file)
+    if len(bounds) > 1:
+        with Joined([partial(opener, Slice(file, *stream)) for stream in bounds]) as sound:
+            yield sound
+    else:
+        with opener(corrected(file)) as sound:
+            yield sound
+
+
+@contextmanager
+def _stream_or_ffmpeg(file: AudioFile, name: str, seconds: float | None) -> Iterator[Stream]:
+    import soundfile
+
+    with ExitStack() as opened:
+        try:
+            sound = opened.enter_context(_stream(file))
+        except soundfile.LibsndfileError as error:
+            reason = error.error_string.strip().rstrip(".") or "its format is unknown"
+            wav = opened.enter_context(through_ffmpeg(file, name, reason, seconds))
+            sound = Stream(opened.enter_context(soundfile.SoundFile(wav, closefd=False)))
+        yield sound
+
+
+@contextmanager
+def _stream(file: AudioFile) -> Iterator[Stream]:
+    """Open a single stream of audio with libsndfile; raises LibsndfileError where it cannot."""
     import soundfile
 
     if is_mp3_of_unknown_length(file):
@@ -215,11 +250,11 @@ def _libsndfile(file: io.FileIO | io.BytesIO) -> Iterator["soundfile.SoundFile"]
         file.seek(0)
         opened = nullcontext(file.fileno() if isinstance(file, io.FileIO) else file)
     with opened as descriptor, soundfile.SoundFile(descriptor, closefd=False) as sound:
-        yield sound
+        yield Stream(sound)
 
 
 @contextmanager
-def _piped(file: io.FileIO | io.BytesIO) -> Iterator[int]:
+def _piped(file: AudioFile) -> Iterator[int]:
     """Give the reading end of a pipe through which the whole file flows."""
     reader, writer = os.pipe()
 
@@ -238,7 +273,7 @@ def _piped(file: io.FileIO | io.BytesIO) -> Iterator[int]:
 
 
 def _read(
-    sound: "soundfile.SoundFile",
+    sound: Stream | Joined,
     name: str,
     sample_rate: int,
     offset: float,
@@ -270,23 +305,40 @@ def _read(
 
 
 def _decode(
-    sound: "soundfile.SoundFile", name: str, first: int, frames: int | None, channels: Sequence[int] | None
+    sound: Stream | Joined, name: str, first: int, frames: int | None, channels: Sequence[int] | None
 ) -> np.ndarray:
     """Read `frames` frames (None: all) from frame `first` on, their channels averaged: (time,) float32."""
-    wanted = UNKNOWN_FRAMES if frames is None else frames
-    unwanted = 0
-    if sound.frames != UNKNOWN_FRAMES:
-        first = min(first, sound.frames)
-        wanted = min(wanted, sound.frames - first)
-        sound.seek(first)
-    else:  # decode it from its beginning
-        unwanted, first, wanted = first, 0, min(first + wanted, UNKNOWN_FRAMES)
-    blocks = [np.zeros(0, np.float32), *_mono_blocks(sound, name, first, wanted, channels)]
-    return np.concatenate(blocks)[unwanted:]
+    first = min(first, sound.frames)
+    last = sound.frames if frames is None else min(first + frames, sound.frames)
+    begin = 0
+    if sound.can_seek:
+        begin = max(0, first - round(PREROLL.get(sound.subtype, 0.0) * sound.samplerate))
+        sound.seek(begin)
+    blocks = [np.zeros(0, np.float32), *_mono_blocks(sound, name, begin, last - begin, channels)]
+    return np.concatenate(blocks)[first - begin :]
+
+
+def _mixed(block: np.ndarray, name: str) -> np.ndarray:
+    """Average channels (time, channel) to (time,); where they cancel, return the first one that is not quieter."""
+    samples = block.mean(axis=1)
+    if block.shape[1] == 1:
+        return samples
+    powers = np.square(block).mean(axis=0)
+    if not np.square(samples).mean() < CANCELLED**2 * powers.mean():
+        return samples
+    first = int((powers > 0.5 * powers.max()).argmax())
+    if name not in _cancelling:
+        _cancelling.add(name)
+        LOG.warning(
+            "the channels of %s cancel each other, as of a miswired cable; channel %d is read alone",
+            name,
+            first,
+        )
+    return block[:, first].copy()
 
 
 def _mono_blocks(
-    sound: "soundfile.SoundFile",
+    sound: Stream | Joined,
     name: str,
     first: int,
     wanted: int,
@@ -303,8 +355,8 @@ def _mono_blocks(
         raise AudioError(f"{name} has no channel {lacking[0]}: it has {sound.channels}, counted from 0")
     missing = wanted
     try:
-        while missing and len(block := sound.read(min(BLOCK, size, missing), "float32", always_2d=True)):
-            samples = (block if channels is None else block[:, channels]).mean(axis=1)
+        while missing and len(block := sound.read(min(BLOCK, size, missing))):
+            samples = _mixed(block if channels is None else block[:, channels], name)
             if not np.isfinite(samples).all():
                 raise AudioError(f"{name} carries NaN or infinite samples; write it again from its source")
             if (peak := np.abs(samples).max()) > HIGHEST_PEAK:
