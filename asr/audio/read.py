@@ -29,6 +29,7 @@ from asr.audio.containers import (
     refuse_short_data,
 )
 from asr.audio.ffmpeg import through_ffmpeg
+from asr.audio.files import existing
 from asr.audio.joined import Joined, Stream, stream_bounds
 from asr.errors import AudioError
 
@@ -148,8 +149,21 @@ def read_header(path: str | Path) -> tuple[int, int, int | None]:
     only be guessed from its first frame. Raises soundfile.LibsndfileError for what libsndfile cannot read, and OSError.
     """
     # Path.open's type hides the FileIO; names need not be UTF-8, as libsndfile's do.
-    with open(path, "rb", buffering=0) as file, _streams(file, _stream) as sound:  # noqa: PTH123
+    with open(existing(path), "rb", buffering=0) as file, _streams(file, _stream) as sound:  # noqa: PTH123
         frames = None if sound.frames == UNKNOWN_FRAMES else sound.frames
+        return sound.channels, sound.samplerate, frames
+
+
+def measure(path: str | Path) -> tuple[int, int, int]:
+    """Return a file's channels, sample rate in Hz and frames, by its header or, where that does not say, by decoding.
+
+    Raises AudioError.
+    """
+    name = str(path)
+    with _told(name), _opened(path) as file, _decoder(file, name) as sound:
+        frames = sound.frames
+        if frames == UNKNOWN_FRAMES:
+            frames = sum(map(len, _mono_blocks(sound, name, 0, frames, None)))
         return sound.channels, sound.samplerate, frames
 
 
@@ -183,7 +197,7 @@ def _opened(source: str | Path | bytes | BinaryIO) -> Iterator[io.FileIO | io.By
     if isinstance(source, (bytes, bytearray, memoryview)):
         yield io.BytesIO(source)
     elif isinstance(source, (str, Path)):
-        with open(source, "rb", buffering=0) as file:  # noqa: PTH123 - Path.open's type hides the FileIO
+        with open(existing(source), "rb", buffering=0) as file:  # noqa: PTH123 - Path.open's type hides the FileIO
             yield file if file.seekable() else io.BytesIO(file.read())
     else:
         content = source.read()
