@@ -8,33 +8,19 @@ transcribes half of a truncated file does more harm than one that refuses it.
 import io
 import logging
 import math
-import os
-import shutil
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from asr.audio.containers import (
-    UNKNOWN_FRAMES,
-    AudioFile,
-    Slice,
-    corrected,
-    is_mp3_of_unknown_length,
-    refuse_incomplete_container,
-    refuse_short_data,
-)
-from asr.audio.ffmpeg import through_ffmpeg
+from asr.audio.containers import UNKNOWN_FRAMES
+from asr.audio.decoder import OnDamage, decoder, name_of, opened, reading, stream, streams
 from asr.audio.files import existing
-from asr.audio.joined import Joined, Stream, stream_bounds
+from asr.audio.joined import Joined, Stream
 from asr.errors import AudioError
 
-Opened = AbstractContextManager[Stream]
-
+SALVAGED_SECONDS = 0.5  # decoded at a time of audio that may be damaged
 BLOCK = 1 << 18  # frames decoded at a time, so that of many channels only the mono mix is ever held whole
 RESAMPLER_REACH = 0.05  # seconds to either side of a window that its resampled edges depend on
 # Lossy decoders and the resampler overshoot full scale a little, hot recordings somewhat more; both are
@@ -84,10 +70,10 @@ def load_audio(
     """
     if sample_rate <= 0 or offset < 0 or (duration is not None and duration <= 0):
         raise ValueError(f"cannot read {duration} s from {offset} s at {sample_rate} Hz")
-    name = _name(source)
-    with _told(name), _opened(source) as file:
+    name = name_of(source)
+    with reading(name), opened(source) as file:
         seconds = None if duration is None else offset + duration
-        with _decoder(file, name, seconds) as sound:
+        with decoder(file, name, seconds) as sound:
             return _read(sound, name, sample_rate, offset, duration, channels)
 
 
@@ -96,26 +82,31 @@ def stream_audio(
     sample_rate: int = 16000,
     seconds: float = 120.0,
     channels: Sequence[int] | None = None,
+    on_damage: OnDamage | None = None,
 ) -> Iterator[np.ndarray]:
     """Read audio as `load_audio` does, but in consecutive blocks, of which only one is held.
 
-    Arguments: source, sample_rate and channels as there; seconds of a block, the last one's are what is left. Yields
-    (time,) float32. Raises AudioError as `load_audio`, some of it only when the reading gets there.
+    Arguments: source, sample_rate and channels as there; seconds of a block, the last one's are what is left;
+    on_damage, called with the AudioError where damaged audio cannot be read on, at which it then ends. Yields (time,)
+    float32. Raises AudioError as `load_audio`, some of it only when the reading gets there.
 
     >>> [len(block) for block in stream_audio(_silence(40000), 16000, seconds=1.0)]
     [16000, 16000, 8000]
     """
     import soxr
 
-    name, size = _name(source), max(1, round(seconds * sample_rate))
-    with _told(name), _opened(source) as file, _decoder(file, name) as sound:
+    name, size = name_of(source), max(1, round(seconds * sample_rate))
+    with reading(name), opened(source) as file, decoder(file, name, on_damage=on_damage) as sound:
         resampler = None
         if sound.samplerate != sample_rate:
             resampler = soxr.ResampleStream(sound.samplerate, sample_rate, 1, dtype="float32", quality="HQ")
 
         def resampled() -> Iterator[np.ndarray]:
-            at_once = max(1, round(seconds * sound.samplerate))
-            for block in _mono_blocks(sound, name, 0, sound.frames, channels, at_once):
+            # What is decoded at once is lost at once.
+            at_once = seconds if on_damage is None else min(seconds, SALVAGED_SECONDS)
+            size = max(1, round(at_once * sound.samplerate))
+            blocks = _mono_blocks(sound, name, 0, sound.frames, channels, size)
+            for block in blocks if on_damage is None else _until_damage(blocks, on_damage):
                 yield block if resampler is None else resampler.resample_chunk(block)
             if resampler is not None:
                 yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
@@ -131,6 +122,30 @@ def stream_audio(
             raise AudioError(f"{name} holds no audio")
         if len(held):
             yield held.clip(-1.0, 1.0)
+
+
+def _until_damage(blocks: Iterator[np.ndarray], on_damage: OnDamage) -> Iterator[np.ndarray]:
+    """Yield blocks until one cannot be read, which is an error only if it is the first."""
+    is_first = True
+    try:
+        for block in blocks:
+            yield block
+            is_first = False
+    except AudioError as error:
+        if is_first:
+            raise
+        on_damage(error)
+
+
+def channel_count(source: str | Path | bytes | BinaryIO) -> int:
+    """Return how many channels an audio file has. Raises AudioError.
+
+    >>> channel_count(_silence(100))
+    1
+    """
+    name = name_of(source)
+    with reading(name), opened(source) as file, decoder(file, name, 1.0, lambda error: None) as sound:
+        return sound.channels
 
 
 def _silence(samples: int) -> bytes:
@@ -149,7 +164,7 @@ def read_header(path: str | Path) -> tuple[int, int, int | None]:
     only be guessed from its first frame. Raises soundfile.LibsndfileError for what libsndfile cannot read, and OSError.
     """
     # Path.open's type hides the FileIO; names need not be UTF-8, as libsndfile's do.
-    with open(existing(path), "rb", buffering=0) as file, _streams(file, _stream) as sound:  # noqa: PTH123
+    with open(existing(path), "rb", buffering=0) as file, streams(file, stream) as sound:  # noqa: PTH123
         frames = None if sound.frames == UNKNOWN_FRAMES else sound.frames
         return sound.channels, sound.samplerate, frames
 
@@ -160,130 +175,11 @@ def measure(path: str | Path) -> tuple[int, int, int]:
     Raises AudioError.
     """
     name = str(path)
-    with _told(name), _opened(path) as file, _decoder(file, name) as sound:
+    with reading(name), opened(path) as file, decoder(file, name) as sound:
         frames = sound.frames
         if frames == UNKNOWN_FRAMES:
             frames = sum(map(len, _mono_blocks(sound, name, 0, frames, None)))
         return sound.channels, sound.samplerate, frames
-
-
-@contextmanager
-def _told(name: str) -> Iterator[None]:
-    """Say what the system refuses as an AudioError."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise AudioError(f"there is no file {name}") from None
-    except IsADirectoryError:
-        raise AudioError(f"{name} is a folder; expected an audio file") from None
-    except PermissionError:
-        raise AudioError(f"{name} cannot be read: permission denied") from None
-    except OSError as error:
-        raise AudioError(f"{name} cannot be read: {error.strerror or error}") from error
-
-
-def _name(source: str | Path | bytes | BinaryIO) -> str:
-    if isinstance(source, (str, Path)):
-        return str(source)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return "<bytes>"
-    name = getattr(source, "name", None)
-    return name if isinstance(name, str) else "<stream>"
-
-
-@contextmanager
-def _opened(source: str | Path | bytes | BinaryIO) -> Iterator[io.FileIO | io.BytesIO]:
-    """Open the source for seeking; an unbuffered file, since libsndfile shares its descriptor."""
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        yield io.BytesIO(source)
-    elif isinstance(source, (str, Path)):
-        with open(existing(source), "rb", buffering=0) as file:  # noqa: PTH123 - Path.open's type hides the FileIO
-            yield file if file.seekable() else io.BytesIO(file.read())
-    else:
-        content = source.read()
-        if isinstance(content, str):
-            raise TypeError("a stream of audio must be opened in binary mode")
-        yield io.BytesIO(content)
-
-
-@contextmanager
-def _decoder(
-    file: io.FileIO | io.BytesIO, name: str, seconds: float | None = None
-) -> Iterator[Stream | Joined]:
-    """Open the file with libsndfile or, where that cannot, what ffmpeg makes of its first `seconds` (None: of all)."""
-    refuse_incomplete_container(file, name)
-
-    @contextmanager
-    def opened(stream: AudioFile) -> Iterator[Stream]:
-        # From the beginning, since ffmpeg's seeking is off by up to a tenth of a second, to safely past the end.
-        until = None if seconds is None or isinstance(stream, Slice) else seconds + 1
-        with _stream_or_ffmpeg(stream, name, until) as sound:
-            refuse_short_data(sound.log, name)
-            yield sound
-
-    with _streams(file, opened) as sound:
-        yield sound
-
-
-@contextmanager
-def _streams(file: AudioFile, opener: Callable[[AudioFile], Opened]) -> Iterator[Stream | Joined]:
-    """Open all streams of a file as one."""
-    bounds = stream_bounds(file)
-    if len(bounds) > 1:
-        with Joined([partial(opener, Slice(file, *stream)) for stream in bounds]) as sound:
-            yield sound
-    else:
-        with opener(corrected(file)) as sound:
-            yield sound
-
-
-@contextmanager
-def _stream_or_ffmpeg(file: AudioFile, name: str, seconds: float | None) -> Iterator[Stream]:
-    import soundfile
-
-    with ExitStack() as opened:
-        try:
-            sound = opened.enter_context(_stream(file))
-        except soundfile.LibsndfileError as error:
-            reason = error.error_string.strip().rstrip(".") or "its format is unknown"
-            wav = opened.enter_context(through_ffmpeg(file, name, reason, seconds))
-            sound = Stream(opened.enter_context(soundfile.SoundFile(wav, closefd=False)))
-        yield sound
-
-
-@contextmanager
-def _stream(file: AudioFile) -> Iterator[Stream]:
-    """Open a single stream of audio with libsndfile; raises LibsndfileError where it cannot."""
-    import soundfile
-
-    if is_mp3_of_unknown_length(file):
-        # libsndfile estimates the length of such an mp3 from its first frame's bit rate and returns no more
-        # than that, however much there is. Of a pipe it decodes all.
-        opened = _piped(file)
-    else:
-        file.seek(0)
-        opened = nullcontext(file.fileno() if isinstance(file, io.FileIO) else file)
-    with opened as descriptor, soundfile.SoundFile(descriptor, closefd=False) as sound:
-        yield Stream(sound)
-
-
-@contextmanager
-def _piped(file: AudioFile) -> Iterator[int]:
-    """Give the reading end of a pipe through which the whole file flows."""
-    reader, writer = os.pipe()
-
-    def feed() -> None:
-        with suppress(BrokenPipeError), open(writer, "wb") as sink:  # noqa: PTH123 - a descriptor, no path
-            file.seek(0)
-            shutil.copyfileobj(file, sink)
-
-    feeder = threading.Thread(target=feed, daemon=True)
-    feeder.start()
-    try:
-        yield reader
-    finally:
-        os.close(reader)  # a feeder that still writes gets BrokenPipeError
-        feeder.join()
 
 
 def _read(
