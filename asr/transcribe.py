@@ -4,8 +4,8 @@ Long audio is read block by block and recognized in windows (`asr.windows`), so 
 """
 
 import itertools
+import logging
 import math
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -442,7 +442,7 @@ def load(
     if decoder is None:
         decoder = choose_decoder(bundle.tokenizer, bundle.normalizer, bundle.decoding, **search)
     if isinstance(decoder, ParallelBeamSearch) and decoder.search.left_out:
-        warnings.warn(decoder.search.what_is_left_out(), stacklevel=2)
+        logging.getLogger("asr.decoding").warning(decoder.search.what_is_left_out())
     return Recognizer(bundle, device, decoder, compute_type)
 
 

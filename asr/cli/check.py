@@ -14,13 +14,13 @@ manifests are told, but many corpora share them by design.
 import argparse
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr.cli.counts import count
-from asr.cli.score import check_writable, write
+from asr.cli.console import check_writable, with_progress, write
+from asr.cli.options import count
 
 if TYPE_CHECKING:
     from asr.data.doctor import Target
@@ -91,7 +91,9 @@ def run(arguments: argparse.Namespace) -> int:
         _target(arguments, next(iter(splits.values()))),
         decode=not arguments.headers_only,
         jobs=arguments.jobs,
-        progress=lambda cuts: _progress(cuts, sum(map(len, splits.values()))),
+        progress=lambda cuts: with_progress(
+            cuts, "reading audio", sum(map(len, splits.values())), "utterances"
+        ),
     )
     report = replace(
         report, findings=tuple(item for item in report.findings if item.kind not in arguments.ignore)
@@ -176,9 +178,3 @@ def _writing(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise AsrError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _progress(cuts: Iterable, total: int) -> Iterable:
-    from tqdm import tqdm
-
-    return tqdm(cuts, desc="listening", total=total, unit=" utterances", delay=1, leave=False, disable=None)

@@ -254,7 +254,7 @@ def test_one_bad_utterance_of_each_kind(bundle, dev, tmp_path, capsys):
     errors = capsys.readouterr().err
     for number, reason in enumerate(("corrupt.wav is no audio", "no file", "no transcript", "no transcript")):
         assert re.search(f"^{cuts[number]['id']}: .*{reason}", errors, re.MULTILINE)
-    assert errors.splitlines()[-1] == "4 of 7 could not be done; the others are done"
+    assert errors.splitlines()[-1] == "4 of 7 failed; the others are finished"
     report = ErrorReport.from_json(result.read_text())
     assert report.ids == tuple(cut["id"] for cut in cuts[4:])
     assert report.fields["speaker"][0] is None

@@ -97,7 +97,7 @@ def test_lists_of_files_name_their_bad_entries(bundle, tree, tmp_path, capsys):
     ]
     assert f"{files} line 3: {tree}/lost.wav: there is no such file or folder" in printed.err
     assert f"the list {tmp_path}/no.txt cannot be read: No such file or directory" in printed.err
-    assert "2 of 4 could not be done" in printed.err
+    assert "2 of 4 failed" in printed.err
 
 
 def test_several_formats_need_a_place(bundle, tree, capsys):
@@ -127,7 +127,7 @@ def test_a_full_disk_stops_the_run(bundle, tree, tmp_path, capsys, monkeypatch):
     errors = capsys.readouterr().err
     assert errors.count("No space left on device") == 1
     assert "the same command goes on where it was" in errors
-    assert "the others are done" not in errors
+    assert "the others are finished" not in errors
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
@@ -147,7 +147,7 @@ def test_an_output_that_cannot_be_written_whole_is_not_there(bundle, tmp_path):
     result = subprocess.run([*command, "--overwrite"], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert f"cannot write {out}/two.txt: File too large" in result.stderr
-    assert "1 of 3 could not be done; the others are done" in result.stderr
+    assert "1 of 3 failed; the others are finished" in result.stderr
     assert names(out) == ["one.txt", "three.txt", "two.txt"]  # nothing half-written beside them
     assert (out / "two.txt").read_text() == "of an earlier run"
 
@@ -158,10 +158,8 @@ def test_standard_output_on_a_full_disk(bundle, tree):
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert result.returncode == 1
-    assert (
-        result.stderr
-        == "asr transcribe: stopped, for there is no space to write to: No space left on device\n"
-    )
+    expected = "asr transcribe: stopped: no space is left to write to (No space left on device)\n"
+    assert result.stderr == expected
 
 
 def test_word_timestamps_of_standard_input(bundle, tree, capsys, monkeypatch):
@@ -285,7 +283,7 @@ def test_what_others_wrote_is_not_replaced(bundle, tree, capsys, place):
     assert main([*arguments, "-f", "txt", "srt"]) == 1
     error = capsys.readouterr().err
     assert f"{tree}/one.txt is there, older than its audio, and not known to be written by asr" in error
-    assert "1 of 2 could not be done; the others are done" in error
+    assert "1 of 2 failed; the others are finished" in error
     assert (tree / "one.txt").read_text() == "by hand"
     os.utime(tree / "one.txt")  # as new: kept, and what is missing is written
     assert main([*arguments, "-f", "txt", "srt"]) == 0
