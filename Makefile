@@ -4,8 +4,8 @@ PYTHON ?= python3
 TORCH ?= default
 VENV := .venv
 BIN := $(VENV)/bin
-# As pip does; otherwise the first start of every program, or each one where Python keeps no caches, compiles torch anew.
 export NO_MKDOCS_2_WARNING = 1
+# As pip does; otherwise the first start of every program compiles torch's bytecode.
 export UV_COMPILE_BYTECODE = 1
 UV = $(shell command -v uv 2>/dev/null || echo $(VENV).uv/bin/uv)
 STAMP := $(VENV)/.installed-$(TORCH)
