@@ -15,8 +15,8 @@ import numpy as np
 
 import asr
 import asr.windows
-from asr.data.loading import read_samples
-from asr.data.manifests import load_cuts, speaker_of, text_of
+from asr.data.cuts import load_cuts, speaker_of, text_of
+from asr.data.reading import read_samples
 from asr.text import normalize
 
 

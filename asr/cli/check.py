@@ -23,7 +23,7 @@ from asr.cli.console import check_writable, with_progress, write
 from asr.cli.options import count
 
 if TYPE_CHECKING:
-    from asr.data.doctor import Target
+    from asr.data.corpora.doctor import Target
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Check, print, write; 1 if a fault was found."""
     from dataclasses import replace
 
-    from asr.data.doctor import KINDS, MAY_BE_MEANT, check
+    from asr.data.corpora.doctor import KINDS, MAY_BE_MEANT, check
     from asr.data.shards import is_sharded, open_corpus
     from asr.errors import ConfigError
 
@@ -117,7 +117,7 @@ def _names(manifests: list[str]) -> dict[str, str]:
 
 def _target(arguments: argparse.Namespace, trained_on: Sequence) -> "Target":
     """Give what the model asks; pieces of words are learned from the first manifest, as training would."""
-    from asr.data.manifests import text_of
+    from asr.data.cuts import text_of
     from asr.text import BpeTokenizer, normalize
     from asr.training.checks import target_of
 
@@ -158,7 +158,7 @@ def _places_of_fixed(manifests: list[str], out: Path) -> list[Path]:
 
 
 def _fix(splits: dict, faulty: set[tuple[str, int]], manifests: list[str], places: list[Path]) -> None:
-    from asr.data.manifests import write_manifest
+    from asr.data.cuts import write_manifest
     from asr.errors import ManifestError
 
     for (name, cuts), manifest, path in zip(splits.items(), manifests, places, strict=True):

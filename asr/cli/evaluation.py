@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from lhotse.cut import Cut
 
 from asr.cli.lm import cut_texts
-from asr.data.loading import read_samples
-from asr.data.manifests import file_of, speaker_of, text_of
+from asr.data.cuts import Cut, file_of, speaker_of, text_of
+from asr.data.reading import read_samples
 from asr.errors import AudioError, ManifestError
 from asr.reports.picture import PLAYED, audio_uri, picture
 from asr.reports.render import address

@@ -257,8 +257,8 @@ def acoustic_outputs(bundle, manifest: str, failures: list[str]) -> tuple[list[s
     from torch.nn.utils.rnn import pad_sequence
 
     from asr.data import load_cuts
-    from asr.data.loading import read_samples
-    from asr.data.manifests import text_of
+    from asr.data.cuts import text_of
+    from asr.data.reading import read_samples
 
     device = next(bundle.model.parameters()).device
     references, outputs = [], []

@@ -94,8 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
             "TQDM_DISABLE", "1"
         )  # else lhotse's recipes draw bars into logs; tqdm reads it once
 
-    from asr.data.corpora import prepare, prepare_manifest
-    from asr.data.manifests import summary
+    from asr.data.corpora.prepare import prepare, prepare_manifest, summary
     from asr.errors import ConfigError
 
     is_manifest = arguments.corpus == "manifest"
@@ -166,7 +165,7 @@ def _write_shards(splits: dict, output_dir: Path, jobs: int) -> list[str]:
 
 
 def _list() -> None:
-    from asr.data.catalogue import CORPORA, FURTHER
+    from asr.data.corpora.catalogue import CORPORA, FURTHER
 
     print(f"{'':22} {'hours':>6}  {'license':19} what is spoken; * can be downloaded")
     for name, corpus in CORPORA.items():

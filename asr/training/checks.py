@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from asr.data.doctor import CheckReport, Finding, Target, check_texts
+from asr.data.corpora.doctor import CheckReport, Finding, Target, check_texts
 from asr.features import FeatureConfig, frame_count
 from asr.model import ConvFrontEnd, FrontEndConfig
 from asr.text import Tokenizer
 
 if TYPE_CHECKING:
-    from lhotse.cut import Cut
+    from asr.data.cuts import Cut
 
 EXAMPLES = 3  # of each kind of finding
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from asr.bundle import Bundle
-from asr.data.loading import read_samples
-from asr.data.manifests import load_cuts
+from asr.data.cuts import load_cuts
+from asr.data.reading import read_samples
 from asr.data.shards import is_sharded
 from asr.decoding import greedy
 from asr.errors import AsrError

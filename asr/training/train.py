@@ -21,8 +21,8 @@ from torch import Tensor
 
 from asr.bundle import Bundle
 from asr.data import load_cuts
-from asr.data.loading import read_samples
-from asr.data.manifests import text_of
+from asr.data.cuts import text_of
+from asr.data.reading import read_samples
 from asr.data.shards import Shards, is_sharded
 from asr.errors import AsrError, AudioError, BundleError, ConfigError
 from asr.features import LogMel
@@ -41,7 +41,7 @@ from asr.training.warm_start import warm_start
 from asr.version import __version__
 
 if TYPE_CHECKING:
-    from lhotse.cut import Cut
+    from asr.data.cuts import Cut
 
 CHECKPOINTS = "checkpoints"
 TOKENIZER = "tokenizer"  # folder of the run's tokenizer, so that resuming cannot make another

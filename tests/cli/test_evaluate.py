@@ -127,9 +127,9 @@ def test_padded_and_joined_cuts(bundle, dev, tmp_path, capsys):
     from lhotse import CutSet
 
     from asr.data import load_cuts
-    from asr.data.loading import read_samples
+    from asr.data.reading import read_samples
 
-    first, second, third = load_cuts(dev)[:3]
+    first, second, third = (cut.to_lhotse() for cut in load_cuts(dev)[:3])
     made = [first.pad(duration=first.duration + 0.5), second.append(third).resample(8000)]
     manifest, result = tmp_path / "mixed.jsonl", tmp_path / "result.json"
     CutSet.from_cuts(made).to_file(manifest)
@@ -149,7 +149,7 @@ def test_a_padded_cut_of_a_sphere_file(shared_data, dev, tmp_path):
     from lhotse import Recording
 
     from asr.audio import load_audio
-    from asr.data.loading import read_samples
+    from asr.data.reading import read_samples
 
     path = shared_data / "an4" / "wav" / "an4_clstk" / "mdxn" / "an106-mdxn-b.sph"
     samples = load_audio(path, RATE)

@@ -14,7 +14,7 @@ from speech import make_bundle
 from asr.bundle import Bundle
 from asr.cli import main
 from asr.cli.lm import acoustic_outputs
-from asr.data.manifests import load_cuts, write_cuts
+from asr.data.cuts import load_cuts, write_cuts
 
 pytest.importorskip("flashlight.lib.text")
 

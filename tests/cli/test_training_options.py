@@ -16,7 +16,7 @@ from speech import train_arguments
 from asr.bundle import Bundle
 from asr.cli import main
 from asr.ctc import ctc_loss
-from asr.data.manifests import load_cuts, write_cuts
+from asr.data.cuts import load_cuts, write_cuts
 from asr.errors import AlignmentError
 
 

@@ -1,22 +1,40 @@
 """The corpora that `asr prepare` knows by name, and the way from a corpus to its manifests."""
 
-import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from lhotse import SupervisionSegment
-from lhotse.cut import Cut
-
-from asr.data import layouts, recipes
-from asr.data.catalogue import CORPORA, Corpus
-from asr.data.download import Archive, Show, Tell, obtain
-from asr.data.layouts import Source, Splits
-from asr.data.manifests import JOBS, Preparation, build_cuts, hold_out, write_cuts
-from asr.data.readers import read_manifest, with_problems
+from asr.data.corpora import lhotse as recipes
+from asr.data.corpora import published
+from asr.data.corpora.catalogue import CORPORA, Corpus
+from asr.data.corpora.download import Archive, obtain
+from asr.data.corpora.generic import read_manifest, with_problems
+from asr.data.corpora.hold_out import hold_out
+from asr.data.corpora.published import CorpusFolder, Splits
+from asr.data.corpora.utterances import JOBS, build_cuts
+from asr.data.cuts import Cut, speaker_of, text_of, write_cuts
+from asr.data.fetch import Show, Tell
 from asr.errors import ManifestError
+from asr.wording import nearest
 
 Progress = Callable[[Iterable], Iterable]
-Reader = Callable[[Source, Progress, Sequence[str]], dict[str, list[Cut]]]
+Reader = Callable[[CorpusFolder, Progress, Sequence[str]], dict[str, list[Cut]]]
+
+
+@dataclass
+class Preparation:
+    """The outcome of reading a corpus.
+
+    Attributes:
+        splits: {"train": cuts, ...}
+        problems: what had to be left out, a line for each utterance; the exit status is 1 if there are any.
+        notes: what the user should know of the rest.
+    """
+
+    splits: dict[str, list[Cut]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def prepare(
@@ -62,7 +80,7 @@ def prepare(
         raise ManifestError(f"there is no folder {folder} with the corpus {corpus}")
     if known.folder and (folder / known.folder).is_dir():
         folder = folder / known.folder
-    source = Source(folder, language, jobs)
+    source = CorpusFolder(folder, language, jobs)
     splits = READERS.get(corpus, by_lhotse(corpus))(source, progress, parts)
     if parts:
         splits = _only(parts, splits, source)
@@ -76,9 +94,8 @@ def find_corpus(name: str) -> Corpus:
         return CORPORA[name]
     if name in recipes.known():
         return Corpus("see lhotse", "?", "?")
-    nearest = difflib.get_close_matches(name, [*CORPORA, "manifest"], 1)
     raise ManifestError(
-        f"there is no corpus {name!r}{f' (did you mean {nearest[0]!r}?)' if nearest else ''}; "
+        f"there is no corpus {name!r}{nearest(name, [*CORPORA, 'manifest'])}; "
         "`asr prepare --list` names them, and `manifest` is for your own data"
     )
 
@@ -99,7 +116,7 @@ def _wanted(name: str, corpus: Corpus, parts: Sequence[str]) -> list[Archive]:
     return [archive for archive in corpus.archives if not there or not parts or archive.part in parts]
 
 
-def _only(parts: Sequence[str], splits: dict[str, list[Cut]], source: Source) -> dict[str, list[Cut]]:
+def _only(parts: Sequence[str], splits: dict[str, list[Cut]], source: CorpusFolder) -> dict[str, list[Cut]]:
     """Keep the named parts, and join those that begin alike into train, dev and test."""
     _refuse_missing(parts, splits, source)
     kept: dict[str, list[Cut]] = {}
@@ -109,7 +126,7 @@ def _only(parts: Sequence[str], splits: dict[str, list[Cut]], source: Source) ->
     return kept
 
 
-def _refuse_missing(parts: Sequence[str], there: Iterable[str], source: Source) -> None:
+def _refuse_missing(parts: Sequence[str], there: Iterable[str], source: CorpusFolder) -> None:
     missing = [part for part in parts if part not in there]
     if missing:
         raise ManifestError(
@@ -180,13 +197,10 @@ def _finish(
     return preparation
 
 
-# ------------------------------------------------------------------------------------------------------------
-
-
-def by_layout(layout: Callable[[Source], Splits]) -> Reader:
+def by_layout(layout: Callable[[CorpusFolder], Splits]) -> Reader:
     """Read a corpus by one of the functions in `layouts`."""
 
-    def read(source: Source, progress: Progress, parts: Sequence[str]) -> dict[str, list[Cut]]:
+    def read(source: CorpusFolder, progress: Progress, parts: Sequence[str]) -> dict[str, list[Cut]]:
         try:
             found = layout(source)
         except (
@@ -208,19 +222,19 @@ def by_layout(layout: Callable[[Source], Splits]) -> Reader:
     return read
 
 
-def by_lhotse(name: str, text: Callable[[SupervisionSegment], str | None] | None = None, **options) -> Reader:
+def by_lhotse(name: str, text: Callable[[Any], str | None] | None = None, **options) -> Reader:
     """Read a corpus by lhotse's recipe of that name, see `recipes.read`."""
     return lambda source, progress, parts: recipes.read(name, source, parts, text, **options)
 
 
-def _spoken_by_ljspeech(segment: SupervisionSegment) -> str | None:
+def _spoken_by_ljspeech(segment: Any) -> str | None:
     """Give the transcript with its numbers and abbreviations written out."""
     return (segment.custom or {})["normalized_text"]
 
 
-def _librispeech(source: Source, progress: Progress, parts: Sequence[str]) -> dict[str, list[Cut]]:
+def _librispeech(source: CorpusFolder, progress: Progress, parts: Sequence[str]) -> dict[str, list[Cut]]:
     """Read LibriSpeech by lhotse's recipe, and the speakers' genders, which that leaves out."""
-    genders = layouts.librispeech_genders(source)
+    genders = published.librispeech_genders(source)
     splits = recipes.read("librispeech", source, parts)
     for cuts in splits.values():
         for cut in cuts:
@@ -230,19 +244,41 @@ def _librispeech(source: Source, progress: Progress, parts: Sequence[str]) -> di
 
 # Of CORPORA; any other name is that of a recipe of lhotse.
 READERS = {
-    "an4": by_layout(layouts.an4),
-    "common_voice": by_layout(layouts.common_voice),
-    "fleurs": by_layout(layouts.fleurs),
-    "fsdd": by_layout(layouts.fsdd),
-    "gigaspeech": by_layout(layouts.gigaspeech),
+    "an4": by_layout(published.an4),
+    "common_voice": by_layout(published.common_voice),
+    "fleurs": by_layout(published.fleurs),
+    "fsdd": by_layout(published.fsdd),
+    "gigaspeech": by_layout(published.gigaspeech),
     "librispeech": _librispeech,
     "ljspeech": by_lhotse("ljspeech", _spoken_by_ljspeech),
     "mini_librispeech": _librispeech,
-    "mls": by_layout(layouts.multilingual_librispeech),
-    "speech_commands": by_layout(layouts.speech_commands),
-    "speechocean762": by_layout(layouts.speechocean762),
+    "mls": by_layout(published.multilingual_librispeech),
+    "speech_commands": by_layout(published.speech_commands),
+    "speechocean762": by_layout(published.speechocean762),
     "spgispeech": by_lhotse("spgispeech", normalize_text=False),
-    "tedlium": by_layout(layouts.tedlium),
-    "voxpopuli": by_layout(layouts.voxpopuli),
+    "tedlium": by_layout(published.tedlium),
+    "voxpopuli": by_layout(published.voxpopuli),
     "yesno": by_lhotse("yesno"),
 }
+
+
+def summary(splits: Mapping[str, Sequence[Cut]]) -> str:
+    """Tabulate splits: utterances, speakers, hours, words, shortest and longest, and the alphabet of each."""
+    lines = [
+        f"{'':12} {'utterances':>10} {'speakers':>8} {'hours':>8} {'words':>9} {'shortest':>9} {'longest':>9}"
+    ]
+    alphabets: dict[str, list[str]] = {}
+    for name, cuts in splits.items():
+        durations = [cut.duration for cut in cuts]
+        speakers = {speaker_of(cut) for cut in cuts} - {None}
+        texts = [text_of(cut) or "" for cut in cuts]
+        words = sum(len(text.split()) for text in texts)
+        lines.append(
+            f"{name:12} {len(durations):10} {len(speakers) or '?':>8} {sum(durations) / 3600:8.2f} {words:9} "
+            f"{min(durations):7.2f} s {max(durations):7.2f} s"
+        )
+        letters = sorted(letter for letter in set().union(*texts) if not letter.isspace())
+        alphabets.setdefault("".join(letters), []).append(name)
+    for alphabet, names in alphabets.items():
+        lines.append(f"alphabet of {', '.join(names)}: {len(alphabet)} symbols and space: {alphabet[:200]}")
+    return "\n".join(lines)

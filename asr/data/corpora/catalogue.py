@@ -1,11 +1,11 @@
 """The corpora that `asr prepare` knows by name: what they are and where they come from.
 
-Light to import, for `asr prepare --list`; what reads them is in `corpora`.
+Light to import, for `asr prepare --list`; `prepare` reads them.
 """
 
 from dataclasses import dataclass
 
-from asr.data.download import Archive
+from asr.data.corpora.download import Archive
 
 
 @dataclass(frozen=True)

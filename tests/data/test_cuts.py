@@ -4,18 +4,11 @@ import gzip
 from pathlib import Path
 
 import pytest
-from lhotse.cut import Cut
 
-from asr.data.manifests import (
-    Utterance,
-    build_cuts,
-    hold_out,
-    load_cuts,
-    speaker_of,
-    summary,
-    text_of,
-    write_cuts,
-)
+from asr.data.corpora.hold_out import hold_out
+from asr.data.corpora.prepare import summary
+from asr.data.corpora.utterances import Utterance, build_cuts
+from asr.data.cuts import Cut, load_cuts, speaker_of, text_of, write_cuts
 from asr.errors import ManifestError
 
 

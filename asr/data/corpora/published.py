@@ -1,6 +1,6 @@
 """Published layouts of corpora that are read here; what lhotse has a recipe for is read by that.
 
-Each reader takes a Source and gives its utterances by split. Audio is not opened yet.
+Each reader takes a CorpusFolder and gives its utterances by split. Audio is not opened yet.
 """
 
 import csv
@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asr.data.manifests import JOBS, Utterance
-from asr.data.readers import read_kaldi, read_lines, read_table
+from asr.data.corpora.generic import read_kaldi, read_lines, read_table
+from asr.data.corpora.utterances import JOBS, Utterance
 from asr.errors import ManifestError
 
 Splits = dict[str, list[Utterance]]
 
 
 @dataclass
-class Source:
+class CorpusFolder:
     """Where a corpus lies and what of it is wanted.
 
     Attributes:
@@ -55,7 +55,7 @@ class Source:
         return self.language, found[self.language]
 
 
-def an4(source: Source) -> Splits:
+def an4(source: CorpusFolder) -> Splits:
     """CMU AN4, the official layout. The test part may be absent."""
     folder = source.folder
     source.require("etc/an4_train.fileids", "AN4", "what an4_sphere.tar.gz holds")
@@ -75,7 +75,7 @@ def an4(source: Source) -> Splits:
     return splits
 
 
-def _an4_split(source: Source, split: str) -> Iterator[Utterance]:
+def _an4_split(source: CorpusFolder, split: str) -> Iterator[Utterance]:
     transcripts = {}
     for line in read_lines(source.folder / f"etc/an4_{split}.transcription"):
         # The test transcripts stand without <s> and </s>.
@@ -98,7 +98,7 @@ def _an4_split(source: Source, split: str) -> Iterator[Utterance]:
             source.problems.append(f"{key}: no transcript in etc/an4_{split}.transcription")
 
 
-def speechocean762(source: Source) -> Splits:
+def speechocean762(source: CorpusFolder) -> Splits:
     """Kaldi data folders train and test; at least one must be there."""
     splits = {}
     for split in ("train", "test"):
@@ -111,7 +111,7 @@ def speechocean762(source: Source) -> Splits:
     return splits
 
 
-def librispeech_genders(source: Source) -> dict[str, str]:
+def librispeech_genders(source: CorpusFolder) -> dict[str, str]:
     """Read LibriSpeech's SPEAKERS.TXT where it is there: lines such as `14 | F | train-clean-360 | 25.03 | NAME`."""
     path = source.folder / "SPEAKERS.TXT"
     lines = path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []
@@ -122,7 +122,7 @@ def librispeech_genders(source: Source) -> dict[str, str]:
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def fsdd(source: Source) -> Splits:
+def fsdd(source: CorpusFolder) -> Splits:
     """Free Spoken Digit Dataset: recordings/DIGIT_SPEAKER_INDEX.wav; test is the official one, index 0 to 4."""
     folder = source.require("recordings", "FSDD", "recordings/DIGIT_SPEAKER_INDEX.wav")
     splits: Splits = {"train": [], "test": []}
@@ -138,7 +138,7 @@ def fsdd(source: Source) -> Splits:
     return splits
 
 
-def speech_commands(source: Source) -> Splits:
+def speech_commands(source: CorpusFolder) -> Splits:
     """Google Speech Commands, either version: WORD/SPEAKER_nohash_N.wav, split by its two lists.
 
     lhotse's recipe also gives the background noise as speech with empty transcripts, and wants another test set.
@@ -160,7 +160,7 @@ def speech_commands(source: Source) -> Splits:
     return splits
 
 
-def common_voice(source: Source) -> Splits:
+def common_voice(source: CorpusFolder) -> Splits:
     """Common Voice in any language and release: LANGUAGE/{train,dev,test}.tsv and LANGUAGE/clips.
 
     lhotse's recipe knows 24 languages and the columns of one release.
@@ -180,7 +180,7 @@ def _in_language(utterance: Utterance, language: str) -> Utterance:
     return Utterance(**{**vars(utterance), "language": language})
 
 
-def multilingual_librispeech(source: Source) -> Splits:
+def multilingual_librispeech(source: CorpusFolder) -> Splits:
     """MLS: mls_LANGUAGE[_opus]/{train,dev,test}/transcripts.txt and audio/SPEAKER/BOOK/SPEAKER_BOOK_N.flac or .opus."""
     found = {path.name.removesuffix("_opus")[4:]: path for path in sorted(source.folder.glob("mls_*"))}
     if (source.folder / "train" / "transcripts.txt").is_file():
@@ -206,7 +206,7 @@ def multilingual_librispeech(source: Source) -> Splits:
     return splits
 
 
-def voxpopuli(source: Source) -> Splits:
+def voxpopuli(source: CorpusFolder) -> Splits:
     """VoxPopuli's transcribed part, as its own scripts cut it or as it is published.
 
     The former is [transcribed_data/]LANGUAGE/asr_{train,dev,test}.tsv and LANGUAGE/YEAR/ID.ogg, the latter
@@ -238,7 +238,7 @@ def voxpopuli(source: Source) -> Splits:
     return splits
 
 
-def _voxpopuli_sessions(source: Source, language: str, table: Path) -> Splits:
+def _voxpopuli_sessions(source: CorpusFolder, language: str, table: Path) -> Splits:
     splits: Splits = {"train": [], "dev": [], "test": []}
     wanted = ("session_id", "id_", "start_time", "end_time", "normed_text", "split")
     for row in _rows(source, table, "|", *wanted):
@@ -263,7 +263,7 @@ def _voxpopuli_sessions(source: Source, language: str, table: Path) -> Splits:
 FLEURS_COLUMNS = ("id", "file", "raw", "text", "characters", "samples", "gender")  # its tables have no header
 
 
-def fleurs(source: Source) -> Splits:
+def fleurs(source: CorpusFolder) -> Splits:
     """FLEURS as published: LANGUAGE/{train,dev,test}.tsv and LANGUAGE/audio/SPLIT/FILE.wav. Speakers are unknown.
 
     lhotse's recipe reads only what its own download has rewritten.
@@ -301,7 +301,7 @@ GIGASPEECH_PUNCTUATION = re.compile(r"<(?:COMMA|PERIOD|QUESTIONMARK|EXCLAMATIONP
 GIGASPEECH_GARBAGE = frozenset({"<SIL>", "<MUSIC>", "<NOISE>", "<OTHER>"})
 
 
-def gigaspeech(source: Source) -> Splits:
+def gigaspeech(source: CorpusFolder) -> Splits:
     """GigaSpeech: GigaSpeech.json and the audio it names; its nested subsets become train-xs, train-s, ...
 
     lhotse's recipe needs one more package for this one file.
@@ -339,7 +339,7 @@ def gigaspeech(source: Source) -> Splits:
     return splits
 
 
-def tedlium(source: Source) -> Splits:
+def tedlium(source: CorpusFolder) -> Splits:
     """TED-LIUM 3: legacy/{train,dev,test}/stm/TALK.stm and sph/TALK.sph; release 2 has no folder legacy.
 
     lhotse's recipe needs a further program to read sphere files.
@@ -377,7 +377,7 @@ def _stm(path: Path, audio: Path, problems: list[str]) -> Iterator[Utterance]:
         )
 
 
-def _rows(source: Source, path: Path, separator: str, *wanted: str) -> Iterator[dict[str, str]]:
+def _rows(source: CorpusFolder, path: Path, separator: str, *wanted: str) -> Iterator[dict[str, str]]:
     """Read a table with a header that must have these columns; rows that are cut short become problems."""
     rows = csv.DictReader(read_lines(path), delimiter=separator, quoting=csv.QUOTE_NONE)
     missing = set(wanted) - set(rows.fieldnames or ())

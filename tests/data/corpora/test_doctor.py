@@ -11,8 +11,9 @@ from speech import train_arguments
 
 from asr.cli.main import main
 from asr.data import load_cuts
-from asr.data.doctor import KINDS, Target, check, check_texts
-from asr.data.manifests import Utterance, build_cuts, write_cuts
+from asr.data.corpora.doctor import KINDS, Target, check, check_texts
+from asr.data.corpora.utterances import Utterance, build_cuts
+from asr.data.cuts import write_cuts
 from asr.text import CharacterTokenizer
 from asr.training.checks import quick_check, quick_report, target_of
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asr.audio import audio_files
-from asr.data.manifests import Utterance
+from asr.data.corpora.utterances import Utterance
 from asr.errors import ManifestError
 
 # Names under which a table's columns are recognized, the first that is there; upper and lower case are the

@@ -7,10 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from lhotse import CutSet, SupervisionSegment
-from lhotse.cut import Cut
-
-from asr.data.layouts import Source
+from asr.data.corpora.published import CorpusFolder
+from asr.data.cuts import Cut, plain
 from asr.errors import ManifestError
 
 KINDS = {"train": "train", "dev": "dev", "val": "dev", "test": "test", "eval": "test"}
@@ -34,9 +32,9 @@ def _reads_one_folder(function: Callable) -> bool:
 
 def read(
     name: str,
-    source: Source,
+    source: CorpusFolder,
     parts: Sequence[str] = (),
-    text: Callable[[SupervisionSegment], str | None] | None = None,
+    text: Callable[[Any], str | None] | None = None,
     **options: Any,
 ) -> dict[str, list[Cut]]:
     """Read a corpus through `lhotse.recipes.prepare_NAME(folder, **options)`: {split: cuts}.
@@ -48,6 +46,7 @@ def read(
     the recipe leaves a corpus's markup in the transcript. Supervisions of which nothing is left are passed over.
     """
     import lhotse.recipes
+    from lhotse import CutSet
 
     function = getattr(lhotse.recipes, f"prepare_{name}", None)
     if function is None:
@@ -83,14 +82,14 @@ def kind_of(part: str) -> str:
     return next((kind for prefix, kind in KINDS.items() if part.lower().startswith(prefix)), part)
 
 
-def _one_cut_each(cuts: CutSet) -> list[Cut]:
+def _one_cut_each(cuts: Any) -> list[Cut]:
     """Give each supervision a cut of its own, called as the supervision is; sorted by that."""
     trimmed = cuts.trim_to_supervisions(keep_overlapping=False, num_jobs=1)
     named = (cut.with_id(cut.supervisions[0].id) for cut in trimmed.data)
-    return sorted(named, key=lambda cut: cut.id)
+    return sorted(map(plain, named), key=lambda cut: cut.id)
 
 
-def _with_text(cuts: list[Cut], text: Callable[[SupervisionSegment], str | None]) -> list[Cut]:
+def _with_text(cuts: list[Cut], text: Callable[[Any], str | None]) -> list[Cut]:
     for cut in cuts:
         cut.supervisions[0].text = text(cut.supervisions[0])
     return [cut for cut in cuts if cut.supervisions[0].text]

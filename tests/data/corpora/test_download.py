@@ -10,9 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from asr.cli.main import main
-from asr.data import corpora
-from asr.data.catalogue import Corpus
-from asr.data.download import Archive, fetch, obtain, unpack
+from asr.data.corpora import prepare as corpora
+from asr.data.corpora.catalogue import Corpus
+from asr.data.corpora.download import Archive, obtain, unpack
+from asr.data.fetch import fetch
 from asr.errors import DownloadError
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
@@ -174,7 +175,7 @@ def test_what_cannot_be_written_is_not_tried_again(server, tmp_path):
 
 def test_pauses_grow(server, tmp_path, monkeypatch):
     pauses, told = [], []
-    monkeypatch.setattr("asr.data.download.time.sleep", pauses.append)
+    monkeypatch.setattr("asr.data.fetch.time.sleep", pauses.append)
     server.faults = [("status", 503)] * 9
     with pytest.raises(DownloadError):
         get(server, tmp_path / "file", pause=1.0, attempts=9, tell=told.append)

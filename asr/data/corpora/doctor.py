@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from lhotse.cut import Cut
 
 from asr.audio import read_header
-from asr.data.loading import read_samples
-from asr.data.manifests import file_of, speaker_of, text_of
+from asr.data.cuts import Cut, file_of, speaker_of, text_of
+from asr.data.reading import read_samples
 from asr.data.shards import Shards
 from asr.errors import AudioError, TextError
 from asr.text import SENTENCEPIECE_SPACE, Tokenizer, normalize

@@ -5,9 +5,9 @@ import shutil
 import pytest
 
 from asr.cli.main import main
-from asr.data.catalogue import CORPORA
-from asr.data.corpora import prepare, prepare_manifest
-from asr.data.manifests import load_cuts, speaker_of
+from asr.data.corpora.catalogue import CORPORA
+from asr.data.corpora.prepare import prepare, prepare_manifest
+from asr.data.cuts import load_cuts, speaker_of
 from asr.errors import ManifestError
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from asr.data.manifests import build_cuts
-from asr.data.readers import read_manifest
+from asr.data.corpora.generic import read_manifest
+from asr.data.corpora.utterances import build_cuts
 from asr.errors import ManifestError
 
 

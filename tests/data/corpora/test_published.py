@@ -10,10 +10,10 @@ import pytest
 import soundfile
 
 from asr.cli.main import main
-from asr.data import recipes
-from asr.data.catalogue import CORPORA, FURTHER, SUPERSEDED, WITHOUT_TRANSCRIPTS
-from asr.data.corpora import prepare
-from asr.data.manifests import load_cuts, speaker_of, text_of
+from asr.data.corpora import lhotse as recipes
+from asr.data.corpora.catalogue import CORPORA, FURTHER, SUPERSEDED, WITHOUT_TRANSCRIPTS
+from asr.data.corpora.prepare import prepare
+from asr.data.cuts import load_cuts, speaker_of, text_of
 from asr.errors import ManifestError
 
 
