@@ -4,6 +4,7 @@ import importlib
 import re
 import runpy
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -225,10 +226,12 @@ def test_readme(equipped, capsys, monkeypatch):
     assert {"prepare", "train", "evaluate", "transcribe", "score", "compare"} <= {
         command[0] for command in commands
     }
-    # The page transcribes before it trains.
-    run_all([command for command in commands if is_at_hand(command)])
     for command in commands:
-        if not is_at_hand(command):
+        if command[0] == "train":  # the page transcribes with a trained model before it trains this one
+            shutil.rmtree("runs/mine")
+        if is_at_hand(command):
+            run_all([command])
+        else:
             check_options(command, monkeypatch)
     assert len(list((equipped / "texts").rglob("*.txt"))) == 3
 
