@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from asr.windows import OVERLAP_SECONDS, WINDOW_SECONDS, joint, quietest, windows
+from asr.long_audio import OVERLAP_SECONDS, WINDOW_SECONDS, joint, quietest, windows
 
 RATE = 1000
 

@@ -3,30 +3,39 @@
 import numpy as np
 import pytest
 import torch
-from speech import RATE, make_bundle, say
+from speech import RATE, make_bundle, recognizer_of, say
 
-from asr import batching
-from asr.batching import activation_bytes, automatic_batch_seconds, cgroup_room, free_memory, in_halves
 from asr.decoding import greedy
+from asr.engines import torch_engine
 from asr.errors import AsrError
-from asr.transcribe import Recognizer
-
-CPU, GPU = torch.device("cpu"), torch.device("cuda")
+from asr.memory import (
+    MEMORY_SHARE,
+    activation_bytes,
+    batch_seconds_within,
+    cgroup_room,
+    free_memory,
+    in_halves,
+)
 
 
 def test_the_number_follows_the_free_memory_and_the_model(monkeypatch):
-    bundle = make_bundle()
-    needed = activation_bytes(bundle)
-    monkeypatch.setattr(batching, "free_memory", lambda device: int(100 * needed / batching.SHARE))
-    assert automatic_batch_seconds(bundle, CPU) == pytest.approx(100, rel=0.01)
-    monkeypatch.setattr(batching, "free_memory", lambda device: 10**15)
-    assert automatic_batch_seconds(bundle, CPU) == 240
-    assert automatic_batch_seconds(bundle, GPU) == 1920
+    bundle = make_bundle().bundle()
+    free = 100 * activation_bytes(bundle) / MEMORY_SHARE
+    assert batch_seconds_within(free, bundle, 240) == pytest.approx(100)
+    assert batch_seconds_within(10**15, bundle, 240) == 240
+    engine = torch_engine.TorchEngine(bundle, "cpu")
+    monkeypatch.setattr(torch_engine, "free_memory", lambda: int(free))
+    assert engine.batch_seconds() == pytest.approx(100, rel=0.01)
+    monkeypatch.setattr(torch_engine, "free_memory", lambda: 10**15)
+    assert engine.batch_seconds() == 240
+    engine._device = torch.device("cuda")
+    monkeypatch.setattr(torch_engine, "free_gpu_memory", lambda device: 10**15)
+    assert engine.batch_seconds() == 1920
 
 
 def test_a_second_takes_about_what_is_worked_out():
     bundle = make_bundle()
-    recognizer = Recognizer(bundle)
+    recognizer = recognizer_of(bundle)
     samples = [np.zeros(20 * RATE, np.float32)] * 2
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -40,9 +49,9 @@ def test_a_second_takes_about_what_is_worked_out():
             return result
 
     with Largest() as largest:
-        recognizer._logits(samples)
+        recognizer.log_probs(samples)
     # Several tensors are held where most is, each no larger than the largest.
-    assert largest.found < 40 * activation_bytes(bundle) < 6 * largest.found
+    assert largest.found < 40 * activation_bytes(bundle.bundle()) < 6 * largest.found
 
 
 def test_free_memory_is_that_of_the_machine():
@@ -101,22 +110,22 @@ def test_a_single_stretch_that_does_not_fit(error):
 
 @pytest.mark.parametrize("stage", ["model", "decoder"])
 def test_no_file_is_lost_to_a_lack_of_memory(stage, monkeypatch):
-    recognizer = Recognizer(make_bundle())
+    recognizer = recognizer_of(make_bundle())
     audio = [
         say(text, np.random.default_rng(i)) for i, text in enumerate("a ab abc b bc c ca cab".split() * 2)
     ]
     expected = recognizer.transcribe(audio)
     sizes = []
-    whole = recognizer._logits if stage == "model" else greedy
+    whole = recognizer.engine.log_probs if stage == "model" else greedy
 
-    def tight(samples, *lengths):
+    def tight(samples):
         sizes.append(len(samples))
         if len(samples) > 3:
             raise torch.OutOfMemoryError("out of memory")
-        return whole(samples, *lengths)
+        return whole(samples)
 
     if stage == "model":
-        monkeypatch.setattr(recognizer, "_logits", tight)
+        monkeypatch.setattr(recognizer.engine, "log_probs", tight)
     else:
         recognizer.decoder = tight
     found = recognizer.transcribe(audio)
@@ -126,8 +135,8 @@ def test_no_file_is_lost_to_a_lack_of_memory(stage, monkeypatch):
 
 
 def test_batches_stay_small_once_memory_ran_out(monkeypatch):
-    recognizer = Recognizer(make_bundle())
-    sizes, whole = [], recognizer._logits
+    recognizer = recognizer_of(make_bundle())
+    sizes, whole = [], recognizer.engine.log_probs
 
     def tight(samples):
         sizes.append(len(samples))
@@ -135,7 +144,7 @@ def test_batches_stay_small_once_memory_ran_out(monkeypatch):
             raise MemoryError
         return whole(samples)
 
-    monkeypatch.setattr(recognizer, "_logits", tight)
-    monkeypatch.setattr("asr.transcribe.automatic_batch_seconds", lambda bundle, device: 4.0)
+    monkeypatch.setattr(recognizer.engine, "log_probs", tight)
+    monkeypatch.setattr(recognizer.engine, "batch_seconds", lambda: 4.0)
     assert len(recognizer.transcribe([np.zeros(RATE, np.float32)] * 12)) == 12
     assert sizes == [4, 2, 2, *[2] * 4]

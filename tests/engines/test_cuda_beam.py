@@ -2,15 +2,19 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from speech import log_probs_of, make_bundle
 from torch.nn.functional import one_hot
 
-from asr.decoding import BeamConfig, BeamSearch, greedy
-from asr.decoding.cuda_beam import CudaBeamSearch
+from asr.decoding import BeamConfig, BeamSearch, ParallelBeamSearch, greedy
+from asr.engines.cuda_beam import CudaBeamSearch
+from asr.engines.torch_engine import TorchEngine
 from asr.text import CharacterTokenizer
 
 TOKENIZER = CharacterTokenizer(" abc")  # blank, space, a, b, c
+EMPTY = np.zeros((0, 5), np.float32)
 
 
 class StandIn:
@@ -25,23 +29,21 @@ class StandIn:
         assert lengths.dtype == torch.int32
         self.lengths.append(lengths.tolist())
         found = []
-        for best in greedy(log_probs, lengths.long()):
+        for best in greedy(log_probs_of(log_probs, lengths)):
             texts = [best.tokens, [*best.tokens, 1], [2], [3]]
             found.append([SimpleNamespace(tokens=t, score=-float(i)) for i, t in enumerate(texts)])
         return found
 
 
-def logits_of(*paths):
-    """Logits of paths of token ids, padded with what would be heard as speech."""
-    frames = max(map(len, paths))
-    padded = [[*path, *[2] * (frames - len(path))] for path in paths]
-    return one_hot(torch.tensor(padded), 5) * 14.0, torch.tensor([len(path) for path in paths])
+def outputs_of(*paths):
+    """Log-probabilities of paths of token ids."""
+    return [log_probs_of(one_hot(torch.tensor([path]), 5) * 14.0)[0] if path else EMPTY for path in paths]
 
 
 def test_tokens_are_placed_by_the_alignment():
-    logits, lengths = logits_of([0, 2, 2, 0, 3, 0], [4, 0, 4])
-    expected = greedy(logits, lengths)
-    found = CudaBeamSearch(TOKENIZER, 32, 2, 0.9999, StandIn())(logits, lengths)
+    log_probs = outputs_of([0, 2, 2, 0, 3, 0], [4, 0, 4])
+    expected = greedy(log_probs)
+    found = CudaBeamSearch(TOKENIZER, BeamConfig(nbest=2), "cpu", StandIn())(log_probs)
     assert [(one.tokens, one.frames) for one in found] == [(one.tokens, one.frames) for one in expected]
     assert found[0].confidences == pytest.approx(expected[0].confidences)
     assert [one.score for one in found] == [0.0, 0.0]
@@ -50,40 +52,42 @@ def test_tokens_are_placed_by_the_alignment():
 
 
 def test_silence_is_kept_from_the_decoder():
-    logits, lengths = logits_of([0, 0, 0, 0], [0, 2, 0, 0], [2], [0, 3])
-    lengths[2] = 0
+    log_probs = outputs_of([0, 0, 0, 0], [0, 2, 0, 0], [], [0, 3])
     decoder = StandIn()
-    found = CudaBeamSearch(TOKENIZER, 32, 1, 0.999, decoder)(logits, lengths)
+    search = CudaBeamSearch(TOKENIZER, BeamConfig(), "cpu", decoder)
+    found = search(log_probs)
     assert decoder.lengths == [[4, 2]]
     assert [one.tokens for one in found] == [[], [2], [], [3]]
-    assert CudaBeamSearch(TOKENIZER, 32, 1, 0.999, decoder)(logits[:1], lengths[:1])[0].tokens == []
+    assert search(log_probs[:1])[0].tokens == []
     assert len(decoder.lengths) == 1
 
 
 def test_beams_beyond_its_limits_stay_with_flashlight():
-    assert CudaBeamSearch.fits(TOKENIZER, 128, 5)
-    assert not CudaBeamSearch.fits(TOKENIZER, 129, 1)
-    assert not CudaBeamSearch.fits(TOKENIZER, 32, 6)
+    assert CudaBeamSearch.fits(TOKENIZER, BeamConfig(128, nbest=5))
+    assert not CudaBeamSearch.fits(TOKENIZER, BeamConfig(129))
+    assert not CudaBeamSearch.fits(TOKENIZER, BeamConfig(nbest=6))
 
 
 @pytest.mark.parametrize(
     ("options", "chosen"),
     [({}, True), ({"config": BeamConfig(beam_size=500)}, False), ({"hotwords": {"ab": 3.0}}, False)],
 )
-def test_it_is_chosen_for_logits_on_a_gpu_and_nothing_else(options, chosen):
+def test_it_is_chosen_by_an_engine_on_a_gpu_and_nothing_else(options, chosen):
     pytest.importorskip("flashlight.lib.text")
-    search = BeamSearch(TOKENIZER, **options)
-    on_gpu = SimpleNamespace(is_cuda=True)
-    assert search.runs_on_gpu(on_gpu) == chosen  # type: ignore[arg-type]
-    assert not search.runs_on_gpu(torch.zeros(1, 2, 5))
+    decoder = ParallelBeamSearch(BeamSearch(TOKENIZER, **options), 1)
+    engine = TorchEngine(make_bundle().bundle(), "cpu")
+    assert engine.accelerated(decoder) is decoder
+    engine._device = torch.device("cuda")
+    assert isinstance(engine.accelerated(decoder), CudaBeamSearch) == chosen
+    assert engine.accelerated(greedy) is greedy
 
 
 @pytest.mark.gpu
 def test_agrees_with_flashlight_on_a_gpu():
     logits = torch.randn(8, 60, 5, generator=torch.Generator().manual_seed(2)) * 4
-    lengths = torch.tensor([60, 59, 40, 31, 8, 2, 1, 0])
-    search = BeamSearch(TOKENIZER, BeamConfig(beam_size=5, beam_threshold=1000.0))
-    expected, found = search(logits, lengths), search(logits.cuda(), lengths.cuda())
+    log_probs = log_probs_of(logits, [60, 59, 40, 31, 8, 2, 1, 0])
+    config = BeamConfig(beam_size=5, beam_threshold=1000.0)
+    expected, found = BeamSearch(TOKENIZER, config)(log_probs), CudaBeamSearch(TOKENIZER, config)(log_probs)
     same = [a.tokens == b.tokens for a, b in zip(expected, found, strict=True)]
     assert sum(same) >= 7  # narrow beams that are pruned in another order may differ where two are as good
     for one, other, equal in zip(expected, found, same, strict=True):
