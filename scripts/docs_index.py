@@ -17,4 +17,4 @@ def on_page_markdown(markdown: str, page, **_) -> str:
 
 def _without_address(match: re.Match) -> str:
     inside = (ROOT / "docs" / match[2]).exists()
-    return match[0] if inside else f"{match[1]} (`{match[2]}`)"
+    return match[0] if inside else f"{match[1]}: `{match[2]}`"
