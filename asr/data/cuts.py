@@ -9,7 +9,7 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -256,6 +256,27 @@ def load_cuts(path: str | Path) -> list[Cut]:
         raise ManifestError(f"the manifest {path} is empty; expected one utterance a line")
     _check_files(path, cuts)
     return cuts
+
+
+def manifest_texts(path: str | Path) -> Iterator[str]:
+    """Yield the transcripts of a manifest's cuts without reading more of them. Raises ManifestError."""
+    path = Path(path)
+    try:
+        for line in _lines(path):
+            yield from cut_texts(json.loads(line))
+    except FileNotFoundError:
+        raise ManifestError(f"there is no manifest {path}; expected one of cuts, to take its words") from None
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+        raise ManifestError(f"{path} is not a manifest of cuts, or is damaged: {error!r}") from error
+
+
+def cut_texts(cut: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the transcripts of a manifest's cut, of one made of several (padded, joined or mixed) in order of time."""
+    if "tracks" in cut:
+        for track in sorted(cut["tracks"], key=lambda track: track.get("offset", 0.0)):
+            yield from cut_texts(track["cut"])
+    elif cut.get("type") != "PaddingCut":
+        yield from (part.get("text") or "" for part in cut["supervisions"])
 
 
 def _lines(path: Path) -> Iterator[str]:

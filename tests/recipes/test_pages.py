@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from speech import RATE, SETTINGS, make_bundle, make_corpus, say
+from helpers import RATE, SETTINGS, make_bundle, make_corpus, say
 
 from asr.cli import main
 from asr.cli.main import COMMANDS
