@@ -46,7 +46,7 @@ docs: $(STAMP)
 	$(BIN)/mkdocs build --strict
 
 bundle: $(STAMP)
-	$(BIN)/asr prepare an4 --corpus-dir $(AN4) --output-dir data/an4
+	$(BIN)/asr prepare an4 $(AN4) -o data/an4
 	$(BIN)/asr train --config recipes/an4/config.yaml --config recipes/an4/small.yaml --overwrite
 	cp runs/an4_small/bundle/* asr/bundles/an4/
 

@@ -12,7 +12,9 @@ def on_page_markdown(markdown: str, page, **_) -> str:
         return markdown
     readme = (ROOT / "README.md").read_text("utf-8")
     readme = re.sub(r"\]\(docs/([^)]+)\)", r"](\1)", readme)
-    return re.sub(r"\[([^]]+)\]\((?!https?:|#)([^)]+/[^)]+|[A-Z]+\.md)\)(?<!\.html\))", _without_address, readme)
+    return re.sub(
+        r"\[([^]]+)\]\((?!https?:|#)([^)]+/[^)]+|[A-Z]+\.md)\)(?<!\.html\))", _without_address, readme
+    )
 
 
 def _without_address(match: re.Match) -> str:
