@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from asr.data.cuts import load_cuts
+from asr.data.cuts import Cut, load_cuts
 from asr.data.reading import read_samples
 from asr.data.shards import is_sharded
 from asr.errors import AsrError
-from asr.features.spectrogram import spectrogram
+from asr.evaluation import utterance_picture
 from asr.recognizer import Recognizer, load
 from asr.reports.chart import chart
-from asr.reports.picture import picture
 from asr.reports.render import render
 from asr.scoring.align import align
 from asr.training.averaging import rank
@@ -184,7 +183,7 @@ def _pictures(
         model = load(run / "bundle", "cpu")
         cuts = {cut.id: cut for path in manifests for cut in load_cuts(path) if cut.id in names}
         drawn = [
-            (name, _picture(model, read_samples(cuts[name], model.sample_rate)))
+            (name, _picture(model, cuts[name]))
             for name in names
             if name in cuts and cuts[name].duration <= LONGEST_PICTURE
         ]
@@ -193,11 +192,6 @@ def _pictures(
     return drawn, "The utterances are too long to be drawn."
 
 
-def _picture(model: Recognizer, samples: np.ndarray) -> str:
-    return picture(
-        spectrogram(samples, model.bundle.features),
-        np.exp(model.log_probs(samples)),
-        [token.replace(" ", "␣") for token in model.bundle.tokenizer.tokens],
-        [(word.word, word.start, word.end) for word in model.transcribe(samples).words],
-        len(samples) / model.sample_rate,
-    )
+def _picture(model: Recognizer, cut: Cut) -> str:
+    samples = read_samples(cut, model.sample_rate)
+    return utterance_picture(model, samples, model.transcribe(samples))

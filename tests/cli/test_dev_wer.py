@@ -60,7 +60,7 @@ def unleveled_wer(bundle, manifest):
         (hypothesis,) = greedy(log_probs_of(logits, lengths))
         references.append(text_of(cut))
         hypotheses.append(model.tokenizer.decode(hypothesis.tokens))
-    return score(references, hypotheses, bootstrap=0).wer
+    return score(references, hypotheses, bootstrap=0).word_errors.rate
 
 
 def wer_of(result):
