@@ -18,18 +18,19 @@ class DataConfig:
     Attributes:
         train: manifest of cuts, as `asr prepare` writes it, or a list of several; or a folder or http(s) URL of shards
             (`asr prepare --shar`), which are streamed.
-        train_weights: for each manifest of `train`, how often its utterances come in an epoch: 2.5 is twice or three
-            times, drawn anew for each epoch, 0.1 in every tenth; () for once each.
+        train_weights: weight of each manifest of `train`, how often its utterances come in an epoch: 2.5 is twice or
+            three times, drawn anew for each epoch, 0.1 in every tenth; () for once each.
         dev: manifest, or several, to measure the WER on after each epoch, of several also each one's; other speakers
             than those of `train`.
         batch_seconds: seconds of audio in a batch, padding included; "auto" takes what the free memory allows.
         max_batch_size: most utterances in a batch.
-        min_seconds, max_seconds: shorter and longer utterances are left out of training, and reported.
+        min_seconds: shortest utterance to train on; shorter ones are left out and reported.
+        max_seconds: longest utterance to train on; longer ones are left out and reported.
         speed_perturb: factors of which one is drawn for each utterance and epoch (Ko et al. 2015); () for none.
-        join_utterances: up to how many utterances of a batch are joined into one, a number drawn for each batch; more
-            than 1 teaches a model to hear long recordings, where one utterance follows another.
+        join_utterances: most utterances of a batch that are joined into one, a number drawn for each batch; more than 1
+            teaches a model to recognize long recordings, where one utterance follows another.
         sortagrad: order of the first epoch from the shortest to the longest utterance (Amodei et al. 2016).
-        curriculum_epochs: first epochs, which leave out long utterances (Bengio et al. 2009); 0 for none.
+        curriculum_epochs: number of first epochs that leave out long utterances (Bengio et al. 2009); 0 for none.
         curriculum_seconds: longest utterance of the first of these epochs; the bound rises evenly to the longest.
         workers: processes that decode audio and compute features while the model trains; 0 for none.
     """
