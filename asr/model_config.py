@@ -6,7 +6,7 @@ from typing import Literal
 
 from asr.errors import ConfigError, check_bounds
 
-MOST_LAYERS, MOST_UNITS = 1000, 65536
+MOST_LAYERS, MOST_UNITS = 1000, 100_000
 
 
 @dataclass(frozen=True)
