@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         training_words,
     )
     from asr.data import load_cuts
-    from asr.scoring.report import check_normalizer
+    from asr.scoring.cleaning import Cleaning
 
     for path in (arguments.html, arguments.json):
         check_writable(path)
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_fields(cuts, arguments.by)
     recognizer = options.load_recognizer(arguments)
     normalizer = arguments.normalizer or recognizer.bundle.normalizer
-    check_normalizer(normalizer)
+    Cleaning(normalizer)  # refuses a normalizer that is missing before hours are spent
     manifests = arguments.training_manifest or trained_on(recognizer.bundle.training)
     vocabulary = training_words(manifests, normalizer)
     failures: list[str] = []

@@ -43,7 +43,7 @@ def test_score_json_and_html(files, tmp_path, capsys):
     assert main([*arguments, "--json", str(tmp_path / "r.json"), "--html", str(tmp_path / "r.html")]) == 0
     values = json.loads((tmp_path / "r.json").read_text())
     assert values["aligner"] == "sclite"
-    assert values["hypotheses"][0].keys() == {"id", "reference", "hypothesis", "speaker"}
+    assert values["hypotheses"][0].keys() == {"id", "reference", "hypothesis", "errors", "speaker"}
     assert "<!doctype html>" in (tmp_path / "r.html").read_text()
     assert "s3" in capsys.readouterr().out
     assert main(["score", files["ref"], files["a"], "--json", "-"]) == 0
