@@ -22,7 +22,9 @@ from asr.data.augmentation import GENERATED, Augmentation, AugmentationConfig
 from asr.data.cuts import text_of
 from asr.data.reading import read_samples
 from asr.data.shards import Shards, is_sharded
-from asr.features import FeatureConfig, LogMel, SpecAugment, SpecAugmentConfig
+from asr.features import FeatureConfig, SpecAugmentConfig
+from asr.features.log_mel import LogMel
+from asr.features.spec_augment import SpecAugment
 from asr.text import CharacterTokenizer, normalize
 
 RATE = 16000

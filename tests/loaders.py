@@ -5,7 +5,8 @@ from dataclasses import fields
 from typing import Any
 
 from asr.data import BatchLimits, BatchOrder, Encoding, Loader, Variation, make_loader
-from asr.features import FeatureConfig, LogMel
+from asr.features import FeatureConfig
+from asr.features.log_mel import LogMel
 from asr.text import CharacterTokenizer
 
 

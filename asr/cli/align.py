@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     text = _text(arguments.text)
 
     from asr.outputs import Layout, render
-    from asr.transcribe import load
+    from asr.recognizer import load
 
     model = load(options.model_folder(arguments), arguments.device)
     transcript = model.align(arguments.audio, text, character_times=letters)

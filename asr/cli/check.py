@@ -125,8 +125,8 @@ def _target(arguments: argparse.Namespace, trained_on: Sequence) -> "Target":
         from asr.bundle import Bundle
 
         bundle = Bundle.load(arguments.model)
-        front_end = bundle.model.config.front_end
-        return target_of(bundle.log_mel.config, front_end, bundle.normalizer, bundle.tokenizer)
+        front_end = bundle.model.front_end
+        return target_of(bundle.features, front_end, bundle.normalizer, bundle.tokenizer)
     from asr.training.config import read_config
 
     config = read_config(["--config", arguments.config] if arguments.config else [])

@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         write(arguments.html, page)
     if arguments.json != "-":
-        _print(reports, extra, [f"computed on {recognizer.device}", *_missed(seen)], arguments)
+        _print(reports, extra, [f"computed on {recognizer.engine.device}", *_missed(seen)], arguments)
     return report_failures(failures, asked_for)
 
 

@@ -146,13 +146,15 @@ def decoding(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def load_recognizer(arguments: argparse.Namespace) -> "Recognizer":
     """Load the model that the options name, on their device, with their decoder. Raises AsrError."""
-    import torch
-
     import asr
 
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     search = decoding(arguments)
     if search and arguments.threads:
         search["processes"] = arguments.threads
-    return asr.load(model_folder(arguments), arguments.device, compute_type=arguments.compute_type, **search)
+    return asr.load(
+        model_folder(arguments),
+        arguments.device,
+        compute_type=arguments.compute_type,
+        threads=arguments.threads or None,
+        **search,
+    )

@@ -17,7 +17,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from glob import iglob
 from itertools import takewhile
 from pathlib import Path
@@ -29,7 +29,7 @@ from asr.errors import AsrError, AudioError
 from asr.outputs import FORMATS, Layout, Origin, Origins, output_path, render, to_json, write_outputs
 
 if TYPE_CHECKING:
-    from asr.transcribe import Transcript
+    from asr.transcript import Transcript
 
 STDIN = "-"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -144,41 +144,45 @@ def run(arguments: argparse.Namespace) -> int:
             return report_failures(failures, asked_for)
 
     from asr.audio import stream_audio
-    from asr.transcribe import Source, Transcript, file_source
+    from asr.recognizer import in_order
+    from asr.sources import AudioSource, source_of
+    from asr.transcript import Transcript
 
     recognizer = options.load_recognizer(arguments)
     # Read here: a thread that waits for standard input would not hear of Ctrl-C.
     stdin = io.BytesIO(sys.stdin.buffer.read() if STDIN in paths else b"")
     stdin.name = "<stdin>"  # type: ignore[attr-defined] - as errors call it
 
-    def source(path: str) -> Source:
+    def source(path: str) -> AudioSource:
         if path == STDIN:
-            return Source("<stdin>", lambda: stream_audio(stdin, recognizer.sample_rate))
-        return file_source(path, recognizer.sample_rate)
+            return AudioSource("<stdin>", lambda: stream_audio(stdin, recognizer.sample_rate))
+        return source_of(path, recognizer.sample_rate)
 
     sources = [source(path) for path in paths]
     # In CTM and TRN a recording is called by its place in the folder of the outputs.
     ids = [target.name if arguments.beside else str(target.relative_to(root)) for target in targets]
-    printed = InOrder(lambda index, text: print(text, end="", flush=True))
     seconds = sum(source.seconds for source in sources)
     progress = speech_progress(seconds, len(sources), "transcribing", quiet=arguments.quiet)
-    outcomes = recognizer.transcribe_sources(
-        sources, arguments.batch_seconds, progress.update, arguments.character_timestamps
+    outcomes = recognizer.transcribe_as_completed(
+        sources,
+        batch_seconds=arguments.batch_seconds,
+        progress=progress.update,
+        character_times=arguments.character_timestamps,
     )
     try:
-        for index, outcome in outcomes:
+        # Files are written as soon as they are done; what is printed comes in the order of the inputs.
+        for index, outcome in outcomes if writes else in_order(outcomes):
             if not isinstance(outcome, Transcript):
                 failures.append(str(outcome))
-                printed.skip(index)
             elif not writes:
                 several = len(paths) > 1
-                printed.put(index, _line(outcome, paths[index], ids[index], formats[0], several, layout))
+                line = _line(outcome, paths[index], ids[index], formats[0], several, layout)
+                print(line, end="", flush=True)
             elif problem := _write(outcome, targets[index], wanted[index], ids[index], layout):
                 failures.append(problem)
             elif paths[index] in read:
                 origins.add(targets[index], wanted[index], read[paths[index]])
-    except (AsrError, KeyboardInterrupt):  # before the run ends, hand on what was done and say what failed
-        printed.flush()
+    except (AsrError, KeyboardInterrupt):  # before the run ends, report what failed
         progress.close()
         for message in failures:
             note(message)
@@ -292,35 +296,6 @@ def _entries(inputs: Sequence[str], failures: list[str]) -> Iterator[tuple[str, 
             yield from (
                 (line.strip(), f"{path} line {i}: ") for i, line in enumerate(lines, 1) if line.strip()
             )
-
-
-class InOrder:
-    """Hands results on in the order of their index, holding back those that come early."""
-
-    def __init__(self, emit: Callable[[int, str], None]):
-        self.emit = emit
-        self.waiting: dict[int, str | None] = {}
-        self.next = 0
-
-    def put(self, index: int, value: str | None) -> None:
-        """Take the result of `index`; None for one that has nothing to hand on."""
-        self.waiting[index] = value
-        while self.next in self.waiting:
-            ready = self.waiting.pop(self.next)
-            if ready is not None:
-                self.emit(self.next, ready)
-            self.next += 1
-
-    def flush(self) -> None:
-        """Hand on everything that waits for one before it."""
-        for index in sorted(self.waiting):
-            ready = self.waiting.pop(index)
-            if ready is not None:
-                self.emit(index, ready)
-
-    def skip(self, index: int) -> None:
-        """Say that `index` has no result."""
-        self.put(index, None)
 
 
 def _line(transcript, path: str, name: str, form: str, several: bool, layout: Layout) -> str:

@@ -17,7 +17,8 @@ from asr.data.augmentation import Augmentation
 from asr.data.cuts import Cut, text_of
 from asr.data.reading import read_samples
 from asr.errors import AudioError, ConfigError, TextError
-from asr.features import LogMel, SpecAugment
+from asr.features.log_mel import LogMel
+from asr.features.spec_augment import SpecAugment
 from asr.text import Tokenizer, normalize
 
 

@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
-from asr.bundle import Bundle
 from asr.data import BatchLimits, BatchOrder, Encoding, Loader, Variation, make_loader
 from asr.data.augmentation import Augmentation
-from asr.features import SpecAugment, mel_centers
+from asr.features.spec_augment import SpecAugment
+from asr.torch_bundle import TorchBundle
 from asr.training.config import TrainConfig
 
 
 class SpeechData:
     """Loaders over cuts in memory, or over shards."""
 
-    def __init__(self, config: TrainConfig, bundle: Bundle, train_cuts: Sequence, dev_cuts: Sequence):
+    def __init__(self, config: TrainConfig, bundle: TorchBundle, train_cuts: Sequence, dev_cuts: Sequence):
         self.config = config
         self.bundle = bundle
         speeds = tuple(config.data.speed_perturb)
@@ -27,7 +27,7 @@ class SpeechData:
             ),
             variation=Variation(
                 augmentation=Augmentation(config.augmentation, config.features.sample_rate),
-                spec_augment=SpecAugment(config.spec_augment, mel_centers(config.features)),
+                spec_augment=SpecAugment(config.spec_augment, config.features.mel_centers()),
                 join_utterances=config.data.join_utterances,
                 views=config.loss.views,
             ),

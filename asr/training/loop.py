@@ -21,16 +21,17 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from asr.bundle import Bundle
-from asr.ctc import ctc_loss, unalignable
+from asr.ctc import ctc_loss, log_probs_of, unalignable
 from asr.data import Batch, Loader
 from asr.decoding import greedy
 from asr.errors import AlignmentError, AsrError
 from asr.model import AcousticModel
 from asr.scoring import score
 from asr.text import BLANK
+from asr.torch_bundle import TorchBundle
 from asr.training.checkpoint import write_checkpoint
 from asr.training.config import TrainConfig
+from asr.training.lexicon import Lexicon
 from asr.training.optimizer import learning_rate, make_optimizer, moving_average
 from asr.training.step import GradientMaker
 
@@ -83,7 +84,7 @@ class Training:
         self,
         fabric: Fabric,
         config: TrainConfig,
-        bundle: Bundle,
+        bundle: TorchBundle,
         train: Loader,
         dev: Loader,
         folder: Path | None = None,
@@ -104,7 +105,10 @@ class Training:
         self.scaler.scale(
             torch.zeros((), device=fabric.device)
         )  # its scale is made by use, which a step may lack
-        self.gradients = GradientMaker(self.model, config.loss, autocast, self.scaler)
+        phones = None
+        if config.loss.lexicon:
+            phones = Lexicon.read(config.loss.lexicon).encoder(bundle.tokenizer)
+        self.gradients = GradientMaker(self.model, config.loss, autocast, self.scaler, phones)
         self.epoch, self.batch, self.step = 0, 0, 0  # batches done in this epoch, steps in all
         self.seconds_seen, self.minutes, self.best = 0.0, 0.0, float("inf")
         self.skipped_in_a_row, self.epoch_loss, self.epoch_steps = 0, 0.0, 0
@@ -288,7 +292,9 @@ class Training:
                 continue
             batch = batch.to(self.fabric.device)
             logits, lengths = model(batch.features, batch.feature_lengths)
-            hypotheses = [self.bundle.tokenizer.decode(h.tokens) for h in greedy(logits, lengths)]
+            hypotheses = [
+                self.bundle.tokenizer.decode(h.tokens) for h in greedy(log_probs_of(logits, lengths))
+            ]
             self.dev_pairs += zip(batch.ids, batch.texts, hypotheses, strict=True)
             report = score(batch.texts, hypotheses, bootstrap=0)
             errors += report.word_errors.errors

@@ -19,21 +19,22 @@ from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from asr.bundle import Bundle
 from asr.data import load_cuts
 from asr.data.cuts import text_of
 from asr.data.reading import read_samples
 from asr.data.shards import Shards, is_sharded
 from asr.errors import AsrError, AudioError, BundleError, ConfigError
-from asr.features import LogMel
+from asr.features.log_mel import LogMel
 from asr.model import AcousticModel
 from asr.text import NORMALIZERS, BpeTokenizer, CharacterTokenizer, Tokenizer, load_tokenizer, normalize
+from asr.torch_bundle import TorchBundle
 from asr.training.averaging import BestEpochs, rank
 from asr.training.batch_size import with_batch_seconds
 from asr.training.checkpoint import has_checkpoint, read_checkpoint
 from asr.training.checks import quick_report, target_of
 from asr.training.config import CONFIG, TrainConfig, config_text, different_keys, flat, plain, read_yaml
 from asr.training.data import SpeechData
+from asr.training.lexicon import Lexicon
 from asr.training.loop import CommonError, StoppedError, Training, autocast_type
 from asr.training.progress import Progress, start_wandb
 from asr.training.report import write_report, write_run_file
@@ -289,7 +290,7 @@ def _go_on(training: Training, state: dict[str, Any], folder: Path) -> None:
 
 
 def _warn_of_faults(
-    config: TrainConfig, bundle: Bundle, train_cuts: Sequence["Cut"], dev_cuts: Sequence["Cut"]
+    config: TrainConfig, bundle: TorchBundle, train_cuts: Sequence["Cut"], dev_cuts: Sequence["Cut"]
 ) -> None:
     """Say on stderr what `asr check` would find without listening; reading all shards for it would take too long."""
     splits = {"train": train_cuts, "dev": dev_cuts}
@@ -306,7 +307,7 @@ def new_bundle(
     cuts: Sequence["Cut"],
     tokenizer: Tokenizer | None = None,
     state: dict[str, Any] | None = None,
-) -> Bundle:
+) -> TorchBundle:
     """Make the untrained bundle: tokenizer from the training text unless given, features, initial weights.
 
     `state` is the checkpoint of a run that goes on, whose statistics of the features are kept.
@@ -320,7 +321,7 @@ def new_bundle(
         if config.data.join_utterances > 1:
             texts.append(" ")  # between the joined, though no transcript may have one
         tokenizer = (
-            BpeTokenizer.train(texts, config.text.vocab_size)
+            BpeTokenizer.train(texts, config.text.vocab_size, _phones(config))
             if config.text.tokenizer == "bpe"
             else CharacterTokenizer.from_texts(texts)
         )
@@ -333,10 +334,14 @@ def new_bundle(
         except ValueError as error:
             raise ConfigError(f"none of the training audio that was tried can be read ({error})") from error
     model = AcousticModel(config.model, config.features.n_mels, tokenizer.vocab_size)
-    bundle = Bundle(model, log_mel, tokenizer, config.text.normalizer)
+    bundle = TorchBundle(model, log_mel, tokenizer, config.text.normalizer)
     if config.run.warm_start and state is None:
-        print(warm_start(bundle, Bundle.load(config.run.warm_start)))
+        print(warm_start(bundle, TorchBundle.load(config.run.warm_start)))
     return bundle
+
+
+def _phones(config: TrainConfig) -> list[str]:
+    return Lexicon.read(config.loss.lexicon).phones if config.loss.lexicon else []
 
 
 def _some_samples(cuts: Sequence["Cut"], sample_rate: int, seed: int) -> Iterator[Tensor]:

@@ -217,7 +217,7 @@ def test_what_a_normalizer_taught_the_model_to_write_is_right(dev):
     from asr.cli.evaluation import evaluate as evaluate_cuts
     from asr.data import load_cuts
     from asr.text import normalize
-    from asr.transcribe import Transcript
+    from asr.transcript import Transcript
 
     (cut,) = load_cuts(dev)[:1]
     cut.supervisions[0].text = "zero three five one"
@@ -226,7 +226,7 @@ def test_what_a_normalizer_taught_the_model_to_write_is_right(dev):
     perfect = SimpleNamespace(
         bundle=SimpleNamespace(normalizer="english"),
         sample_rate=16000,
-        transcribe_sources=lambda sources, _: [(0, Transcript(taught, (), 1.0))],
+        transcribe_as_completed=lambda sources, **_: [(0, Transcript(taught, (), 1.0))],
     )
     assert evaluate_cuts(perfect, [cut], "english", 240.0, []).report.wer == 0
 

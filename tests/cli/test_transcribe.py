@@ -199,9 +199,9 @@ def test_a_long_recording_gives_the_words_of_its_parts(bundle, tmp_path, monkeyp
     soundfile.write(path, np.concatenate(parts), RATE)
     apart = [word for transcript in model.transcribe(parts) for word in transcript.words]
     seconds = sum(map(len, parts)) / RATE
-    monkeypatch.setattr("asr.transcribe.BLOCK_SECONDS", 7.0)
-    monkeypatch.setattr("asr.windows.WINDOW_SECONDS", 10.0)
-    monkeypatch.setattr("asr.windows.SEARCH_SECONDS", 5.0)
+    monkeypatch.setattr("asr.sources.BLOCK_SECONDS", 7.0)
+    monkeypatch.setattr("asr.long_audio.WINDOW_SECONDS", 10.0)
+    monkeypatch.setattr("asr.long_audio.SEARCH_SECONDS", 5.0)
     together = model.transcribe(path)
     assert seconds > 60
     assert together.duration == pytest.approx(seconds, abs=0.01)
@@ -222,7 +222,7 @@ def test_a_recording_damaged_half_way_fails_as_a_whole(bundle, tmp_path, monkeyp
     content = bytearray((tmp_path / "whole.flac").read_bytes())
     middle = len(content) // 2
     (tmp_path / "damaged.flac").write_bytes(content[:middle])
-    monkeypatch.setattr("asr.transcribe.BLOCK_SECONDS", 5.0)
+    monkeypatch.setattr("asr.sources.BLOCK_SECONDS", 5.0)
     assert main(["transcribe", str(tmp_path), "--model", str(bundle), "--batch-size", "10"]) == 1
     printed = capsys.readouterr()
     assert [line.split(": ")[0] for line in printed.out.splitlines()] == [f"{tmp_path}/whole.flac"]
@@ -243,7 +243,7 @@ def test_smaller_weights_hear_the_same(bundle, tree, compute_type, capsys):
     expected = capsys.readouterr().out
     assert main([*arguments, "--compute-type", compute_type]) == 0
     assert capsys.readouterr().out == expected
-    model = asr.load(bundle, "cpu", compute_type=compute_type).bundle.model
+    model = asr.load(bundle, "cpu", compute_type=compute_type).engine.model
     assert {layer.precision for layer in model.recurrent} == {compute_type}
 
 
@@ -418,15 +418,15 @@ def test_what_is_finished_is_printed_when_the_run_is_interrupted(bundle, tree, m
     """Short recordings are done first, and their text waits for the long one's before it."""
     long = np.concatenate([say("abc ab", np.random.default_rng(i)) for i in range(20)])
     soundfile.write(tree / "long.wav", long, RATE)
-    real = asr.Recognizer.transcribe_sources
+    real = asr.Recognizer.transcribe_as_completed
 
-    def interrupted(*arguments):
-        for count, outcome in enumerate(real(*arguments)):
+    def interrupted(*arguments, **options):
+        for count, outcome in enumerate(real(*arguments, **options)):
             if count == 2:
                 raise KeyboardInterrupt
             yield outcome
 
-    monkeypatch.setattr(asr.Recognizer, "transcribe_sources", interrupted)
+    monkeypatch.setattr(asr.Recognizer, "transcribe_as_completed", interrupted)
     (tree / "broken.wav").write_bytes(b"no audio")
     paths = [str(tree / name) for name in ("long.wav", "broken.wav", "one.wav")]
     assert main(["transcribe", *paths, "--model", str(bundle)]) == 130

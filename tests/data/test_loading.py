@@ -23,7 +23,9 @@ from asr.data.corpora.utterances import Utterance, build_cuts
 from asr.data.cuts import write_cuts
 from asr.data.sampling import BatchSampler
 from asr.errors import AudioError, ConfigError, ManifestError
-from asr.features import FeatureConfig, LogMel, SpecAugment, SpecAugmentConfig
+from asr.features import FeatureConfig, SpecAugmentConfig
+from asr.features.log_mel import LogMel
+from asr.features.spec_augment import SpecAugment
 from asr.text import CharacterTokenizer
 
 LENGTHS = [0.3 + 0.07 * (index % 23) for index in range(40)]

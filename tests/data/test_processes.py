@@ -16,7 +16,8 @@ import json, sys
 import torch.distributed
 from asr.data import BatchLimits, BatchOrder, Encoding, load_cuts, make_loader
 from asr.data.shards import Shards
-from asr.features import FeatureConfig, LogMel
+from asr.features import FeatureConfig
+from asr.features.log_mel import LogMel
 from asr.text import CharacterTokenizer
 
 if __name__ == "__main__":

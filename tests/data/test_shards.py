@@ -27,7 +27,8 @@ from asr.data.reading import read_samples
 from asr.data.sampling import ShardSampler
 from asr.data.shards import Shards, is_sharded, write_shards
 from asr.errors import AudioError, ManifestError
-from asr.features import SpecAugment, SpecAugmentConfig
+from asr.features import SpecAugmentConfig
+from asr.features.spec_augment import SpecAugment
 
 
 @pytest.fixture(scope="module")
