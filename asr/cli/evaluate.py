@@ -15,9 +15,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asr.cli import options
+from asr.cli import options, results
 from asr.cli.console import check_writable, progress_bar, report_failures, write
-from asr.cli.score import add_detail_arguments, details
 from asr.errors import AsrError
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CUTS",
         help="what the model was trained on, to know the words it has never seen (default: as the model says)",
     )
-    add_detail_arguments(parser, confusions=5, worst=5)
+    results.add_details(parser, confusions=5, worst=5)
     options.add_computing(parser)
     options.add_decoding(parser)
 
@@ -114,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         write(arguments.html, page)
     if arguments.json != "-":
-        _print(reports, extra, [f"computed on {recognizer.engine.device}", *_missed(seen)], arguments)
+        _print(reports, extra, [f"device: {recognizer.engine.device}", *_missed(seen)], arguments)
     return report_failures(failures, asked_for)
 
 
@@ -138,19 +137,19 @@ def _print(
     arguments: argparse.Namespace,
 ) -> None:
     """Show one set in detail, several as a table with the details of each; other tables stand alone."""
-    from asr.scoring.table import footnote, row, summary, table
+    from asr.scoring.table import results as table_of_results
+    from asr.scoring.table import summary
 
     several = len(arguments.manifest) > 1
     name, report = next(iter(reports.items()))
     if several or arguments.table != "text":
-        print(table([row(name, report, extra[name]) for name, report in reports.items()], arguments.table))
-        notes.insert(0, footnote(report))
+        print(table_of_results(reports, arguments.table, extra))
     else:
         print(f"WER {100 * report.wer:.2f} %, CER {100 * report.cer:.2f} %\n\n{summary(report)}\n")
         notes.insert(0, ", ".join(f"{name} {value}" for name, value in _in_full(extra[name]).items()))
     print("\n".join(notes), file=sys.stdout if arguments.table == "text" else sys.stderr, flush=True)
     for name, report in reports.items():
-        for part in details(report, arguments):
+        for part in results.details(report, arguments):
             print(f"\n== {name}\n\n{part}" if several else f"\n{part}")
     sys.stdout.flush()
 
