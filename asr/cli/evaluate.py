@@ -1,12 +1,12 @@
-"""Say how well a model does on manifests: WER and CER with their intervals, what the errors are, and how fast it was.
+"""Measure a model's word error rate on test sets: with intervals, what the errors are, and how fast it was.
 
-  asr evaluate --model runs/an4/bundle --manifest data/an4/cuts_dev.jsonl.gz --json result.json
-  asr evaluate --model BUNDLE --manifest test-clean.jsonl.gz test-other.jsonl.gz --table markdown
-  asr evaluate --model BUNDLE --manifest cuts_dev.jsonl.gz --html report.html
+  asr evaluate data/an4/cuts_dev.jsonl.gz --model runs/an4/bundle --json result.json
+  asr evaluate test-clean.jsonl.gz test-other.jsonl.gz --model BUNDLE --table markdown
+  asr evaluate cuts_dev.jsonl.gz --model BUNDLE --html report.html
 
 References and hypotheses go through the normalizer that the model was trained with, or the one named. --nbest N adds
-the error rate of the best of N hypotheses. Words never seen in training are told apart where the training manifests
-are at hand.
+the error rate of the best of N hypotheses. Words that training had never seen are counted apart if the training
+manifests can be found.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from asr.cli.console import check_writable, progress_bar, report_failures, write
 from asr.errors import AsrError
 
 if TYPE_CHECKING:
-    from asr.cli.evaluation import Evaluation
+    from asr.evaluation import Evaluation
     from asr.scoring import ErrorReport
     from asr.scoring.breakdown import Group
 
@@ -30,22 +30,20 @@ FIGURES = {"RTF": "real-time factor", "ECE %": "calibration error", "oracle WER 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--model", required=True, metavar="BUNDLE", help="folder of a trained model")
     parser.add_argument(
-        "--manifest",
-        required=True,
-        nargs="+",
-        metavar="CUTS",
-        help="cuts.jsonl.gz with references; one set each",
+        "manifests", nargs="+", metavar="MANIFEST", help="cuts.jsonl.gz with references; each is a test set"
     )
+    options.add_model(parser)
     parser.add_argument(
-        "--normalizer", metavar="NAME", help="of both sides: basic, english, none (default: the model's)"
+        "--normalizer",
+        metavar="NAME",
+        help="normalizer of both sides: basic, english, none (default: the model's)",
     )
     parser.add_argument(
         "--training-manifest",
         nargs="+",
         metavar="CUTS",
-        help="what the model was trained on, to know the words it has never seen (default: as the model says)",
+        help="training manifests: their words are those that the model has seen (default: those it was trained on)",
     )
     results.add_details(parser, confusions=5, worst=5)
     options.add_computing(parser)
@@ -54,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate; 1 if any utterance could not be read."""
-    from asr.cli.evaluation import (
+    from asr.bundle import SHIPPED, find_bundle
+    from asr.data import load_cuts
+    from asr.evaluation import (
         check_fields,
         evaluate,
         familiarity,
@@ -62,12 +62,11 @@ def run(arguments: argparse.Namespace) -> int:
         trained_on,
         training_words,
     )
-    from asr.data import load_cuts
     from asr.scoring.cleaning import Cleaning
 
     for path in (arguments.html, arguments.json):
         check_writable(path)
-    sets = {name: load_cuts(path) for name, path in _names(arguments.manifest).items()}
+    sets = {name: load_cuts(path) for name, path in _names(arguments.manifests).items()}
     for cuts in sets.values():
         check_fields(cuts, arguments.by)
     recognizer = options.load_recognizer(arguments)
@@ -80,8 +79,13 @@ def run(arguments: argparse.Namespace) -> int:
     for name, cuts in sets.items():
         with progress_bar(len(cuts), f"evaluating {name}", "utterances", quiet=arguments.quiet) as bar:
             evaluation = evaluate(
-                recognizer, cuts, normalizer, arguments.batch_seconds, failures, lambda bar=bar: bar.update(1)
+                recognizer,
+                cuts,
+                normalizer=normalizer,
+                batch_seconds=arguments.batch_seconds,
+                progress=lambda bar=bar: bar.update(1),
             )
+        failures += evaluation.failures
         if evaluation.report.utterances:
             evaluations[name] = evaluation
     asked_for = sum(map(len, sets.values()))
@@ -96,15 +100,15 @@ def run(arguments: argparse.Namespace) -> int:
         result = {"sets": values} if len(sets) > 1 else next(iter(values.values()))
         write(arguments.json, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     if arguments.html:
-        from asr.cli.evaluation import sounds_and_pictures, told_apart
+        from asr.evaluation import sounds_and_pictures, with_distinct_ids
         from asr.scoring.html import render
 
-        shown = told_apart(evaluations)
+        shown = with_distinct_ids(evaluations)
         audio, pictures = sounds_and_pictures(recognizer, shown, Path(arguments.html))
         seams = {f"place in long audio of {name}": one.by_seam() for name, one in evaluations.items()}
         page = render(
             {name: one.report for name, one in shown.items()},
-            f"{_model_name(Path(arguments.model).resolve())} on {', '.join(reports)}",
+            f"{_model_name(find_bundle(arguments.model or SHIPPED).resolve())} on {', '.join(reports)}",
             extra={name: _in_full(figures) for name, figures in extra.items()},
             breakdowns={"familiarity of the word": seen} | seams,
             calibration=reliability(evaluations),
@@ -140,7 +144,7 @@ def _print(
     from asr.scoring.table import results as table_of_results
     from asr.scoring.table import summary
 
-    several = len(arguments.manifest) > 1
+    several = len(arguments.manifests) > 1
     name, report = next(iter(reports.items()))
     if several or arguments.table != "text":
         print(table_of_results(reports, arguments.table, extra))
@@ -156,7 +160,7 @@ def _print(
 
 def _extra(evaluations: "dict[str, Evaluation]") -> dict[str, dict[str, str]]:
     """Give each set's FIGURES; the oracle's only where a decoder gave several hypotheses."""
-    from asr.cli.evaluation import reliability
+    from asr.evaluation import reliability
 
     with_oracle = any(one.best for one in evaluations.values())
     extra = {}
@@ -181,7 +185,7 @@ def _missed(seen: "list[Group]") -> list[str]:
 
 
 def _values(evaluation: "Evaluation") -> dict[str, Any]:
-    from asr.cli.evaluation import reliability
+    from asr.evaluation import reliability
 
     judged = reliability({"": evaluation})
     values = evaluation.report.to_dict()

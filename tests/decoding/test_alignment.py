@@ -6,9 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from helpers import log_probs_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from speech import log_probs_of
 from torch.nn.functional import one_hot
 
 from asr.decoding import align, greedy, loud_hops, word_edges
@@ -58,6 +58,15 @@ def test_agrees_with_torchaudio(data):
         path, scores = forced_align(torch.from_numpy(log_probs)[None], torch.tensor([tokens]), blank=0)
     aligned = align(log_probs, tokens)
     assert aligned == collapse(path[0].numpy(), scores[0].numpy(), np.arange(frames))
+
+
+def test_long_texts():
+    tokens = np.random.default_rng(3).integers(1, 3, 400).tolist()
+    path = np.repeat(tokens, 2).reshape(-1, 2)
+    path[:, 1] = 0
+    assert align(np.log(np.eye(3)[path.ravel()] + 1e-6), tokens).frames == [
+        (2 * i, 2 * i) for i in range(400)
+    ]
 
 
 def test_what_is_impossible_or_no_number_aligns_all_the_same():

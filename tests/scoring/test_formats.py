@@ -9,7 +9,7 @@ from asr.outputs import render
 from asr.scoring import score
 from asr.scoring.formats import read_transcripts
 from asr.scoring.pairing import pair
-from asr.transcribe import Transcript, Word
+from asr.transcript import Transcript, Word
 
 TEXTS = {"u1": "hello there", "u2": "", "u3": "naïve 東京"}
 
