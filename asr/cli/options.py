@@ -76,6 +76,12 @@ def add_device(parser: Container) -> None:
 def add_precision(parser: Container) -> None:
     """Declare the options of how the device computes."""
     parser.add_argument(
+        "--engine",
+        choices=("auto", "torch", "onnx"),
+        default="auto",
+        help="what computes: auto takes the first of torch and onnx that is installed (default: auto)",
+    )
+    parser.add_argument(
         "--compute-type",
         choices=COMPUTE_TYPES,
         default="float32",
@@ -168,6 +174,7 @@ def load_recognizer(arguments: argparse.Namespace) -> "Recognizer":
     return asr.load(
         model_folder(arguments),
         arguments.device,
+        engine=arguments.engine,
         compute_type=arguments.compute_type,
         threads=arguments.threads or None,
         **search,
