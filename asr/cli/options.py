@@ -79,7 +79,7 @@ def add_precision(parser: Container) -> None:
         "--engine",
         choices=("auto", "torch", "onnx"),
         default="auto",
-        help="what computes: auto takes the first of torch and onnx that is installed (default: auto)",
+        help="engine: auto, the first of torch and onnx that is installed, or one of them (default: auto)",
     )
     parser.add_argument(
         "--compute-type",
