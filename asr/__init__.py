@@ -14,12 +14,13 @@ from asr.version import __version__
 if TYPE_CHECKING:
     from asr.scoring import ErrorReport, score
     from asr.streaming import Stream
-    from asr.transcribe import Recognizer, Transcript, load
+    from asr.recognizer import Recognizer, load
+    from asr.transcript import Transcript
 
 _HOMES = {
-    "load": "asr.transcribe",
-    "Recognizer": "asr.transcribe",
-    "Transcript": "asr.transcribe",
+    "load": "asr.recognizer",
+    "Recognizer": "asr.recognizer",
+    "Transcript": "asr.recognizer",
     "Stream": "asr.streaming",
     "score": "asr.scoring",
     "ErrorReport": "asr.scoring",

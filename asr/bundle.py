@@ -1,52 +1,75 @@
 """A saved model: a folder with the weights, one readable configuration and the tokenizer. Loading never unpickles."""
 
-import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
-import torch
+import numpy as np
 
 from asr.errors import AsrError, BundleError, ConfigError, TextError
-from asr.features import FeatureConfig, LogMel
-from asr.model import AcousticModel, ModelConfig
+from asr.features import FeatureConfig
+from asr.files import replacing, sha256
+from asr.model_config import ModelConfig
 from asr.text import NORMALIZERS, Tokenizer, load_tokenizer
+from asr.typed_json import from_json
 from asr.version import __version__
+from asr.wording import nearest
 
-FORMAT = 1  # raised when a bundle written before could no longer be read
+# Raised when this version can no longer read bundles of the number before.
+FORMAT = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 StoredAs = Literal["float32", "float16"]
-SHIPPED = Path(__file__).parent / "bundles" / "an4"  # small; what a command uses that is told of no other
+BUNDLES = Path(__file__).parent / "bundles"
+# The small model that commands use where no other is named.
+SHIPPED = BUNDLES / "an4"
 SHIPPED_HEARS = "spelled letters, digits, dates and short commands in English"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Bundle:
-    """A recognizer ready to run: everything between samples and words.
+    """Everything between samples and words, in numpy: an engine computes with it.
 
     Attributes:
-        model: the acoustic model, in evaluation mode once loaded.
-        log_mel: samples to features, with the statistics of the training data where it uses them.
+        features: how samples become features.
+        model: sizes of the acoustic model.
         tokenizer: token ids to text.
-        normalizer: name of the normalizer its training text went through; references are to go through it too.
+        normalizer: name of the normalizer that the training text went through; references are to go through it too.
+        weights: arrays by name, floats in float32, read from the file when they are asked for: `model.` and
+            `log_mel.` before the names of PyTorch's state dicts.
         training: what is worth knowing of the training, readable by people: data, steps, dev WER.
         decoding: the fields of `BeamConfig` that `asr lm tune` found best.
         stored_as: type of the weights in the file, "float32" or, half as large, "float16"; they compute in float32.
+        folder: where the bundle was read; None for one that was not.
+
+    >>> bundle = Bundle.load(SHIPPED)
+    >>> bundle.sample_rate, bundle.seconds_per_frame, bundle.tokenizer.vocab_size
+    (16000, 0.04, 130)
     """
 
-    model: AcousticModel
-    log_mel: LogMel
+    features: FeatureConfig
+    model: ModelConfig
     tokenizer: Tokenizer
     normalizer: str
+    weights: Mapping[str, np.ndarray]
     training: Mapping[str, Any] = field(default_factory=dict)
     decoding: Mapping[str, Any] = field(default_factory=dict)
     stored_as: StoredAs = "float32"
+    folder: Path | None = None
+
+    @property
+    def sample_rate(self) -> int:
+        """Return the rate of the samples that the model takes, in Hz."""
+        return self.features.sample_rate
+
+    @property
+    def seconds_per_frame(self) -> float:
+        """Return the seconds of audio from one frame of log-probabilities to the next."""
+        return self.model.front_end.subsampling * self.features.hop_length / self.features.sample_rate
 
     def save(self, folder: str | Path) -> None:
         """Write the bundle, whole or not at all; an older one of the same name is replaced.
@@ -62,7 +85,8 @@ class Bundle:
             try:
                 self._write(scratch)
                 scratch.chmod(0o755)
-                (scratch / WEIGHTS_FILE).chmod(0o644)  # safetensors and mkdtemp keep theirs to the user alone
+                # safetensors and mkdtemp keep theirs to the user alone.
+                (scratch / WEIGHTS_FILE).chmod(0o644)
                 replaced = scratch.with_name(f"{scratch.name}.replaced")
                 if folder.exists():
                     folder.rename(replaced)
@@ -75,19 +99,14 @@ class Bundle:
 
     def _write(self, folder: Path) -> None:
         from safetensors import SafetensorError
-        from safetensors.torch import save_file
+        from safetensors.numpy import save_file
 
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        tensors |= {f"log_mel.{name}": value for name, value in self.log_mel.state_dict().items()}
         stored = {
-            name: value.to(getattr(torch, self.stored_as)) if value.is_floating_point() else value
-            for name, value in tensors.items()
+            name: np.asarray(value, self.stored_as if value.dtype.kind == "f" else None, order="C")
+            for name, value in self.weights.items()
         }
         try:
-            save_file(
-                {name: value.detach().cpu().contiguous() for name, value in stored.items()},
-                folder / WEIGHTS_FILE,
-            )
+            save_file(stored, folder / WEIGHTS_FILE)
         except SafetensorError as error:  # how it reports a full disk
             raise OSError(str(error)) from error
         self.tokenizer.save(folder)
@@ -96,30 +115,27 @@ class Bundle:
             "asr_version": __version__,
             "normalizer": self.normalizer,
             "vocab_size": self.tokenizer.vocab_size,
-            "features": asdict(self.log_mel.config),
-            "model": asdict(self.model.config),
-            "weights_sha256": _sha256(folder / WEIGHTS_FILE),
+            "features": asdict(self.features),
+            "model": asdict(self.model),
+            "weights_sha256": sha256(folder / WEIGHTS_FILE),
             "stored_as": self.stored_as,
             "training": dict(self.training),
             "decoding": dict(self.decoding),
         }
-        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        (folder / CONFIG_FILE).write_text(_json(config), "utf-8")
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> "Bundle":
-        """Read a bundle and make it ready to evaluate on `device`.
+    def load(cls, folder: str | Path) -> "Bundle":
+        """Read a bundle; its weights are read once they are asked for.
 
         Raises BundleError when the folder is missing, lacks a file, is damaged or was written by another version.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         folder = Path(folder)
         config = _read_config(folder)
         try:
             tokenizer = load_tokenizer(folder)
-            log_mel = LogMel(from_json(FeatureConfig, config["features"], "features"))
-            model_config = from_json(ModelConfig, config["model"], "model")
+            features = from_json(FeatureConfig, config["features"], "features")
+            model = from_json(ModelConfig, config["model"], "model")
             normalizer = from_json(str, config["normalizer"], "normalizer")
             training, decoding = (
                 from_json(dict, config.get(key, {}), key) for key in ("training", "decoding")
@@ -133,48 +149,74 @@ class Bundle:
                 raise TextError(
                     f"its tokenizer has {tokenizer.vocab_size} tokens, its model {config['vocab_size']}"
                 )
-            with torch.device(
-                "meta"
-            ):  # the file brings the weights, and no configuration asks for more memory
-                model = AcousticModel(model_config, log_mel.config.n_mels, tokenizer.vocab_size)
-        except (KeyError, AsrError, RuntimeError) as error:  # the last for sizes beyond 64 bits
+        except (KeyError, AsrError) as error:
             detail = f"{CONFIG_FILE} lacks the key {error}" if isinstance(error, KeyError) else error
             raise BundleError(f"the bundle {folder} cannot be used: {detail}") from error
-        weights = folder / WEIGHTS_FILE
-        if not weights.is_file():
+        path = folder / WEIGHTS_FILE
+        if not path.is_file():
             raise BundleError(f"the bundle {folder} lacks {WEIGHTS_FILE}; copy the whole folder again")
-        if _sha256(weights) != config.get("weights_sha256"):
+        if sha256(path) != config.get("weights_sha256"):
             raise BundleError(
-                f"{weights} is damaged: its checksum differs from the one in {CONFIG_FILE}; copy the bundle again"
+                f"{path} is damaged: its checksum differs from the one in {CONFIG_FILE}; copy the bundle again"
             )
-        try:
-            tensors = {
-                name: value.float() if value.is_floating_point() else value
-                for name, value in load_file(weights).items()
-            }
-            for part, module in (("model.", model), ("log_mel.", log_mel)):
-                module.load_state_dict(
-                    {name.removeprefix(part): t for name, t in tensors.items() if name.startswith(part)},
-                    assign=True,
-                )
-        except (SafetensorError, RuntimeError) as error:
-            raise BundleError(
-                f"{weights} does not fit the model that {CONFIG_FILE} describes: {error}"
-            ) from error
-        return cls(
-            model.to(device).eval(),
-            log_mel.to(device),
-            tokenizer,
-            normalizer,
-            training,
-            decoding,
-            stored_as,
-        )
+        weights = StoredWeights(path)
+        return cls(features, model, tokenizer, normalizer, weights, training, decoding, stored_as, folder)
 
-    @property
-    def seconds_per_frame(self) -> float:
-        """Seconds of audio from one frame of logits to the next."""
-        return self.model.subsampling * self.log_mel.config.hop_length / self.log_mel.config.sample_rate
+
+class StoredWeights(Mapping):
+    """The arrays of a safetensors file by name, floats in float32; each is read when it is asked for.
+
+    Raises BundleError for a file that is none.
+    """
+
+    def __init__(self, path: Path):
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            self._file = safe_open(path, framework="np")
+        except SafetensorError as error:
+            raise BundleError(f"{path} is no file of weights: {error}; copy the bundle again") from error
+        self._names = list(self._file.keys())
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        value = self._file.get_tensor(name)
+        return value.astype(np.float32) if value.dtype.kind == "f" else value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def available_models() -> list[str]:
+    """Return the names of the models that come with asr.
+
+    >>> available_models()
+    ['an4']
+    """
+    return sorted(path.parent.name for path in BUNDLES.glob(f"*/{CONFIG_FILE}"))
+
+
+def find_bundle(name: str | Path) -> Path:
+    """Return the folder of a bundle that is named by its folder, or by the name of a model that comes with asr.
+
+    A folder in the working directory goes before a model of the same name. Raises BundleError for what is neither.
+    """
+    folder = Path(name)
+    if folder.is_dir() and (folder / CONFIG_FILE).is_file():
+        return folder
+    names = available_models()
+    if str(name) in names:
+        return BUNDLES / str(name)
+    if not folder.exists() and len(folder.parts) == 1:
+        raise BundleError(
+            f"there is no bundle {name}{nearest(str(name), names)}; expected the folder of a trained model, which "
+            f"`asr train` writes as runs/NAME/bundle, or a model that comes with asr: {', '.join(names)}"
+        )
+    return folder
 
 
 def store_decoding(folder: str | Path, decoding: Mapping[str, Any]) -> None:
@@ -184,12 +226,15 @@ def store_decoding(folder: str | Path, decoding: Mapping[str, Any]) -> None:
     """
     path = Path(folder) / CONFIG_FILE
     config = _read_config(Path(folder)) | {"decoding": dict(decoding)}
-    scratch = path.with_name(f".{CONFIG_FILE}.part")
     try:
-        scratch.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        scratch.replace(path)
+        with replacing(path) as scratch:
+            scratch.write_text(_json(config), "utf-8")
     except OSError as error:
         raise BundleError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _json(config: Mapping[str, Any]) -> str:
+    return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -212,37 +257,3 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"asr {__version__}, which reads format {FORMAT}: install the version that wrote it, or train again"
         )
     return config
-
-
-def from_json(kind: Any, value: Any, where: str) -> Any:
-    """Give a JSON value as the type that a dataclass declares: dataclasses from objects, tuples from lists.
-
-    Keys that are missing keep their defaults. Raises ConfigError that names an unknown key, or a value of another type.
-    """
-    origin, parts = get_origin(kind), get_args(kind)
-    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, dict):
-        hints = get_type_hints(kind)
-        if unknown := sorted(set(value) - set(hints)):
-            raise ConfigError(f"{where} has the unknown key {unknown[0]!r}; known are {', '.join(hints)}")
-        return kind(**{name: from_json(hints[name], each, f"{where}.{name}") for name, each in value.items()})
-    if origin is tuple and isinstance(value, list):
-        wanted = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
-        if len(wanted) == len(value):
-            return tuple(from_json(part, each, where) for part, each in zip(wanted, value, strict=True))
-    if origin is Literal and value in parts:
-        return value
-    types = parts if origin is UnionType else (kind,)
-    if type(value) in types:  # not isinstance: true is no number
-        return value
-    if float in types and type(value) is int:
-        return float(value)
-    if origin is Literal:
-        expected = " or ".join(map(repr, parts))
-    else:
-        expected = "keys and values" if is_dataclass(kind) else str(kind) if origin else kind.__name__
-    raise ConfigError(f"{where} is {value!r}; expected {expected}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

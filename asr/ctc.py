@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -11,7 +12,7 @@ from asr.text import BLANK
 
 
 def frames_needed(tokens: Tensor, token_lengths: Tensor) -> Tensor:
-    """Give the fewest frames that can spell each target: its tokens, and a blank between equal neighbors.
+    """Return the fewest frames that can spell each target: its tokens, and a blank between equal neighbors.
 
     Arguments: tokens (batch, token) int64; token_lengths (batch,) int64. Returns (batch,) int64.
 
@@ -24,7 +25,7 @@ def frames_needed(tokens: Tensor, token_lengths: Tensor) -> Tensor:
 
 
 def unalignable(lengths: Tensor, tokens: Tensor, token_lengths: Tensor) -> dict[int, str]:
-    """Say which utterances of a batch CTC cannot learn from, and why.
+    """Return which utterances of a batch CTC cannot learn from, and why.
 
     Arguments: lengths (batch,) frames of logits; tokens (batch, token) and token_lengths (batch,), all int64.
     Returns {index in the batch: reason}, empty when all is well.
@@ -50,7 +51,7 @@ def ctc_loss(
     token_lengths: Tensor,
     ids: Sequence[str] | None = None,
 ) -> Tensor:
-    """CTC loss of a batch in float32: the sum over utterances, divided by the number of target tokens.
+    """Return the CTC loss of a batch in float32: the sum over utterances, divided by the number of target tokens.
 
     Arguments: logits (batch, frame, token), unnormalized, blank at 0; lengths (batch,) frames of each utterance;
     tokens (batch, token) int64; token_lengths (batch,); ids name the utterances in errors.
@@ -59,9 +60,8 @@ def ctc_loss(
     tokens of these logits.
     """
     inside = torch.arange(tokens.shape[1], device=tokens.device) < token_lengths.unsqueeze(1)
-    if not (
-        (tokens > BLANK) & (tokens < logits.shape[-1]) | ~inside
-    ).all():  # torch would read past the logits
+    # Of others, torch would read past the logits.
+    if not ((tokens > BLANK) & (tokens < logits.shape[-1]) | ~inside).all():
         raise ValueError(
             f"targets must be tokens from 1 to {logits.shape[-1] - 1}, got {tokens[inside].tolist()}"
         )
@@ -72,9 +72,8 @@ def ctc_loss(
     if reasons:
         raise AlignmentError(_name_each("CTC cannot align", names, reasons))
     log_probs = logits.float().log_softmax(-1)
-    if (
-        torch.are_deterministic_algorithms_enabled()
-    ):  # CUDA's gradient sums in no fixed order, and refuses then
+    # CUDA's gradient sums in no fixed order, and refuses then.
+    if torch.are_deterministic_algorithms_enabled():
         log_probs, tokens, lengths, token_lengths = (
             tensor.cpu() for tensor in (log_probs, tokens, lengths, token_lengths)
         )
@@ -87,6 +86,18 @@ def ctc_loss(
         reasons = {index: f"its loss is {losses[index].item()}" for index in faulty}
         raise AlignmentError(_name_each("the CTC loss is not finite", names, reasons))
     return (total / token_lengths.sum()).to(logits.device)
+
+
+def log_probs_of(logits: Tensor, lengths: Tensor) -> list[np.ndarray]:
+    """Return the log-probabilities (frame, token) float32 of each utterance of a batch, as decoders take them.
+
+    Arguments: logits (batch, frame, token), unnormalized; lengths (batch,) frames of each utterance.
+
+    >>> [part.shape for part in log_probs_of(torch.zeros(2, 5, 3), torch.tensor([5, 2]))]
+    [(5, 3), (2, 3)]
+    """
+    log_probs = logits.detach().float().log_softmax(-1).cpu().numpy()
+    return [utterance[:count] for utterance, count in zip(log_probs, lengths.tolist(), strict=True)]
 
 
 def _name_each(what: str, names: list[str], reasons: dict[int, str]) -> str:

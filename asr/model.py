@@ -4,95 +4,13 @@ Lengths travel beside every padded tensor, and everything past an utterance's ow
 result for an utterance does not depend on what else is in its batch.
 """
 
-import math
-from dataclasses import dataclass, field
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from asr.errors import ConfigError, check_bounds
+from asr.errors import ConfigError
+from asr.model_config import FrontEndConfig, ModelConfig
 from asr.recurrent import RecurrentLayer
-
-
-@dataclass(frozen=True)
-class FrontEndConfig:
-    """Convolutions over time and mel, one entry a layer.
-
-    Attributes:
-        channels: output channels.
-        kernel_sizes: (time, mel) extent of the kernels in frames and mel bands, odd.
-        strides: (time, mel) steps; the product of the time steps is the subsampling, 2 or 4 as a rule.
-        norm: "batch" normalizes a channel over the batch's valid frames (its running mean when evaluating),
-            "layer" each frame over channels and mel bands, "none" leaves them.
-        dropout: share of whole channels dropped after each layer.
-    """
-
-    channels: tuple[int, ...] = (32, 32)
-    kernel_sizes: tuple[tuple[int, int], ...] = ((3, 3), (3, 3))
-    strides: tuple[tuple[int, int], ...] = ((2, 2), (2, 2))
-    norm: Literal["batch", "layer", "none"] = "batch"
-    dropout: float = 0.0
-
-    def __post_init__(self):
-        if not len(self.channels) == len(self.kernel_sizes) == len(self.strides):
-            raise ConfigError(
-                f"model.front_end has {len(self.channels)} channels, {len(self.kernel_sizes)} kernel_sizes and "
-                f"{len(self.strides)} strides; give one of each for every convolution"
-            )
-        if any(size < 1 or size % 2 == 0 for kernel in self.kernel_sizes for size in kernel):
-            raise ConfigError(f"model.front_end.kernel_sizes is {self.kernel_sizes}; expected odd numbers")
-        if any(step < 1 for steps in self.strides for step in steps):
-            raise ConfigError(f"model.front_end.strides is {self.strides}; expected 1 or more")
-        check_bounds("model.front_end", self, "channels", least=1)
-        check_bounds("model.front_end", self, "dropout", least=0, below=1)
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Sizes of the acoustic model.
-
-    Attributes:
-        front_end: the convolutions.
-        cell: recurrent cell: lstm, peephole, cifg, cifg_peephole, gru or rnn_tanh.
-        layers: recurrent layers.
-        hidden_size: units a direction.
-        proj_size: width each direction's output is projected to, 0 for none (LSTM family).
-        bidirectional: read each utterance in both directions; False for streaming models.
-        layer_norm: layer normalization inside the cell (LSTM family without peepholes).
-        norm: normalization before each recurrent layer and before the output: "layer" or "none".
-        dropout: before each recurrent layer and before the output, one mask an utterance.
-        recurrent_dropout: variational dropout on the recurrent connections, one mask an utterance.
-        weight_dropout: DropConnect on the recurrent weights.
-        zoneout: probability that a unit keeps its hidden and cell state.
-        init: of the recurrent layers, "torch" (uniform) or "orthogonal" (recurrent and projection; input Xavier).
-        forget_bias: initial value of the forget gates' bias; None leaves the initialization's.
-        backend: how the recurrent layers are computed: auto, reference or fused.
-    """
-
-    front_end: FrontEndConfig = field(default_factory=FrontEndConfig)
-    cell: str = "lstm"
-    layers: int = 3
-    hidden_size: int = 320
-    proj_size: int = 0
-    bidirectional: bool = True
-    layer_norm: bool = False
-    norm: Literal["layer", "none"] = "layer"
-    dropout: float = 0.1
-    recurrent_dropout: float = 0.0
-    weight_dropout: float = 0.0
-    zoneout: float = 0.0
-    init: Literal["torch", "orthogonal"] = "torch"
-    forget_bias: float | None = None
-    backend: Literal["auto", "reference", "fused"] = "auto"
-
-    def __post_init__(self):
-        check_bounds("model", self, "layers", "hidden_size", least=1)
-        check_bounds("model", self, "proj_size", least=0)
-        check_bounds(
-            "model", self, "dropout", "recurrent_dropout", "weight_dropout", "zoneout", least=0, below=1
-        )
 
 
 def mask_padding(values: Tensor, lengths: Tensor) -> Tensor:
@@ -141,7 +59,7 @@ class ConvLayer(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
-        """Frames after this convolution: ceil(lengths / time stride)."""
+        """Return the frames after this convolution: ceil(lengths / time stride)."""
         return torch.div(lengths + self.stride[0] - 1, self.stride[0], rounding_mode="floor")
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -196,7 +114,7 @@ class ConvFrontEnd(nn.Module):
         self.output_size = channels_in * mels
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
-        """Frames that leave the front end for utterances of `lengths` frames, int64."""
+        """Return the frames that leave the front end for utterances of `lengths` frames, int64."""
         for layer in self.layers:
             lengths = layer.output_lengths(lengths)  # type: ignore[operator]
         return lengths
@@ -263,11 +181,11 @@ class AcousticModel(nn.Module):
 
     @property
     def subsampling(self) -> int:
-        """Feature frames for one frame of logits."""
-        return math.prod(time for time, _ in self.config.front_end.strides)
+        """Return the feature frames for one frame of logits."""
+        return self.config.front_end.subsampling
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
-        """Frames of logits for utterances of `lengths` feature frames, int64."""
+        """Return the frames of logits for utterances of `lengths` feature frames, int64."""
         return self.front_end.output_lengths(lengths)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -282,7 +200,7 @@ class AcousticModel(nn.Module):
         return self.score(x), lengths
 
     def score(self, hidden: Tensor) -> Tensor:
-        """Give the logits (batch, frame, token) of a recurrent layer's output (batch, frame, feature)."""
+        """Return the logits (batch, frame, token) of a recurrent layer's output (batch, frame, feature)."""
         return self.output(self.dropout(self.norms[-1](hidden)))
 
     def _recur(self, layer: nn.Module, x: Tensor, lengths: Tensor) -> Tensor:

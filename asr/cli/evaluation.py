@@ -18,11 +18,13 @@ from asr.cli.lm import cut_texts
 from asr.data.loading import read_samples
 from asr.data.manifests import file_of, speaker_of, text_of
 from asr.errors import AudioError, ManifestError
+from asr.reports.picture import PLAYED, audio_uri, picture
+from asr.reports.render import address
 from asr.scoring import ErrorReport, score
 from asr.scoring.breakdown import Group, by_familiarity, by_field, by_seam, oracle
 from asr.scoring.calibration import Calibration, calibration_if_known
-from asr.scoring.html import PLAYED, address, merge
-from asr.scoring.sound import audio_uri, picture, signal_to_noise
+from asr.scoring.html import merge
+from asr.scoring.snr import signal_to_noise
 from asr.text import normalize
 from asr.transcribe import Recognizer, Source, Transcript
 from asr.windows import windows

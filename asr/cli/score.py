@@ -236,7 +236,8 @@ def load_report(
 
 def _sounds(arguments: argparse.Namespace, ids: Sequence[str]) -> dict[str, str]:
     """Address the utterances' audio, relative to the page; browsers say so where they cannot play a file."""
-    from asr.scoring.html import PLAYED, address
+    from asr.reports.picture import PLAYED
+    from asr.reports.render import address
 
     folder = Path(arguments.audio or arguments.reference)
     if not folder.is_dir():

@@ -1,27 +1,25 @@
-"""From log probabilities to tokens: what a model heard, where, and how sure it is."""
+"""From log-probabilities to words: what was recognized, where, and how sure the model is. All of it is numpy."""
 
 from asr.decoding.alignment import HOP_SECONDS, align, loud_hops, word_edges
 from asr.decoding.beam import BeamConfig, BeamSearch
-from asr.decoding.choice import Decoder, Search, choose_decoder
+from asr.decoding.choice import Decoder, DecodingOptions, choose_decoder
 from asr.decoding.greedy import Hypothesis, concatenate, greedy
-from asr.decoding.words import Character, Word, share_out
+from asr.decoding.words import words_of
 from asr.decoding.workers import ParallelBeamSearch
 
 __all__ = [
     "HOP_SECONDS",
     "BeamConfig",
     "BeamSearch",
-    "Character",
     "Decoder",
+    "DecodingOptions",
     "Hypothesis",
     "ParallelBeamSearch",
-    "Search",
-    "Word",
     "align",
     "choose_decoder",
     "concatenate",
     "greedy",
     "loud_hops",
-    "share_out",
     "word_edges",
+    "words_of",
 ]

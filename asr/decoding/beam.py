@@ -1,29 +1,27 @@
 """CTC beam search with flashlight-text (Kahn et al. 2022), alone or with a language model over words or tokens."""
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from asr.decoding.alignment import align
-from asr.decoding.cuda_beam import CudaBeamSearch
 from asr.decoding.greedy import Hypothesis, collapse
-from asr.decoding.hotwords import BiasNode, BiasTree
-from asr.errors import DecodingError, TextError
+from asr.decoding.hotwords import BiasTree
+from asr.decoding.vocabulary import NO_LEXICON, Speller, token_names
+from asr.errors import DecodingError
 from asr.lm.kenlm import load_kenlm, missing_flashlight, read_vocabulary
-from asr.text import BLANK, CharacterTokenizer, Tokenizer, normalize
+from asr.text import BLANK, CharacterTokenizer, Tokenizer
+from asr.wording import some
 
 LOG10 = math.log(10)  # KenLM's scores are log10, ours natural
-NO_LEXICON = "none"
-NO_WORD = tuple("<[({!#")  # how dictionaries begin what is none, as <UNK>, [NOISE], !SIL
-SURE_BLANK = 0.9999  # probability from which on a blank frame leaves nothing to search
-IMPOSSIBLE = -1e4  # log probability of what must not happen
+# Probability from which on a blank frame leaves nothing to search.
+SURE_BLANK = 0.9999
+# Log-probability of what must not happen.
+IMPOSSIBLE = -1e4
 
 
 @dataclass(frozen=True)
@@ -32,9 +30,9 @@ class BeamConfig:
 
     Attributes:
         beam_size: hypotheses kept after each frame.
-        beam_threshold: log probability by which a hypothesis may fall behind the best before it is dropped.
+        beam_threshold: log-probability by which a hypothesis may fall behind the best before it is dropped.
         frame_tokens: the best tokens of each frame that are tried.
-        lm_weight: factor on the language model's log probability.
+        lm_weight: factor on the language model's log-probability.
         word_bonus: added for every word, against the language model's liking for few words; with a lexicon only.
         nbest: how many hypotheses to return.
     """
@@ -59,9 +57,7 @@ class BeamConfig:
 
 
 class BeamSearch:
-    """Decode with a beam: call it with logits and lengths as `greedy`.
-
-    Logits on a GPU are searched there where nothing but the model has a say: no language model, lexicon or hotwords.
+    """Decodes with a beam: call it with log-probabilities as `greedy`.
 
     Arguments:
         tokenizer: the model's.
@@ -80,10 +76,9 @@ class BeamSearch:
 
     Raises DecodingError for files that cannot be used with this model, and where flashlight-text is missing.
 
-    >>> import torch
     >>> decode = BeamSearch(CharacterTokenizer(" ab"))
-    >>> path = torch.tensor([[2, 2, 0, 2, 1, 3]])
-    >>> decode(torch.nn.functional.one_hot(path, 4) * 9.0, torch.tensor([6]))[0].tokens
+    >>> path = np.array([2, 2, 0, 2, 1, 3])
+    >>> decode([np.log(np.eye(4, dtype=np.float32)[path] + 1e-6)])[0].tokens
     [2, 2, 1, 3]
     """
 
@@ -97,18 +92,18 @@ class BeamSearch:
         hotwords: Mapping[str, float] | None = None,
         normalizer: str = "none",
     ):
-        self.tokenizer, self.normalizer = tokenizer, normalizer
+        self.tokenizer = tokenizer
         self.config = config or BeamConfig()
-        written = {text: self._written(text) for text in hotwords or {}}
-        self.left_out = [text for text, words in written.items() if not words]
-        self.hotwords = {word: bonus for text, bonus in (hotwords or {}).items() for word in written[text]}
+        speller = Speller(tokenizer, normalizer)
+        self.hotwords = speller.hotwords(hotwords or {})
         if str(lexicon) == NO_LEXICON or (lexicon is None and lm is None):
             self.words = None
             self.lm = self._token_lm(lm)
         else:
-            self.words = self._vocabulary(lm, lexicon)
+            self.words = speller.vocabulary(lm, lexicon, list(self.hotwords))
             self.spellings = [tokenizer.encode(word) for word in self.words.values()]
             self.lm = load_kenlm(lm, list(self.words)) if lm is not None else _flashlight().ZeroLM()
+        self.left_out = speller.left_out
         self.has_lm = lm is not None
         # Where words are parted by a token, their spelling ends with it, and so does the utterance, by one more frame.
         # Otherwise a word's last token ends it at once, or stays until the next blank: flashlight cannot let it stay
@@ -118,74 +113,66 @@ class BeamSearch:
             self.separator = tokenizer.tokens.index(tokenizer.space)
         self.reweigh(self.config)
 
-    def what_is_left_out(self) -> str:
-        """Say of `left_out` how many there are, and some of them."""
-        shown = ", ".join(self.left_out[:3])
+    def describe_left_out(self) -> str:
+        """Return in words how many are `left_out`, and some of them."""
         return (
-            f"left out for letters that the model lacks: {len(self.left_out)} of the lexicon's words and hotwords, "
-            f"such as {shown}"
+            f"{len(self.left_out)} of the lexicon's words and hotwords are left out, as the model lacks their letters: "
+            f"{some(self.left_out)}"
         )
+
+    @property
+    def is_free(self) -> bool:
+        """Return whether nothing but the model has a say: no language model, lexicon or hotwords."""
+        return self.words is None and not self.has_lm and not self.hotwords
 
     def reweigh(self, config: BeamConfig) -> None:
         """Take other sizes and weights, without reading the language model again."""
         self.config = config
-        self._on_gpu: CudaBeamSearch | None = None
-        self._decoder, self._parts = (
-            self._flashlight_decoder()
-        )  # the parts live as long as the decoder that uses them
+        # The parts live as long as the decoder that uses them.
+        self._decoder, self._parts = self._flashlight_decoder()
 
-    def __call__(self, logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
-        """Decode a batch.
+    def __call__(self, log_probs: Sequence[np.ndarray]) -> list[Hypothesis]:
+        """Decode utterances.
 
-        Arguments: logits (batch, frame, token), unnormalized or log probabilities, blank at 0; lengths (batch,) int64.
-        Returns the best hypothesis of each utterance, with the others of the n best as its `alternatives`.
+        Arguments: log_probs (frame, token) float32 of each, blank at 0. Returns the best hypothesis of each utterance,
+        with the others of the n best as its `alternatives`.
         """
-        if self.runs_on_gpu(logits):
-            if self._on_gpu is None:
-                size = max(self.config.beam_size, self.config.nbest)
-                self._on_gpu = CudaBeamSearch(self.tokenizer, size, self.config.nbest, SURE_BLANK)
-            return self._on_gpu(logits, lengths)
-        log_probs = logits.float().log_softmax(-1).cpu().numpy()
-        return [self.decode_one(log_probs[i, :n]) for i, n in enumerate(lengths.tolist())]
+        return [self._decode(utterance) for utterance in log_probs]
 
-    def runs_on_gpu(self, logits: Tensor) -> bool:
-        """Whether these logits are searched on the GPU that they are on."""
-        config = self.config
-        free = self.words is None and not self.has_lm and not self.hotwords
-        return logits.is_cuda and free and CudaBeamSearch.fits(self.tokenizer, config.beam_size, config.nbest)
-
-    def decode_one(self, log_probs: np.ndarray) -> Hypothesis:
-        """Decode one utterance's log probabilities, (frame, token)."""
+    def _decode(self, log_probs: np.ndarray) -> Hypothesis:
+        log_probs = np.asarray(log_probs, np.float32)
         sure = log_probs[:, BLANK] > math.log(SURE_BLANK)
-        frames = np.flatnonzero(
-            ~(sure & np.roll(sure, 1))
-        )  # of several sure blanks in a row, one says it all
+        # Of several sure blanks in a row, one is enough.
+        frames = np.flatnonzero(~(sure & np.roll(sure, 1)))
         if not len(frames):
             return Hypothesis([], [], [], float(log_probs[:, BLANK].sum()))
-        emissions = self._emissions(log_probs[frames])
-        results = self._decoder.decode(emissions.ctypes.data, *emissions.shape)
         best: dict[str, Hypothesis] = {}
-        for result in results:
-            path = np.array(result.tokens[1 : len(frames) + 1])  # without flashlight's begin and end
-            path[path >= self.tokenizer.vocab_size] = BLANK
-            score = result.score
-            if (
-                self.words is not None
-            ):  # nothing in the beam may end where a word does: what was begun is no word
-                ended = max((i for i, word in enumerate(result.words) if word >= 0), default=0)
-                path[ended:] = BLANK
-                score -= IMPOSSIBLE if score < IMPOSSIBLE / 2 else 0.0
-            hypothesis = replace(collapse(path, log_probs[frames, path], frames), score=score)
+        for hypothesis in self._search(log_probs[frames], frames):
             spelled = " ".join(self.tokenizer.decode(hypothesis.tokens).split())
             best.setdefault(spelled, hypothesis)  # results come best first
             if len(best) == self.config.nbest:
                 break
-        if not best:  # no path has a probability: the logits are no numbers
+        if not best:  # no path has a probability: the log-probabilities are no numbers
             return Hypothesis([], [], [], math.nan)
         first, *others = best.values()
-        if first.tokens:  # where they are said most probably, rather than where the beam first heard them
-            first = replace(align(torch.from_numpy(log_probs), first.tokens), score=first.score)
+        if first.tokens:  # where they are most probable, rather than where the beam first found them
+            first = replace(align(log_probs, first.tokens), score=first.score)
         return replace(first, alternatives=tuple(others))
+
+    def _search(self, log_probs: np.ndarray, frames: np.ndarray) -> Iterator[Hypothesis]:
+        """Yield what flashlight finds in log-probabilities (frame, token) of the frames numbered so, best first."""
+        emissions = self._emissions(log_probs)
+        for result in self._decoder.decode(emissions.ctypes.data, *emissions.shape):
+            path = np.array(result.tokens[1 : len(frames) + 1])  # without flashlight's begin and end
+            path[path >= self.tokenizer.vocab_size] = BLANK
+            score = result.score
+            if self.words is not None:
+                # Nothing in the beam may end where a word does: what was begun then is no word.
+                ended = max((i for i, word in enumerate(result.words) if word >= 0), default=0)
+                path[ended:] = BLANK
+                score -= IMPOSSIBLE if score < IMPOSSIBLE / 2 else 0.0
+            places = np.arange(len(frames))
+            yield replace(collapse(path, log_probs[places, path], frames), score=score)
 
     def _emissions(self, log_probs: np.ndarray) -> np.ndarray:
         """Add what flashlight needs beside the model's tokens: (frame, token), contiguous float32."""
@@ -202,69 +189,24 @@ class BeamSearch:
         return np.concatenate([parted, end])
 
     def _token_lm(self, lm: str | Path | None) -> Any:
-        names = token_names(self.tokenizer)
         if lm is None:
-            model = _flashlight().ZeroLM()
-        else:
-            known = set(read_vocabulary(lm))
-            if not known.issubset(names):
-                stranger = sorted(known.difference(names))[0]
-                raise DecodingError(
-                    f"the language model {lm} is not over this model's tokens: it holds {stranger!r}; build one with "
-                    "`asr lm build --tokens --model BUNDLE`, or leave out `--lexicon none`"
-                )
-            model = load_kenlm(lm, names)
-        return model
-
-    def _vocabulary(self, lm: str | Path | None, lexicon: str | Path | None) -> dict[str, str]:
-        """Give the words to recognize, by how the language model's file has them, as the model writes them."""
-        in_lm = [] if lm is None else read_vocabulary(lm, optional=lexicon is not None)
-        listed = in_lm if lexicon is None else read_lexicon(lexicon)
-        written = {word: self._written(word) for word in dict.fromkeys([*in_lm, *listed])}
-        self.left_out += [word for word in dict.fromkeys(listed) if not written[word]]
-        wanted = dict.fromkeys([own for word in listed for own in written[word]] + list(self.hotwords))
-        if not wanted:
+            return _flashlight().ZeroLM()
+        names = token_names(self.tokenizer)
+        if strangers := sorted(set(read_vocabulary(lm)).difference(names)):
             raise DecodingError(
-                f"this model can write none of the {len(self.left_out)} words of the language model or lexicon, such "
-                f"as {self.left_out[0]!r}: it lacks their letters; `asr lm build --model BUNDLE` writes words as the "
-                "model does"
+                f"the language model {lm} is not over this model's tokens: it holds {strangers[0]!r}; build one with "
+                "`asr lm build --tokens --model BUNDLE`, or leave out `--lexicon none`"
             )
-        words = {
-            word: written[word][0] for word in in_lm if len(written[word]) == 1 and written[word][0] in wanted
-        }
-        if in_lm and not words:
-            raise DecodingError(
-                f"the language model {lm} knows none of the {len(wanted)} words to be recognized, such as "
-                f"{next(iter(wanted))!r}; expected one that was built of such words"
-            )
-        known = set(words.values())
-        return words | {own: own for own in wanted if own not in known}
-
-    def _written(self, text: str) -> list[str]:
-        """Give the words of a text as the model writes them: as they are or, where it cannot, normalized.
-
-        There are none where it lacks letters for that, too.
-        """
-
-        def forms() -> Iterator[str]:
-            yield text
-            if not text.startswith(NO_WORD):
-                yield normalize(text, self.normalizer)
-
-        for form in forms():
-            with suppress(TextError):
-                for word in form.split():
-                    self.tokenizer.encode(word)
-                return form.split()
-        return []
+        return load_kenlm(lm, names)
 
     def _flashlight_decoder(self) -> tuple[Any, Any]:
         flashlight = _flashlight()
         config, tokens = self.config, self.tokenizer.vocab_size
         weight = config.lm_weight * LOG10 if self.has_lm else 1.0
-        # A weight of 0 would silence the hotwords too.
-        lm = _biased(self, max(weight, 1e-3)) if self.hotwords else self.lm
-        weight = max(weight, 1e-3) if self.hotwords else weight
+        lm = self.lm
+        if self.hotwords:
+            weight = max(weight, 1e-3)  # of 0 would silence the hotwords too
+            lm = self._biased(weight)
         options = {
             "beam_size": max(config.beam_size, config.nbest),
             "beam_size_token": min(config.frame_tokens, tokens),
@@ -293,8 +235,17 @@ class BeamSearch:
         )
         return flashlight.LexiconDecoder(lexical, trie, lm, silence, BLANK, -1, [], False), (lm, trie)
 
+    def _biased(self, weight: float) -> Any:
+        """Return the language model with the hotwords' bonuses, divided by the weight that they will meet."""
+        from asr.decoding.biased_lm import BiasedTokens, BiasedWords
+
+        if self.words is None:
+            return BiasedTokens(self.lm, BiasTree(self.hotwords, self.tokenizer), weight)
+        bonuses = [self.hotwords.get(word, 0.0) / weight for word in self.words.values()]
+        return BiasedWords(self.lm, {label: bonus for label, bonus in enumerate(bonuses) if bonus})
+
     def _ways(self, spelling: list[int]) -> list[list[int]]:
-        """Give the token sequences that stand for a word in the trie."""
+        """Return the token sequences that stand for a word in the trie."""
         if self.separator is not None:
             return [[*spelling, self.separator]]
         until_blank = [*spelling, self.tokenizer.vocab_size]
@@ -303,83 +254,9 @@ class BeamSearch:
         return [spelling, until_blank]
 
 
-def token_names(tokenizer: Tokenizer) -> list[str]:
-    """Name the tokens for a language model over tokens: a space becomes "▁"."""
-    return [token.replace(" ", "▁") for token in tokenizer.tokens]
-
-
-def read_lexicon(path: str | Path) -> list[str]:
-    """Read the first word of every line; what follows, such as a spelling, is left to the tokenizer.
-
-    Raises DecodingError.
-    """
-    try:
-        words = [line.split()[0] for line in Path(path).read_text("utf-8-sig").splitlines() if line.strip()]
-    except FileNotFoundError:
-        raise DecodingError(f"there is no lexicon {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DecodingError(f"the lexicon {path} cannot be read: {error}") from error
-    if not words:
-        raise DecodingError(f"the lexicon {path} is empty; expected a word a line")
-    return words
-
-
 def _flashlight() -> Any:
     try:
         from flashlight.lib.text import decoder
     except ImportError as error:
         raise missing_flashlight() from error
     return decoder
-
-
-def _biased(search: BeamSearch, weight: float) -> Any:
-    """Wrap a language model so that hotwords score higher; the bonus is divided by the weight it will meet."""
-    base, inner = _flashlight().LM, search.lm
-
-    class BiasedWords(base):
-        """Over words: the bonus comes with the word."""
-
-        def __init__(self, words: Mapping[str, str]):
-            super().__init__()
-            bonuses = [search.hotwords.get(word, 0.0) / weight for word in words.values()]
-            self.bonus = {label: bonus for label, bonus in enumerate(bonuses) if bonus}
-
-        def start(self, start_with_nothing: bool):
-            return inner.start(start_with_nothing)
-
-        def score(self, state, word: int):
-            state, score = inner.score(state, word)
-            return state, score + self.bonus.get(word, 0.0)
-
-        def finish(self, state):
-            return inner.finish(state)
-
-    class BiasedTokens(base):
-        """Over tokens: each state remembers the inner model's and the place in the tree of hotwords."""
-
-        def __init__(self):
-            super().__init__()
-            self.tree = BiasTree(search.hotwords, search.tokenizer)
-            self.places: dict[Any, tuple[Any, BiasNode | None]] = {}
-
-        def start(self, start_with_nothing: bool):
-            state = _flashlight().LMState()
-            self.places = {state: (inner.start(start_with_nothing), self.tree.start)}
-            return state
-
-        def score(self, state, token: int):
-            within, node = self.places[state]
-            within, score = inner.score(within, token)
-            node, change = self.tree.step(node, token)
-            following = state.child(token)
-            self.places[following] = within, node
-            return following, score + change / weight
-
-        def finish(self, state):
-            within, node = self.places[state]
-            within, score = inner.finish(within)
-            following = state.child(-1)
-            self.places[following] = within, None
-            return following, score + self.tree.end(node) / weight
-
-    return BiasedTokens() if search.words is None else BiasedWords(search.words)

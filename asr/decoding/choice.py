@@ -1,11 +1,11 @@
 """The decoder that options ask for: the same names in Python and, with dashes, on the command line."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypedDict
 
-from torch import Tensor
+import numpy as np
 
 from asr.decoding.beam import BeamConfig, BeamSearch
 from asr.decoding.greedy import Hypothesis, greedy
@@ -14,14 +14,15 @@ from asr.decoding.workers import ParallelBeamSearch, usable_cores
 from asr.errors import DecodingError
 from asr.text import Tokenizer
 
-Decoder = Callable[[Tensor, Tensor], list[Hypothesis]]  # of logits (batch, frame, token) and lengths (batch,)
+# Of log-probabilities (frame, token) float32 of each utterance.
+Decoder = Callable[[Sequence[np.ndarray]], list[Hypothesis]]
 
 
-class Search(TypedDict, total=False):
+class DecodingOptions(TypedDict, total=False):
     """Options of a beam search; see BeamConfig and BeamSearch.
 
-    `hotwords` may also be the path of a file of them, `processes` says how many decode (default: as many as there are
-    cores). None is as good as not given.
+    `hotwords` may also be the path of a file of them, `processes` is how many decode (default: as many as there are
+    cores). None means the default.
     """
 
     beam_size: int | None
@@ -48,7 +49,7 @@ def choose_decoder(
     hotwords: str | Path | Mapping[str, float] | None = None,
     processes: int | None = None,
 ) -> Decoder:
-    """Make a beam search with the options of Search; greedy where there are none but `processes`.
+    """Make a beam search with the options of DecodingOptions; greedy where there are none but `processes`.
 
     Arguments: tokenizer and normalizer, the model's; tuned, what `asr lm tune` stored with it, which is taken for the
     weights that are not given where there is a language model. Raises DecodingError.

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import Tensor
 
 from asr.text import BLANK
 
@@ -29,20 +28,23 @@ class Hypothesis:
     alternatives: tuple["Hypothesis", ...] = ()
 
 
-def greedy(logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
-    """Decode a batch greedily.
+def greedy(log_probs: Sequence[np.ndarray]) -> list[Hypothesis]:
+    """Decode utterances greedily.
 
-    Arguments: logits (batch, frame, token), unnormalized or log probabilities, blank at 0; lengths (batch,) int64.
-    Returns one Hypothesis an utterance; one of length 0 is empty.
+    Arguments: log_probs (frame, token) of each, blank at 0. Returns one Hypothesis an utterance; one without frames is
+    empty.
 
-    >>> import torch
-    >>> path = torch.tensor([[0, 1, 1, 0, 1, 2]])
-    >>> greedy(torch.nn.functional.one_hot(path, 3) * 9.0, torch.tensor([6]))[0].tokens
+    >>> path = np.array([0, 1, 1, 0, 1, 2])
+    >>> greedy([np.log(np.eye(3, dtype=np.float32)[path] + 1e-9)])[0].tokens
     [1, 1, 2]
     """
-    scores, path = logits.float().log_softmax(-1).max(-1)
-    scores, path = scores.cpu().numpy(), path.cpu().numpy()
-    return [collapse(path[i, :n], scores[i, :n], np.arange(n)) for i, n in enumerate(lengths.tolist())]
+    return [_best_path(utterance) for utterance in log_probs]
+
+
+def _best_path(log_probs: np.ndarray) -> Hypothesis:
+    path = log_probs.argmax(-1)
+    frames = np.arange(len(path))
+    return collapse(path, log_probs[frames, path], frames)
 
 
 # What was chosen for the stretches before, the first frame of this one, and what was chosen for it.

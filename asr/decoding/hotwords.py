@@ -68,9 +68,8 @@ class BiasTree:
 
     def __init__(self, hotwords: Mapping[str, float], tokenizer: Tokenizer):
         self.root = BiasNode()
-        self.start = BiasNode(
-            children=self.root.children
-        )  # at the beginning of a word, nothing of it spelled
+        # At the beginning of a word, nothing of it is spelled.
+        self.start = BiasNode(children=self.root.children)
         self.begins = [token.startswith(tokenizer.space) for token in tokenizer.tokens]
         self.parts = [token == tokenizer.space for token in tokenizer.tokens]
         for word, bonus in hotwords.items():
@@ -81,7 +80,7 @@ class BiasTree:
             node.bonus = bonus
 
     def step(self, node: BiasNode | None, token: int) -> tuple[BiasNode | None, float]:
-        """Follow a token: (the new place, None inside of other words, and the change of the score)."""
+        """Return the place behind a token, None inside of other words, and the change of the score."""
         if self.parts[token]:
             return self.start, self.end(node)
         if self.begins[token]:
@@ -91,5 +90,5 @@ class BiasTree:
         return following, (following.gain if following else 0.0) - (node.gain if node else 0.0)
 
     def end(self, node: BiasNode | None) -> float:
-        """Give the change of the score when a word ends at a place."""
+        """Return the change of the score when a word ends at a place."""
         return node.bonus - node.gain if node else 0.0

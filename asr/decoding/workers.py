@@ -4,10 +4,10 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from asr.decoding.beam import BeamSearch
 from asr.decoding.greedy import Hypothesis
@@ -22,7 +22,7 @@ def usable_cores() -> int:
 
 
 class ParallelBeamSearch:
-    """Decode each batch with `search` in several processes: call it as the search itself.
+    """Decodes each batch with `search` in several processes: call it as the search itself.
 
     The processes are forked, so that they share the language model's memory, once there is enough to decode that they
     bring more than they cost. `prepare` forks them before threads are started, as those that read audio: what a fork
@@ -42,21 +42,18 @@ class ParallelBeamSearch:
         if self.processes > 1 and not self._workers and utterances >= LEAST_UTTERANCES * self.processes:
             self._start()
 
-    def __call__(self, logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
-        """Decode a batch: logits (batch, frame, token), lengths (batch,) int64."""
-        if self.search.runs_on_gpu(logits):
-            return self.search(logits, lengths)
-        self.prepare(len(lengths))
-        if not self._workers or len(lengths) == 1:
-            return self.search(logits, lengths)
+    def __call__(self, log_probs: Sequence[np.ndarray]) -> list[Hypothesis]:
+        """Decode utterances: log_probs (frame, token) float32 of each."""
+        self.prepare(len(log_probs))
+        if not self._workers or len(log_probs) == 1:
+            return self.search(log_probs)
         # In turns from the longest on, all have about as much to do.
-        order = lengths.argsort(descending=True).tolist()
+        order = sorted(range(len(log_probs)), key=lambda i: -len(log_probs[i]))
         shares = [order[i :: self.processes] for i in range(self.processes)]
-        log_probs = logits.float().log_softmax(-1).cpu().numpy()
         decoded: dict[int, Hypothesis] = {}
         try:
             for (_, pipe), share in zip(self._workers, shares, strict=True):
-                pipe.send([log_probs[i, : lengths[i]] for i in share])
+                pipe.send([log_probs[i] for i in share])
             for (_, pipe), share in zip(self._workers, shares, strict=True):
                 answer = pipe.recv()
                 if isinstance(answer, Exception):
@@ -71,7 +68,7 @@ class ParallelBeamSearch:
         except BaseException:  # such as Ctrl-C: answers that are still to come belong to no later batch
             self.close()
             raise
-        return [decoded[i] for i in range(len(lengths))]
+        return [decoded[i] for i in range(len(log_probs))]
 
     def close(self) -> None:
         """End the processes."""
@@ -82,8 +79,6 @@ class ParallelBeamSearch:
         self._workers = []
 
     def _start(self) -> None:
-        import torchaudio.functional  # noqa: F401 (the alignment's, once for all of them)
-
         context = multiprocessing.get_context("fork")
         for _ in range(self.processes):
             ours, theirs = context.Pipe()
@@ -97,14 +92,13 @@ class ParallelBeamSearch:
 def _serve(search: BeamSearch, pipe: Connection, inherited: list[Connection]) -> None:
     """Decode what comes through the pipe until its other end is closed, by the caller's death at the latest."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's business
-    torch.set_num_threads(1)  # the pool of threads did not come along in the fork
-    for other in inherited:  # an open copy would hide that death
-        other.close()
+    for pipe_end in inherited:  # an open copy would hide that death
+        pipe_end.close()
     while True:
         try:
             question = pipe.recv()
             try:
-                answer = [search.decode_one(log_probs) for log_probs in question]
+                answer = search(question)
             except Exception as error:  # is the caller's to see
                 answer = error
             pipe.send(answer)

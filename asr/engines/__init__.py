@@ -1,1 +1,106 @@
-"""Engines: what computes log-probabilities from samples."""
+"""What computes: samples to log-probabilities. Everything before and behind an engine is numpy, and shared.
+
+An engine is imported only when it is made, so that the one that needs no PyTorch can be used without it.
+"""
+
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import numpy as np
+
+from asr.bundle import Bundle
+from asr.decoding import Decoder
+from asr.errors import AsrError
+
+COMPUTE_TYPES = ("float32", "bfloat16", "int8")
+# Name of an engine: the package that it needs, its module and class.
+ENGINES = {
+    "torch": ("torch", "asr.engines.torch_engine", "TorchEngine"),
+    "onnx": ("onnxruntime", "asr.engines.onnx_engine", "OnnxEngine"),
+}
+
+
+class Stages(Protocol):
+    """A model in the three parts that a stream runs one after another, chunk by chunk; `asr.streaming` joins them."""
+
+    def features(self, samples: np.ndarray) -> np.ndarray:
+        """Return features (frame, mel) of samples (time,), normalized unless the utterance's own statistics do that."""
+        ...
+
+    def convolve(self, features: np.ndarray) -> np.ndarray:
+        """Return the output (frame', feature) of the convolutions for features (frame, mel)."""
+        ...
+
+    def recur(self, hidden: np.ndarray, states: Any, chunk: int) -> tuple[np.ndarray, Any]:
+        """Return log-probabilities (chunk, token) and the states behind the chunk.
+
+        Arguments: hidden (frame, feature), of which what follows the first `chunk` frames is look-ahead; states, those
+        behind the chunk before, None at the beginning. The reverse direction begins anew in each call.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """A model that computes.
+
+    Attributes:
+        sample_rate: of the samples it takes, in Hz.
+        seconds_per_frame: of the log-probabilities.
+        vocab_size: number of tokens, the blank among them.
+        device: name of what it computes on, as "cpu" or "cuda:1".
+        compute_type: precision, one of COMPUTE_TYPES.
+    """
+
+    sample_rate: int
+    seconds_per_frame: float
+    vocab_size: int
+    device: str
+    compute_type: str
+
+    def log_probs(self, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the log-probabilities (frame, token) float32 of each piece of audio, computed together.
+
+        Arguments: samples (time,) float32 of each. The blank is token 0. Audio without samples has no frames. Raises
+        MemoryError, or an error that tells of a lack of memory, for a batch that is too large.
+        """
+        ...
+
+    def batch_seconds(self) -> float:
+        """Return the seconds of audio, padding included, that are fast to compute together and fit the free memory."""
+        ...
+
+    def stages(self) -> Stages:
+        """Return the model's parts, for a stream."""
+        ...
+
+    def accelerated(self, decoder: Decoder) -> Decoder:
+        """Return what decodes as `decoder` does on this engine's device, or the decoder itself."""
+        ...
+
+
+def make_engine(
+    bundle: Bundle,
+    device: str = "auto",
+    *,
+    engine: str = "auto",
+    compute_type: str = "float32",
+    threads: int | None = None,
+) -> Engine:
+    """Make a bundle's model ready to compute.
+
+    Arguments: device, "cpu", "cuda", "cuda:1", ... or "auto", the GPU where there is one; engine, "torch", "onnx" or
+    "auto", the first of them that is installed; compute_type, one of COMPUTE_TYPES; threads of the CPU, None for what
+    the engine chooses. Raises AsrError for what is not there or does not fit together.
+    """
+    if compute_type not in COMPUTE_TYPES:
+        raise AsrError(f"compute type {compute_type!r} is unknown; there are {', '.join(COMPUTE_TYPES)}")
+    if engine not in ("auto", *ENGINES):
+        raise AsrError(f"there is no engine {engine!r}; there are auto, {', '.join(ENGINES)}")
+    if engine == "auto":
+        engine = next((name for name, (package, *_) in ENGINES.items() if find_spec(package)), "torch")
+    package, module, name = ENGINES[engine]
+    if not find_spec(package):
+        raise AsrError(f"the engine {engine} needs the package {package}; pip install {package}")
+    return getattr(import_module(module), name)(bundle, device, compute_type, threads)

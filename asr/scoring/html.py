@@ -1,14 +1,11 @@
 """A report to look at: one HTML file that needs nothing else, with every utterance aligned."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from importlib.resources import files
-from pathlib import Path
-from urllib.parse import quote
 
 from asr.scoring.align import align_kinds
 from asr.scoring.breakdown import (
@@ -27,7 +24,6 @@ from asr.scoring.report import ErrorReport, score
 from asr.scoring.table import footnote, interval, percent
 from asr.version import __version__
 
-PLAYED = frozenset((".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm"))  # by browsers
 SHOWN = 10  # rows of a breakdown or list; further ones of a breakdown can be unfolded
 FIELDS = 4  # columns of the list of utterances
 HIGHLIGHTS = 4  # sentences on where the errors are
@@ -107,11 +103,6 @@ def fill(template: str, values: Mapping[str, str]) -> str:
 
 def _template(name: str) -> str:
     return files("asr.scoring").joinpath(name).read_text("utf-8")
-
-
-def address(file: str | Path, page: str | Path) -> str:
-    """Give the address of a file relative to the page."""
-    return quote(os.path.relpath(file, Path(page).resolve().parent))
 
 
 def merge(reports: Mapping[str, ErrorReport], part: str = "set") -> ErrorReport:

@@ -19,9 +19,9 @@ from asr.data.manifests import load_cuts
 from asr.data.shards import is_sharded
 from asr.decoding import greedy
 from asr.errors import AsrError
+from asr.reports.picture import picture
 from asr.scoring.align import align
 from asr.scoring.html import fill, head
-from asr.scoring.sound import picture
 from asr.training.averaging import rank
 from asr.training.progress import METRICS, SAMPLES, WARNINGS, read_lines, read_metrics
 from asr.version import __version__

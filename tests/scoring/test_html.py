@@ -9,7 +9,7 @@ import pytest
 from asr.scoring import score
 from asr.scoring.breakdown import word_confusions
 from asr.scoring.calibration import expected_calibration_error
-from asr.scoring.html import address, merge, render
+from asr.scoring.html import merge, render
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 VOID = {"meta", "input", "path", "rect", "br"}
@@ -110,10 +110,6 @@ def test_what_strikes_is_said_in_words():
     assert "Heard most often: “d” for “p” (10 times)." in page
     assert "Room <b>&lt;attic&gt;</b>: 100% of the errors in 8% of the words." in page
     assert "Length of the word <b>1 letter</b>: 100% of the errors" in page
-
-
-def test_addresses_are_relative_to_the_page(tmp_path):
-    assert address(tmp_path / "a b" / "ü.wav", tmp_path / "pages" / "r.html") == "../a%20b/%C3%BC.wav"
 
 
 def test_nothing_to_show():

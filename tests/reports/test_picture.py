@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.scoring.sound import audio_uri, picture, signal_to_noise
+from asr.reports.picture import audio_uri, picture
 
 RATE = 16000
 SVG = "{http://www.w3.org/2000/svg}"
@@ -18,18 +18,6 @@ SVG = "{http://www.w3.org/2000/svg}"
 def tone():
     time = np.arange(2 * RATE) / RATE
     return (0.3 * np.sin(2 * np.pi * 440 * time) * (time % 1 < 0.5)).astype(np.float32)
-
-
-@pytest.mark.parametrize("ratio", [10, 30])
-def test_signal_to_noise(tone, ratio):
-    noise = np.random.default_rng(0).standard_normal(len(tone))
-    noise *= 0.3 / np.sqrt(2) * 10 ** (-ratio / 20)
-    assert signal_to_noise(tone + noise, RATE) == pytest.approx(ratio, abs=1.5)
-
-
-def test_signal_to_noise_of_nothing():
-    assert signal_to_noise(np.zeros(RATE, np.float32), RATE) is None
-    assert signal_to_noise(np.ones(100, np.float32), RATE) is None
 
 
 @pytest.mark.parametrize("rate", [16000, 11025])
@@ -57,7 +45,7 @@ def test_picture_holds_words_peaks_and_spectrogram():
     svg = drawn(features, posteriors, ["<blank>", "<b>", "c"], [("<b>", 0.4, 0.5)], 1.0)
     texts = {element.get("class"): element.text for element in svg.iter(f"{SVG}text")}
     assert texts == {"word": "<b>", "sure": "<b>", "rival": "c", "time": "1 s"}
-    assert svg.find(f"{SVG}title").text == "Words heard: <b> 0.40 to 0.50 s"
+    assert svg.find(f"{SVG}title").text == "Words recognized: <b> 0.40 to 0.50 s"
     image = base64.b64decode(svg.find(f"{SVG}image").get("href").split(",")[1])
     assert image.startswith(b"\x89PNG")
     width, height = struct.unpack(">II", image[16:24])
@@ -72,4 +60,4 @@ def test_picture_holds_words_peaks_and_spectrogram():
 @pytest.mark.parametrize("frames", [0, 1])
 def test_picture_of_hardly_anything(frames):
     svg = drawn(np.zeros((frames, 20)), np.ones((frames, 3)), ["<blank>", "a", "b"], [], 0.01)
-    assert svg.find(f"{SVG}title").text == "Words heard: None"
+    assert svg.find(f"{SVG}title").text == "Words recognized: none"

@@ -1,0 +1,341 @@
+"""From audio to transcripts: one recognizer for arrays, files and folders, batched by length.
+
+Long audio is read block by block and recognized in windows (`asr.long_audio`), so that memory does not grow with it.
+"""
+
+import itertools
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
+from pathlib import Path
+from typing import Literal, Unpack, overload
+
+import numpy as np
+
+from asr.bundle import SHIPPED, Bundle, find_bundle
+from asr.decoding import (
+    Decoder,
+    DecodingOptions,
+    Hypothesis,
+    ParallelBeamSearch,
+    align,
+    choose_decoder,
+    greedy,
+    loud_hops,
+    words_of,
+)
+from asr.engines import Engine, make_engine
+from asr.errors import AsrError, DecodingError
+from asr.long_audio import WINDOW_SECONDS, Joiner, Window, windows
+from asr.memory import BatchBudget, in_halves
+from asr.sources import Audio, AudioSource, read_ahead, samples_of, source_of
+from asr.streaming import CHUNK_SECONDS, Stream
+from asr.text import normalize
+from asr.transcript import Alternative, Transcript
+
+# Threads that decode audio ahead of the model; soundfile and soxr leave the interpreter free.
+READERS = 2
+
+logger = logging.getLogger(__name__)
+
+
+class Recognizer:
+    """A model that transcribes; make one with `asr.load`.
+
+    Attributes:
+        bundle: the saved model.
+        engine: what computes it.
+        decoder: `greedy`, or a beam search.
+        sample_rate: of samples, in Hz.
+
+    >>> model = load("an4", device="cpu")
+    >>> model.transcribe(np.zeros(16000, np.float32)).text
+    ''
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine, decoder: Decoder = greedy):
+        self.bundle, self.engine, self.decoder = bundle, engine, decoder
+        self.sample_rate = engine.sample_rate
+
+    @overload
+    def transcribe(self, audio: list, *, character_times: bool = False) -> list[Transcript]: ...
+
+    @overload
+    def transcribe(self, audio: Audio, *, character_times: bool = False) -> Transcript: ...
+
+    def transcribe(self, audio, *, character_times=False):
+        """Transcribe a file, bytes, an open binary stream or samples; a list gives a list.
+
+        Samples are (time,) float at the model's sample rate, in [-1, 1]. With `character_times` each letter of a word
+        has its time, too: those of a token of several letters share its time. Raises AudioError for what cannot be
+        read.
+        """
+        several = audio if isinstance(audio, list) else [audio]
+        transcripts = list(self.transcribe_many(several, character_times=character_times))
+        return transcripts if isinstance(audio, list) else transcripts[0]
+
+    @overload
+    def transcribe_many(
+        self,
+        audio: Iterable[Audio | AudioSource],
+        *,
+        errors: Literal["raise"] = "raise",
+        batch_seconds: float | None = None,
+        progress: Callable[[float], object] | None = None,
+        character_times: bool = False,
+    ) -> Iterator[Transcript]: ...
+
+    @overload
+    def transcribe_many(
+        self,
+        audio: Iterable[Audio | AudioSource],
+        *,
+        errors: Literal["return"],
+        batch_seconds: float | None = None,
+        progress: Callable[[float], object] | None = None,
+        character_times: bool = False,
+    ) -> Iterator[Transcript | AsrError]: ...
+
+    def transcribe_many(self, audio, *, errors="raise", **options):
+        """Transcribe many pieces of audio of any length, similar ones together; yield the transcripts in their order.
+
+        Arguments: errors, whether the first piece that cannot be read is raised as AsrError, or each is yielded as one
+        in its place ("return"); the others as in `transcribe_as_completed`. Where that ends early, by Ctrl-C or a lack
+        of memory, the transcripts behind a gap are yielded before the error is raised.
+        """
+        if errors not in ("raise", "return"):
+            raise ValueError(f"errors is {errors!r}; expected 'raise' or 'return'")
+        for outcome in _in_order(self.transcribe_as_completed(audio, **options)):
+            if errors == "raise" and isinstance(outcome, AsrError):
+                raise outcome
+            yield outcome
+
+    def transcribe_as_completed(
+        self,
+        audio: Iterable[Audio | AudioSource],
+        *,
+        batch_seconds: float | None = None,
+        progress: Callable[[float], object] | None = None,
+        character_times: bool = False,
+    ) -> Iterator[tuple[int, Transcript | AsrError]]:
+        """Transcribe many pieces of audio of any length, similar ones together, reading ahead of the model.
+
+        Yields (position in `audio`, its Transcript, or the error that kept it from being read), in the order in which
+        they are done. One bad file costs nothing but itself. `batch_seconds` of audio, padding included, are computed
+        together: None for what is fast and fits the free memory, and less where memory runs out all the same.
+        `progress` is called with the seconds of audio that each batch has added.
+        """
+        sources = [source_of(item, self.sample_rate, f"audio {i}") for i, item in enumerate(audio)]
+        if isinstance(self.decoder, ParallelBeamSearch):
+            self.decoder.prepare(sum(map(_windows_expected, sources)))
+        budget = BatchBudget(batch_seconds or self.engine.batch_seconds(), self.sample_rate)
+        order = sorted(range(len(sources)), key=lambda i: sources[i].seconds)
+        joiners: dict[int, Joiner] = {}  # of the recordings that are not yet done
+        with ThreadPoolExecutor(READERS) as readers:
+            pieces = self._pieces(read_ahead(readers, sources, order))
+            for batch in _batches(pieces, budget):
+                budget.shrink(self._recognize_batch(batch, joiners))
+                for index, window in batch:
+                    if isinstance(window, AsrError):
+                        joiners.pop(index, None)
+                        yield index, window
+                        continue
+                    if progress is not None:
+                        progress(window.seconds)
+                    if window.last:
+                        joiner = joiners.pop(index)
+                        duration = window.offset + len(window.samples) / self.sample_rate
+                        seams = tuple(joiner.seams)
+                        yield index, self._transcript(
+                            joiner.hypothesis(), joiner.loud(), duration, character_times, seams
+                        )
+
+    def align(self, audio: Audio, text: str, *, character_times: bool = False) -> Transcript:
+        """Find when each word of a known text, and each letter, is spoken in the audio, which is read as one piece.
+
+        The text is normalized as the model's transcripts were. Raises AudioError for audio that cannot be read,
+        TextError for letters that the model lacks, AlignmentError for a text that is empty or too long.
+        """
+        samples = samples_of(audio, self.sample_rate)
+        tokens = self.bundle.tokenizer.encode(normalize(text, self.bundle.normalizer))
+        hypothesis = align(self.log_probs(samples), tokens)
+        loud = loud_hops(samples, self.sample_rate)
+        return self._transcript(hypothesis, loud, len(samples) / self.sample_rate, character_times)
+
+    def stream(self, chunk: float = CHUNK_SECONDS, look_ahead: float | None = None) -> Stream:
+        """Begin to recognize speech as it comes: `feed` it samples, then `finish`.
+
+        Arguments: chunk, seconds decoded at a time; look_ahead, seconds read beyond each chunk before it is decoded,
+        None for what suits the model. A word comes when it is settled, up to chunk and look-ahead late. See
+        `asr.streaming` for what is as exact as `transcribe` and what is not. Raises AsrError for a chunk or look-ahead
+        that does not fit, DecodingError where the decoder is a beam search, which needs the whole.
+
+        >>> stream = load("an4", device="cpu").stream(chunk=0.5, look_ahead=1.0)
+        >>> words = []
+        >>> for block in np.split(np.zeros(32000, np.float32), 20):  # as a microphone gives it
+        ...     words += stream.feed(block)
+        >>> words += stream.finish()
+        >>> words == stream.words
+        True
+        """
+        if self.decoder is not greedy:
+            raise DecodingError(
+                "a stream is decoded greedily; leave the beam search and its language model out"
+            )
+        return Stream(self.bundle, self.engine.stages(), chunk, look_ahead)
+
+    @overload
+    def log_probs(self, audio: list) -> list[np.ndarray]: ...
+
+    @overload
+    def log_probs(self, audio: Audio) -> np.ndarray: ...
+
+    def log_probs(self, audio):
+        """Return the log-probabilities (frame, token) float32 of a piece of audio, read as one; a list gives a list.
+
+        The blank is token 0. A list is computed together, in parts where the memory does not hold it. Raises
+        AudioError for what cannot be read, AsrError where a single piece is too long for the memory.
+
+        >>> load("an4", device="cpu").log_probs(np.zeros(16000, np.float32)).shape
+        (26, 130)
+        """
+        several = audio if isinstance(audio, list) else [audio]
+        samples = [samples_of(item, self.sample_rate) for item in several]
+        results = list(itertools.chain(*in_halves(self.engine.log_probs, samples)))
+        return results if isinstance(audio, list) else results[0]
+
+    def _pieces(
+        self, blocks: Iterable[tuple[int, np.ndarray | AsrError]]
+    ) -> Iterator[tuple[int, Window | AsrError]]:
+        """Cut each source's blocks into windows that begin with a frame of the model; an error ends its source."""
+        step = round(self.engine.seconds_per_frame * self.sample_rate)
+        for index, group in itertools.groupby(blocks, key=itemgetter(0)):
+            try:
+                for window in windows((_readable(block) for _, block in group), self.sample_rate, step):
+                    yield index, window
+            except AsrError as error:
+                yield index, error
+
+    def _recognize_batch(
+        self, batch: Sequence[tuple[int, Window | AsrError]], joiners: dict[int, Joiner]
+    ) -> int:
+        """Recognize windows, (index of its recording, window) each; return in how many parts the memory held them."""
+        readable = [(index, window) for index, window in batch if isinstance(window, Window)]
+        if not readable:
+            return 1
+        parts = in_halves(self.engine.log_probs, [window.samples for _, window in readable])
+        settled = []
+        for (index, window), log_probs in zip(readable, itertools.chain(*parts), strict=True):
+            joiner = joiners.setdefault(index, Joiner(self.sample_rate, self.engine.seconds_per_frame))
+            settled.append(joiner.add(window, log_probs))
+        decoded = in_halves(self.decoder, [log_probs for _, log_probs in settled])
+        hypotheses = itertools.chain(*decoded)
+        for (index, _), (first, _), hypothesis in zip(readable, settled, hypotheses, strict=True):
+            joiners[index].parts.append((first, hypothesis))
+        return max(len(parts), len(decoded))
+
+    def _transcript(
+        self,
+        hypothesis: Hypothesis,
+        loud: np.ndarray,
+        duration: float,
+        character_times: bool,
+        seams: tuple[float, ...] = (),
+    ) -> Transcript:
+        tokenizer = self.bundle.tokenizer
+        words = words_of(
+            hypothesis, tokenizer, self.engine.seconds_per_frame, loud, duration, character_times
+        )
+        alternatives = tuple(
+            Alternative(" ".join(tokenizer.decode(other.tokens).split()), other.score)
+            for other in hypothesis.alternatives
+        )
+        score = hypothesis.score if alternatives else None
+        text = " ".join(word.word for word in words)
+        return Transcript(text, words, duration, alternatives, score, seams)
+
+
+def load(
+    name: str | Path = SHIPPED,
+    device: str = "auto",
+    *,
+    engine: str = "auto",
+    compute_type: str = "float32",
+    threads: int | None = None,
+    decoder: Decoder | None = None,
+    **options: Unpack[DecodingOptions],
+) -> Recognizer:
+    """Load a saved model: the folder of one, or the name of one that comes with asr (`asr.available_models()`).
+
+    Arguments:
+        device: "cpu", "cuda", "cuda:1", ... or "auto", the GPU where there is one.
+        engine: "torch", "onnx" or "auto", what is installed.
+        compute_type: "bfloat16" or "int8" makes the recurrent layers' weights smaller on a CPU, which reads them
+            faster where utterances come few at a time; on a GPU "bfloat16" computes the model in it.
+        threads: of the CPU, for the whole process; None for the engine's choice.
+        decoder: a decoder made before, in place of options.
+        options: those of `asr transcribe`: beam_size, lm, lexicon, lm_weight, word_bonus, nbest, hotwords (a file, or a
+            bonus for each word) and processes; without any of them the decoder is greedy.
+
+    Raises BundleError; DecodingError for files that cannot be used; AsrError for what a device cannot do.
+
+    >>> load("an4", device="cpu", beam_size=8).bundle.normalizer
+    'basic'
+    """
+    if decoder is not None and options:
+        raise AsrError(
+            f"a decoder was given and options for another: {', '.join(options)}; leave out one of both"
+        )
+    bundle = Bundle.load(find_bundle(name))
+    computing = make_engine(bundle, device, engine=engine, compute_type=compute_type, threads=threads)
+    if decoder is None:
+        decoder = choose_decoder(bundle.tokenizer, bundle.normalizer, bundle.decoding, **options)
+        if isinstance(decoder, ParallelBeamSearch) and decoder.search.left_out:
+            logger.warning(decoder.search.describe_left_out())
+        decoder = computing.accelerated(decoder)
+    return Recognizer(bundle, computing, decoder)
+
+
+def _in_order(outcomes: Iterable[tuple[int, Transcript | AsrError]]) -> Iterator[Transcript | AsrError]:
+    """Yield (position, outcome) by position; those that wait for one before them come at an early end, too."""
+    waiting: dict[int, Transcript | AsrError] = {}
+    following = 0
+    try:
+        for index, outcome in outcomes:
+            waiting[index] = outcome
+            while following in waiting:
+                yield waiting.pop(following)
+                following += 1
+    except (AsrError, KeyboardInterrupt):
+        yield from (waiting[index] for index in sorted(waiting))
+        raise
+
+
+def _windows_expected(source: AudioSource) -> float:
+    """Return about how many windows a source has; infinitely many where its length is not known."""
+    return max(1.0, source.seconds / WINDOW_SECONDS) if source.seconds else math.inf
+
+
+def _readable(block: np.ndarray | AsrError) -> np.ndarray:
+    if isinstance(block, AsrError):
+        raise block
+    return block
+
+
+def _batches(
+    pieces: Iterable[tuple[int, Window | AsrError]], budget: BatchBudget
+) -> Iterator[list[tuple[int, Window | AsrError]]]:
+    """Group windows into batches that fill the budget, padding included; at least one in each."""
+    batch: list[tuple[int, Window | AsrError]] = []
+    longest = 0
+    for index, piece in pieces:
+        length = len(piece.samples) if isinstance(piece, Window) else 0
+        longest = max(longest, length)
+        if batch and not budget.holds(len(batch) + 1, longest):
+            yield batch
+            batch, longest = [], length
+        batch.append((index, piece))
+    if batch:
+        yield batch
