@@ -79,7 +79,7 @@ class TorchBundle:
             self.model.config,
             self.tokenizer,
             self.normalizer,
-            {name: np.array(value.detach().cpu()) for name, value in tensors.items()},
+            {name: value.detach().cpu().numpy().copy() for name, value in tensors.items()},
             self.training,
             self.decoding,
             self.stored_as,

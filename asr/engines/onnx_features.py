@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from asr.engines.onnx_nodes import Nodes, integers
 from asr.errors import BundleError
-from asr.features import (
+from asr.features.config import (
     FLOOR,
     LEAST_CONTRAST,
     LEVEL_TOLERANCE,
@@ -21,7 +20,6 @@ from asr.features import (
     SPEECH_RANGE,
     STD_FLOOR,
     FeatureConfig,
-    _mel_filters,
 )
 
 Tensors = Mapping[str, np.ndarray]
@@ -56,7 +54,9 @@ def log_mel(nodes: Nodes, waveform: str, lengths: str, config: FeatureConfig) ->
     """Add what computes `log_mel`: the logarithm of mel power, 0 past each utterance's frames."""
     window, hop = config.win_length, config.hop_length
     if window < 3:
-        raise BundleError(f"features.win_length is {window}; an ONNX graph needs a window of 3 samples or more")
+        raise BundleError(
+            f"features.win_length is {window}; an ONNX graph needs a window of 3 samples or more"
+        )
     time = nodes.axis(waveform, 1)
     silent_past = nodes.op("Where", nodes.inside(lengths, time), waveform, np.float32(0))
     # One frame more than whole hops; every frame reads `parts` blocks of a hop from its own on.
@@ -69,12 +69,11 @@ def log_mel(nodes: Nodes, waveform: str, lengths: str, config: FeatureConfig) ->
     padded = nodes.op("Pad", silent_past, padding)
     blocks = nodes.op("Reshape", nodes.op("Cast", padded, to=11), integers(0, -1, hop))
     shifted = [
-        nodes.cut(blocks, integers(part), nodes.op("Add", count, integers(part)), axis=1) for part in range(parts)
+        nodes.cut(blocks, integers(part), nodes.op("Add", count, integers(part)), axis=1)
+        for part in range(parts)
     ]
     power = _power_spectrum(nodes, nodes.op("Concat", *shifted, axis=2), window, config.n_fft)
-    filters = _mel_filters(
-        config.sample_rate, config.n_fft, config.n_mels, config.f_min, config.f_max, torch.device("cpu")
-    ).numpy()
+    filters = config.mel_filters()
     heard = filters.any(axis=1)
     lowest, highest = int(np.argmax(heard)), len(heard) - int(np.argmax(heard[::-1]))
     power = nodes.cut(power, integers(lowest), integers(highest), axis=2)
@@ -94,9 +93,7 @@ def _power_spectrum(nodes: Nodes, frames: str, window: int, n_fft: int) -> str:
     even, odd = nodes.op("Add", rising, falling), nodes.op("Sub", rising, falling)
     places = np.arange(1, half)
     if window % 2 == 0:
-        even = nodes.op(
-            "Concat", even, nodes.cut(frames, integers(half), integers(half + 1), axis=2), axis=2
-        )
+        even = nodes.op("Concat", even, nodes.cut(frames, integers(half), integers(half + 1), axis=2), axis=2)
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
     angles = 2 * np.pi / n_fft * np.arange(n_fft // 2 + 1)
     cosines, sines = (
@@ -116,9 +113,7 @@ def _masked(nodes: Nodes, features: str, inside: str) -> str:
 
 def _mean(nodes: Nodes, values: str, counted: str) -> str:
     """Mean along the second axis of the values (batch, n) that count, 0 where none do: (batch, 1)."""
-    total = nodes.op(
-        "ReduceSum", nodes.op("Where", counted, values, np.float32(0)), integers(1), keepdims=1
-    )
+    total = nodes.op("ReduceSum", nodes.op("Where", counted, values, np.float32(0)), integers(1), keepdims=1)
     count = nodes.op("ReduceSum", nodes.op("Cast", counted, to=1), integers(1), keepdims=1)
     return nodes.op("Div", total, nodes.op("Max", count, np.float32(1)))
 

@@ -130,6 +130,7 @@ class Graph:
             model.graph.initializer.append(tensor)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        options.log_severity_level = 4  # errors are raised, not printed as well
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in outside.values()]
         options.add_external_initializers(list(outside), values)
         return onnxruntime.InferenceSession(

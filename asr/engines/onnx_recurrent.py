@@ -1,4 +1,4 @@
-"""Recurrent layers as ONNX operators: LSTM, GRU and RNN where the standard has the cell, a Scan of its equations elsewhere.
+"""Recurrent layers as ONNX operators: LSTM, GRU and RNN where the standard has the cell, else a Scan of its equations.
 
 Everything here is (frame, batch, feature), the order in which those operators read. The equations are those of
 `asr.recurrent.cells`; D counts directions, H the hidden size, P the output size, G the gates.
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from asr.engines.onnx_nodes import Nodes, integers
 
@@ -61,7 +61,7 @@ class Layer:
     hidden_size: int
     proj_size: int = 0
     layer_norm: bool = False
-    zoneout: tuple[float, float] = (0.0, 0.0)
+    zoneout: tuple[float, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -102,13 +102,17 @@ def _as_operator(
 ) -> tuple[str, list[str]]:
     operator = OPERATORS[layer.cell]
 
-    def ordered(name: str, order: Sequence[tuple[int, int]]) -> np.ndarray:
-        blocks = [np.split(weights[name], len(set(order_of_ours))) for weights in layer.weights]
-        return np.stack([np.concatenate([sign * own[index] for sign, index in order]) for own in blocks])
+    size = layer.hidden_size
 
-    order_of_ours = [index for _, index in operator.gates]
-    bias = np.concatenate([ordered("bias_ih", operator.gates), ordered("bias_hh", operator.gates)], 1)
-    inputs = [ordered("weight_ih", operator.gates), ordered("weight_hh", operator.gates), bias, ragged.short]
+    def ordered(name: str) -> np.ndarray:
+        rows = layer.stacked(name)
+        blocks = [rows[:, index * size : (index + 1) * size] for _, index in operator.gates]
+        return np.concatenate(
+            [b if sign > 0 else -b for b, (sign, _) in zip(blocks, operator.gates, strict=True)], 1
+        )
+
+    bias = np.concatenate([ordered("bias_ih"), ordered("bias_hh")], 1)
+    inputs = [ordered("weight_ih"), ordered("weight_hh"), bias, ragged.short]
     if operator.peepholes:
         rows = layer.stacked("weight_peephole")
         peephole = np.concatenate([sign * rows[:, index] for sign, index in operator.peepholes], 1)
@@ -260,9 +264,7 @@ def _gru_step(nodes: Nodes, layer: Layer, gates: str, h: str) -> list[str]:
     """Add `gru_step`, reset after the product."""
     x_r, x_z, x_n = nodes.ops("Split", 3, gates, axis=-1)
     h_r, h_z, h_n = nodes.ops("Split", 3, _recurrent_gates(nodes, layer, h), axis=-1)
-    r, z = (
-        nodes.op("Sigmoid", nodes.op("Add", *shares)) for shares in ((x_r, h_r), (x_z, h_z))
-    )
+    r, z = (nodes.op("Sigmoid", nodes.op("Add", *shares)) for shares in ((x_r, h_r), (x_z, h_z)))
     n = nodes.op("Tanh", nodes.op("Add", x_n, nodes.op("Mul", r, h_n)))
     return [nodes.op("Add", n, nodes.op("Mul", z, nodes.op("Sub", h, n)))]
 

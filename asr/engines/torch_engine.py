@@ -77,7 +77,9 @@ class TorchEngine:
     def batch_seconds(self) -> float:
         """Return the seconds of padded audio that are fast to compute together and fit the free memory."""
         free = free_gpu_memory(self._device) if self._device.type == "cuda" else free_memory()
-        return batch_seconds_within(free, self.bundle, MOST_SECONDS.get(self._device.type, MOST_SECONDS["cpu"]))
+        return batch_seconds_within(
+            free, self.bundle, MOST_SECONDS.get(self._device.type, MOST_SECONDS["cpu"])
+        )
 
     def stages(self) -> "TorchStages":
         """Return the model's parts, for a stream."""

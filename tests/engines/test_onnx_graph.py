@@ -1,58 +1,24 @@
 """The ONNX graph of a bundle against the torch model: every cell, ragged batches, both directions, odd sizes."""
 
-import itertools
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from random_bundles import FRONT, LENGTHS, RATE, SMALL, bundle_of, options_of, random_parts, speech
 
 from asr.bundle import SHIPPED, Bundle
 from asr.engines.onnx_graph import recognition_graph
 from asr.errors import BundleError
-from asr.features import FeatureConfig, LogMel
-from asr.model import AcousticModel, FrontEndConfig, ModelConfig
+from asr.features import FeatureConfig
+from asr.model_config import FrontEndConfig, ModelConfig
 from asr.recurrent.cells import CELLS
-
-RATE = 8000
-SMALL = FeatureConfig(
-    sample_rate=RATE, n_fft=256, win_length=201, hop_length=80, n_mels=13, f_max=3500.0, normalize="utterance"
-)
-FRONT = FrontEndConfig(
-    channels=(3, 4), kernel_sizes=((3, 5), (5, 3)), strides=((2, 2), (1, 3)), norm="batch"
-)
-LENGTHS = (6017, 3999, 0, 80, 1, 79, 2400)
-
-
-def speech(lengths=LENGTHS, seed=0, scale=0.1):
-    """Noise whose loudness and pitch vary, padded by loud values that must not matter."""
-    generator = np.random.default_rng(seed)
-    samples = np.full((len(lengths), max(lengths)), 0.7, np.float32)
-    for row, length in zip(samples, lengths, strict=True):
-        time = np.arange(length) / RATE
-        tone = np.sin(2 * np.pi * generator.uniform(150, 900) * time) * (1 + np.sin(7 * time))
-        row[:length] = scale * (tone + 0.05 * generator.standard_normal(length))
-    return samples
-
-
-def random_parts(features, config, seed=1):
-    """A model with random weights and statistics everywhere, and its features."""
-    torch.manual_seed(seed)
-    log_mel = LogMel(features)
-    model = AcousticModel(config, features.n_mels, vocab_size=7).eval()
-    with torch.no_grad():
-        for name, value in itertools.chain(model.named_parameters(), model.named_buffers()):
-            if "norm" in name and value.is_floating_point():
-                value.uniform_(0.5, 1.5)
-        if features.normalize == "global":
-            log_mel.fit_statistics(row[:length] for row, length in zip(speech(), LENGTHS, strict=True) if length)
-    return model, log_mel
+from asr.torch_bundle import TorchBundle
 
 
 def session_of(model, log_mel):
-    tensors = {f"model.{name}": value.numpy() for name, value in model.state_dict().items()}
-    tensors |= {f"log_mel.{name}": value.numpy() for name, value in log_mel.state_dict().items()}
-    graph = recognition_graph(log_mel.config, model.config, tensors)
+    graph = recognition_graph(bundle_of(model, log_mel))
     onnx.checker.check_model(graph.whole(), full_check=True)
     return graph.session(threads=1)
 
@@ -76,18 +42,6 @@ def assert_close(found, expected, tolerance=1e-4):
         np.testing.assert_allclose(np.exp(part), np.exp(wanted), rtol=0, atol=1e-5)
 
 
-def options_of(cell):
-    """What a cell may be asked for besides."""
-    yield {}
-    yield {"zoneout": 0.2}
-    if CELLS[cell].lstm_family:
-        yield {"proj_size": 3}
-        yield {"proj_size": 2, "zoneout": 0.1}
-    if CELLS[cell].lstm_family and not CELLS[cell].peepholes:
-        yield {"layer_norm": True}
-        yield {"layer_norm": True, "proj_size": 3}
-
-
 @pytest.mark.parametrize(
     ("cell", "bidirectional", "options"),
     [(c, b, o) for c in CELLS for b in (True, False) for o in options_of(c)],
@@ -105,7 +59,9 @@ def test_every_cell_is_that_of_torch(cell, bidirectional, options):
 def test_every_normalization_is_that_of_torch(normalize, front_norm):
     features = FeatureConfig(RATE, 128, 128, 50, 11, 0.0, None, normalize)
     front = FrontEndConfig((2, 3), ((1, 3), (3, 1)), ((1, 1), (3, 1)), front_norm)
-    config = ModelConfig(front, "gru", layers=1, hidden_size=4, norm="none" if front_norm == "none" else "layer")
+    config = ModelConfig(
+        front, "gru", layers=1, hidden_size=4, norm="none" if front_norm == "none" else "layer"
+    )
     model, log_mel = random_parts(features, config)
     session = session_of(model, log_mel)
     for scale in (0.1, 3e-4, 1.0):  # at the training data's level, and far from it
@@ -126,19 +82,21 @@ def test_a_result_depends_neither_on_padding_nor_on_the_batch(options):
 
 
 def test_the_shipped_bundle_is_that_of_torch():
-    bundle = Bundle.load(SHIPPED)
+    parts = TorchBundle.load(SHIPPED)
     generator = np.random.default_rng(0)
     envelope = np.repeat(generator.uniform(0, 0.3, 32), 2000)
     samples = (envelope * generator.standard_normal(64000)).astype(np.float32)[None]
     lengths = [samples.shape[1]]
-    found = by_graph(session_of(bundle.model, bundle.log_mel), samples, lengths)
-    assert_close(found, by_torch(bundle.model, bundle.log_mel, samples, lengths), 1e-3)
+    session = recognition_graph(Bundle.load(SHIPPED)).session(threads=1)
+    found = by_graph(session, samples, lengths)
+    assert_close(found, by_torch(parts.model, parts.log_mel, samples, lengths), 1e-3)
 
 
 def test_what_a_graph_cannot_hold_is_refused():
-    model, log_mel = random_parts(SMALL, ModelConfig(FRONT, layers=1, hidden_size=4))
-    with pytest.raises(BundleError, match="model.cell is 'tree'; an ONNX graph holds lstm, .*engine torch"):
-        recognition_graph(SMALL, ModelConfig(FRONT, cell="tree"), {})
-    short = FeatureConfig(RATE, 256, 2, 80, 13)
+    bundle = bundle_of(*random_parts(SMALL, ModelConfig(FRONT, layers=1, hidden_size=4)))
+    unknown = replace(bundle, model=replace(bundle.model, cell="tree"))
+    with pytest.raises(BundleError, match=r"model.cell is 'tree'; an ONNX graph holds lstm, .*engine torch"):
+        recognition_graph(unknown)
+    short = replace(bundle, features=FeatureConfig(RATE, 256, 2, 80, 13))
     with pytest.raises(BundleError, match="win_length is 2; an ONNX graph needs a window of 3"):
-        recognition_graph(short, model.config, {f"model.{n}": v.numpy() for n, v in model.state_dict().items()})
+        recognition_graph(short)
