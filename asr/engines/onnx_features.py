@@ -17,6 +17,7 @@ from asr.features.config import (
     LEAST_CONTRAST,
     LEVEL_TOLERANCE,
     LOUDEST_FRAMES,
+    SAMPLE_STD_FLOOR,
     SPEECH_RANGE,
     STD_FLOOR,
     FeatureConfig,
@@ -34,20 +35,40 @@ class Frames(NamedTuple):
 
 
 def normalized_features(
-    nodes: Nodes, waveform: str, lengths: str, config: FeatureConfig, tensors: Tensors, leveled: bool
+    nodes: Nodes,
+    waveform: str,
+    lengths: str,
+    config: FeatureConfig,
+    tensors: Tensors,
+    tolerance: float | None = LEVEL_TOLERANCE,
 ) -> Frames:
-    """Add what computes `LogMel.forward`: waveform (batch, time) float32, lengths (batch,) int64 to features."""
+    """Add what computes `LogMel.forward`: waveform (batch, time) float32, lengths (batch,) int64 to features.
+
+    Arguments: tolerance, by how many standard deviations an utterance's level may be off before it is leveled, None
+    for levels that stay as they are.
+    """
+    if config.samples == "standardized":
+        waveform = standardized(nodes, waveform, lengths)
     frames = log_mel(nodes, waveform, lengths, config)
     if config.normalize == "utterance":
         return frames._replace(features=_normalized_over_utterance(nodes, frames))
     if config.normalize == "none":
         return frames
     features = frames.features
-    if leveled:
-        features = nodes.op("Sub", features, _excess(nodes, frames, tensors))
+    if tolerance is not None:
+        features = nodes.op("Sub", features, _excess(nodes, frames, tensors, tolerance))
     centered = nodes.op("Sub", features, tensors["log_mel.mean"])
     scaled = nodes.op("Div", centered, tensors["log_mel.std"])
     return frames._replace(features=_masked(nodes, scaled, frames.inside))
+
+
+def standardized(nodes: Nodes, waveform: str, lengths: str) -> str:
+    """Give each utterance's samples mean 0 and variance 1."""
+    inside = nodes.inside(lengths, nodes.axis(waveform, 1))
+    centered = nodes.op("Sub", waveform, _mean(nodes, waveform, inside))
+    centered = nodes.op("Where", inside, centered, np.float32(0))
+    deviation = nodes.op("Sqrt", _mean(nodes, nodes.op("Mul", centered, centered), inside))
+    return nodes.op("Div", centered, nodes.op("Max", deviation, np.float32(SAMPLE_STD_FLOOR)))
 
 
 def log_mel(nodes: Nodes, waveform: str, lengths: str, config: FeatureConfig) -> Frames:
@@ -131,16 +152,16 @@ def _normalized_over_utterance(nodes: Nodes, frames: Frames) -> str:
     return nodes.op("Div", centered, nodes.op("Max", std, np.float32(STD_FLOOR)))
 
 
-def _excess(nodes: Nodes, frames: Frames, tensors: Tensors) -> str:
+def _excess(nodes: Nodes, frames: Frames, tensors: Tensors, tolerance: float) -> str:
     """Give how far each utterance's level is off where that is too far, else 0: (batch, 1, 1) nats."""
     power = nodes.op("ReduceLogSumExp", frames.features, axes=[2], keepdims=0)
     level = _level(nodes, power, frames)
     off = nodes.op("Sub", level, tensors["log_mel.level"].reshape(1, 1))
-    tolerance = np.float32(LEVEL_TOLERANCE) * tensors["log_mel.level_std"]
+    most = np.float32(tolerance) * tensors["log_mel.level_std"]
     contrast = nodes.op("Sub", level, _quiet(nodes, power, frames))
     far = nodes.op(
         "And",
-        nodes.op("Greater", nodes.op("Abs", off), tolerance),
+        nodes.op("Greater", nodes.op("Abs", off), most),
         nodes.op("Greater", contrast, np.float32(LEAST_CONTRAST)),
     )
     return nodes.op("Unsqueeze", nodes.op("Where", far, off, np.float32(0)), integers(2))

@@ -14,6 +14,7 @@ from asr.engines.onnx_features import normalized_features
 from asr.engines.onnx_nodes import Graph, Nodes, Signature, integers
 from asr.engines.onnx_recurrent import EPSILON, OPERATORS, Layer, Ragged, recurrent_layer
 from asr.errors import BundleError
+from asr.features.config import LEVEL_TOLERANCE
 from asr.model_config import ModelConfig
 
 Tensors = Mapping[str, np.ndarray]
@@ -38,11 +39,21 @@ def recognition_graph(bundle: Bundle) -> Graph:
     )
 
 
-def recognize(nodes: Nodes, bundle: Bundle, waveform: str, lengths: str) -> tuple[str, str]:
-    """Add a whole model; return the names of log-probabilities (batch, frame, token) and frame counts (batch,)."""
+def recognize(
+    nodes: Nodes, bundle: Bundle, waveform: str, lengths: str, tolerance: float = LEVEL_TOLERANCE
+) -> tuple[str, str]:
+    """Add a whole model; return the names of log-probabilities (batch, frame, token) and frame counts (batch,).
+
+    Arguments: tolerance as in `normalized_features`.
+    """
+    frames = normalized_features(nodes, waveform, lengths, bundle.features, bundle.weights, tolerance)
+    return recognize_features(nodes, bundle, frames.features, frames.counts)
+
+
+def recognize_features(nodes: Nodes, bundle: Bundle, features: str, counts: str) -> tuple[str, str]:
+    """Add the model behind the features (batch, frame, mel), frame counts (batch,) int64; return as `recognize`."""
     refuse_unknown_cells(bundle.model)
-    frames = normalized_features(nodes, waveform, lengths, bundle.features, bundle.weights, leveled=True)
-    hidden, counts = front_end(nodes, bundle.model, bundle.weights, frames.features, frames.counts)
+    hidden, counts = front_end(nodes, bundle.model, bundle.weights, features, counts)
     ragged = Ragged(nodes, counts, nodes.axis(hidden, 0))
     for index in range(bundle.model.layers):
         x = _norm(nodes, bundle.model, bundle.weights, index, hidden)
@@ -54,14 +65,14 @@ def recognize(nodes: Nodes, bundle: Bundle, waveform: str, lengths: str) -> tupl
 def feature_graph(bundle: Bundle) -> Graph:
     """Return the graph of a stream's features: `samples` (time,) float32 to `features` (frame, mel).
 
-    They are normalized with the training data's statistics or not at all, and not leveled.
+    They are normalized with the training data's statistics or not at all, and not leveled; the samples are as they come.
     """
-    config, nodes = bundle.features, Nodes()
+    config, nodes = replace(bundle.features, samples="recorded"), Nodes()
     if config.normalize == "utterance":
         config = replace(config, normalize="none")
     waveform = nodes.op("Unsqueeze", "samples", integers(0))
     lengths = nodes.op("Shape", "samples")
-    frames = normalized_features(nodes, waveform, lengths, config, bundle.weights, leveled=False)
+    frames = normalized_features(nodes, waveform, lengths, config, bundle.weights, tolerance=None)
     return nodes.finish(
         {"samples": ("float32", ("time",))},
         {"features": ("float32", ("frame", config.n_mels))},

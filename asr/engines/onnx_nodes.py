@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 OPSET, IR_VERSION = 17, 8  # of June 2022: onnxruntime 1.12 and all later ones read them
 TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
 SMALL = 1024  # bytes of a constant that is part of the model
+TINY = np.float32(1e-30)  # of a channel whose weights are zero, so that they can be divided by their largest
 
 Value = str | np.ndarray | np.generic  # the name of a tensor, or a constant
 Signature = Mapping[str, tuple[str, Sequence[int | str]]]  # name: (type, shape)
@@ -24,6 +25,7 @@ class Nodes:
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, np.ndarray] = {}
+        self.weights: dict[str, int] = {}
         self._names: dict[tuple, str] = {}
         self._root = self
 
@@ -42,6 +44,12 @@ class Nodes:
             root._names[key] = f"constant_{len(root.constants)}"
             root.constants[root._names[key]] = value
         return root._names[key]
+
+    def weight(self, value: np.ndarray, axis: int) -> str:
+        """Add a matrix that may be quantized; its products sum over `axis`."""
+        name = self.constant(value)
+        self._root.weights[name] = axis
+        return name
 
     def op(self, kind: str, *inputs: Value, **attributes: Any) -> str:
         """Add a node with one output."""
@@ -97,18 +105,43 @@ class Nodes:
         versions = [helper.make_opsetid(domain, 1 if domain else OPSET) for domain in sorted(domains)]
         proto = self.graph("asr", inputs, outputs)
         model = helper.make_model(proto, opset_imports=versions, ir_version=IR_VERSION, producer_name="asr")
-        return Graph(model, self.constants)
+        return Graph(model, self.constants, self.weights)
 
 
 @dataclass(frozen=True)
 class Graph:
     """A model whose large constants stay outside of it, so that a session uses them without a copy.
 
-    Attributes: model, without constants; constants by name.
+    Attributes:
+        model: without constants.
+        constants: by name.
+        weights: those constants that may be quantized, with the axis over which their products sum.
     """
 
     model: ModelProto
     constants: Mapping[str, np.ndarray]
+    weights: Mapping[str, int]
+
+    def quantized(self) -> "Graph":
+        """Return the graph with its weights in int8 and a scale for each output channel.
+
+        They become float32 again when a session is made, which takes a Cast and a Mul of constants: smaller files,
+        the same speed, and nothing but the weights is rounded.
+        """
+        model, constants = ModelProto(), dict(self.constants)
+        model.CopyFrom(self.model)
+        nodes = []
+        for name, axis in self.weights.items():
+            weight = constants.pop(name)
+            scale = np.maximum(np.abs(weight).max(axis, keepdims=True), TINY) / np.float32(127)
+            rounded, factor = f"{name}_int8", f"{name}_scale"
+            constants |= {rounded: np.round(weight / scale).astype(np.int8), factor: scale}
+            nodes.append(helper.make_node("Cast", [rounded], [f"{name}_cast"], to=TensorProto.FLOAT))
+            nodes.append(helper.make_node("Mul", [f"{name}_cast", factor], [name]))
+        nodes.extend(self.model.graph.node)
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+        return Graph(model, constants, {})
 
     def whole(self) -> ModelProto:
         """Return the model with its constants inside, as it is written to a file."""

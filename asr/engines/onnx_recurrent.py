@@ -112,7 +112,8 @@ def _as_operator(
         )
 
     bias = np.concatenate([ordered("bias_ih"), ordered("bias_hh")], 1)
-    inputs = [ordered("weight_ih"), ordered("weight_hh"), bias, ragged.short]
+    weights = [nodes.weight(ordered(name), axis=2) for name in ("weight_ih", "weight_hh")]
+    inputs = [*weights, bias, ragged.short]
     if operator.peepholes:
         rows = layer.stacked("weight_peephole")
         peephole = np.concatenate([sign * rows[:, index] for sign, index in operator.peepholes], 1)
@@ -177,7 +178,7 @@ def _reversed(nodes: Nodes, x: str, ragged: Ragged) -> str:
 def _input_gates(nodes: Nodes, layer: Layer, x: str, direction: int) -> str:
     """Add `input_gates`: (frame, batch, G * H) of x (frame, batch, input)."""
     weights = layer.weights[direction]
-    product = nodes.op("MatMul", x, np.ascontiguousarray(weights["weight_ih"].T))
+    product = nodes.op("MatMul", x, nodes.weight(np.ascontiguousarray(weights["weight_ih"].T), axis=0))
     if layer.layer_norm:
         norm, shift = weights["norm_ih_weight"], weights["norm_ih_bias"]
         product = nodes.op("LayerNormalization", product, norm, shift, axis=-1, epsilon=EPSILON)
@@ -219,7 +220,7 @@ def _zoned_out(nodes: Nodes, share: float, old: str, new: str) -> str:
 
 def _recurrent_gates(nodes: Nodes, layer: Layer, h: str) -> str:
     """Add `recurrent_gates`: (D, batch, G * H) of h (D, batch, P)."""
-    weights = np.ascontiguousarray(layer.stacked("weight_hh").transpose(0, 2, 1))
+    weights = nodes.weight(np.ascontiguousarray(layer.stacked("weight_hh").transpose(0, 2, 1)), axis=1)
     product = nodes.op("MatMul", h, weights)
     if layer.layer_norm:
         product = _layer_norm(nodes, layer, product, "hh")
@@ -256,7 +257,8 @@ def _lstm_step(nodes: Nodes, layer: Layer, gates: str, h: str, c: str) -> list[s
     shown = _layer_norm(nodes, layer, c, "cell") if layer.layer_norm else c
     h = nodes.op("Mul", o, nodes.op("Tanh", shown))
     if layer.proj_size:
-        h = nodes.op("MatMul", h, np.ascontiguousarray(layer.stacked("weight_hr").transpose(0, 2, 1)))
+        projection = np.ascontiguousarray(layer.stacked("weight_hr").transpose(0, 2, 1))
+        h = nodes.op("MatMul", h, nodes.weight(projection, axis=1))
     return [h, c]
 
 

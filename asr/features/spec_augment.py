@@ -20,7 +20,9 @@ class SpecAugment(nn.Module):
     def __init__(self, config: SpecAugmentConfig, centers: np.ndarray | None = None):
         super().__init__()
         if config.frequency_warp and centers is None:
-            raise ValueError("frequency_warp needs the centers of the mel bands; see FeatureConfig.mel_centers")
+            raise ValueError(
+                "frequency_warp needs the centers of the mel bands; see FeatureConfig.mel_centers"
+            )
         self.config = config
         self.centers = None if centers is None else torch.tensor(centers)
 
