@@ -65,7 +65,8 @@ def recognize_features(nodes: Nodes, bundle: Bundle, features: str, counts: str)
 def feature_graph(bundle: Bundle) -> Graph:
     """Return the graph of a stream's features: `samples` (time,) float32 to `features` (frame, mel).
 
-    They are normalized with the training data's statistics or not at all, and not leveled; the samples are as they come.
+    They are normalized with the training data's statistics or not at all, and not leveled. The samples stay as they
+    are.
     """
     config, nodes = replace(bundle.features, samples="recorded"), Nodes()
     if config.normalize == "utterance":

@@ -1,4 +1,4 @@
-"""The proof of an export: a manifest recognized by the bundle and by the exported file, and how far the two are apart."""
+"""The proof of an export: a manifest recognized by the bundle and by the exported file, and how they differ."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -61,7 +61,8 @@ class Agreement:
         interval = f", 95 % interval {-100 * bounds[1]:+.2f} to {-100 * bounds[0]:+.2f}" if bounds else ""
         lines = [
             f"transcripts  {self.equal} of {a.utterances} equal to those of the engine {self.reference}",
-            f"WER          {100 * a.wer:.2f} % by the bundle, {100 * b.wer:.2f} % by the file: {change:+.2f} points{interval}",
+            f"WER          {100 * a.wer:.2f} % by the bundle, {100 * b.wer:.2f} % by the file: {change:+.2f} "
+            f"points{interval}",
         ]
         if self.difference is not None:
             lines.append(f"probability  largest difference {self.difference:.1e}")
@@ -81,7 +82,9 @@ def check_export(bundle: Bundle, path: Path, kind: str, int8: bool, manifest: st
     """
     cuts = [cut for cut in load_cuts(manifest) if text_of(cut) is not None]
     if not cuts:
-        raise ManifestError(f"the manifest {manifest} has no transcripts; expected some, to compare error rates")
+        raise ManifestError(
+            f"the manifest {manifest} has no transcripts; expected some, to compare error rates"
+        )
     reference = "torch" if find_spec("torch") else "onnx"
     engine = make_engine(bundle, "cpu", engine=reference)
 
@@ -102,7 +105,9 @@ def check_export(bundle: Bundle, path: Path, kind: str, int8: bool, manifest: st
     named = speakers if all(speakers) else None
     a, b = (score(references, side, ids=[cut.id for cut in cuts], speakers=named) for side in texts)
     equal = sum(expected == found for expected, found in zip(*texts, strict=True))
-    exact = not int8 and (kind == "onnx" or (kind, bundle.features.samples) == ("sherpa-onnx", "standardized"))
+    exact = not int8 and (
+        kind == "onnx" or (kind, bundle.features.samples) == ("sherpa-onnx", "standardized")
+    )
     return Agreement(compare(a, b), equal, max(differences, default=None), exact, reference)
 
 

@@ -57,7 +57,8 @@ def test_every_cell_is_that_of_torch(cell, bidirectional, options):
 @pytest.mark.parametrize("front_norm", ["batch", "layer", "none"])
 @pytest.mark.parametrize("normalize", ["utterance", "global", "none"])
 def test_every_normalization_is_that_of_torch(normalize, front_norm):
-    features = FeatureConfig(RATE, 128, 128, 50, 11, 0.0, None, normalize)
+    samples = "standardized" if front_norm == "layer" else "recorded"
+    features = FeatureConfig(RATE, 128, 128, 50, 11, 0.0, None, normalize, samples)
     front = FrontEndConfig((2, 3), ((1, 3), (3, 1)), ((1, 1), (3, 1)), front_norm)
     config = ModelConfig(
         front, "gru", layers=1, hidden_size=4, norm="none" if front_norm == "none" else "layer"
