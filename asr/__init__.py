@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from asr.version import __version__
 
 if TYPE_CHECKING:
+    from asr.recognizer import Recognizer, load
     from asr.scoring import ErrorReport, score
     from asr.streaming import Stream
-    from asr.recognizer import Recognizer, load
     from asr.transcript import Transcript
 
 _HOMES = {

@@ -12,7 +12,8 @@ def replacing(path: str | Path, durable: bool = False) -> Iterator[Path]:
     """Yield a scratch path beside `path`, which takes its name when the block ends without an error.
 
     A process killed meanwhile leaves the old file or the new one, never half of one. Missing parent folders are made.
-    With `durable` the content is on the disk before the old file is replaced. Raises OSError.
+    A link stays a link; what is there and no file, as a pipe or a device, is written to itself. With `durable` the
+    content is on the disk before the old file is replaced. Raises OSError.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -23,6 +24,11 @@ def replacing(path: str | Path, durable: bool = False) -> Iterator[Path]:
     'seven'
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    if path.is_symlink():
+        path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     # The process id keeps two writers apart; suffixes stay last, for libraries that choose a format by them.
     scratch = path.with_name(f".{os.getpid()}.part.{path.name}")

@@ -5,10 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from asr.transcribe import Segment, Transcript, Word
+from asr.transcript import Segment, Transcript, Word
 
 FORMATS = ("txt", "json", "srt", "vtt", "tsv", "ctm", "trn")
 ORIGINS_FILE = ".asr-origins.jsonl"
@@ -31,7 +29,7 @@ class Layout:
     highlight_words: bool = False
 
 
-def render(transcript: "Transcript", form: str, name: str, layout: Layout = Layout()) -> str:
+def render(transcript: Transcript, form: str, name: str, layout: Layout = Layout()) -> str:
     """Write a transcript in one of FORMATS; `name` is the recording's in CTM and TRN."""
     if form == "txt":
         return transcript.text + "\n"
@@ -60,7 +58,7 @@ def render(transcript: "Transcript", form: str, name: str, layout: Layout = Layo
     raise ValueError(f"there is no format {form!r}; expected one of {', '.join(FORMATS)}")
 
 
-def to_json(transcript: "Transcript", layout: Layout = Layout()) -> dict:
+def to_json(transcript: Transcript, layout: Layout = Layout()) -> dict:
     """Give a transcript as plain values: whisper's field names, and beside them words, duration and alternatives."""
     segments = []
     for number, segment in enumerate(transcript.segments):
@@ -71,13 +69,13 @@ def to_json(transcript: "Transcript", layout: Layout = Layout()) -> dict:
     return {"text": transcript.text, "segments": segments, "language": None} | transcript.to_dict()
 
 
-def _timed_word(word: "Word") -> dict:
+def _timed_word(word: Word) -> dict:
     value = {"word": word.word, "start": word.start, "end": word.end, "probability": word.confidence}
     return value | ({"characters": [asdict(one) for one in word.characters]} if word.characters else {})
 
 
 def write_outputs(
-    transcript: "Transcript",
+    transcript: Transcript,
     target: Path,
     formats: Sequence[str],
     name: str,
@@ -168,7 +166,7 @@ def output_path(target: Path, form: str) -> Path:
     return target.with_name(f"{target.name}.{form}")
 
 
-def _cues(segments: "Iterable[Segment]", layout: Layout, escape) -> Iterator[tuple[int, int, str]]:
+def _cues(segments: Iterable[Segment], layout: Layout, escape) -> Iterator[tuple[int, int, str]]:
     """Give the subtitles: start and end in milliseconds, each after the one before, and their text."""
     previous = 0
     for start, end, text in _timed_texts(segments, layout, escape):
@@ -177,7 +175,7 @@ def _cues(segments: "Iterable[Segment]", layout: Layout, escape) -> Iterator[tup
         yield start, previous, text
 
 
-def _timed_texts(segments: "Iterable[Segment]", layout: Layout, escape) -> Iterator[tuple[int, int, str]]:
+def _timed_texts(segments: Iterable[Segment], layout: Layout, escape) -> Iterator[tuple[int, int, str]]:
     for segment in segments:
         lines = list(_lines(segment.words, layout.max_line_width))
         count = layout.max_line_count or len(lines)
@@ -194,7 +192,7 @@ def _timed_texts(segments: "Iterable[Segment]", layout: Layout, escape) -> Itera
                 said = _ms(word.end)
 
 
-def _lines(words: "Sequence[Word]", width: int | None) -> "Iterator[list[Word]]":
+def _lines(words: Sequence[Word], width: int | None) -> Iterator[list[Word]]:
     """Break words into lines of at most `width` characters; a longer word has one for itself."""
     line: list[Word] = []
     length = 0
@@ -207,7 +205,7 @@ def _lines(words: "Sequence[Word]", width: int | None) -> "Iterator[list[Word]]"
     yield line
 
 
-def _spelled(lines: "Iterable[Sequence[Word]]", escape, underlined: "Word | None" = None) -> str:
+def _spelled(lines: Iterable[Sequence[Word]], escape, underlined: Word | None = None) -> str:
     return "\n".join(
         " ".join(f"<u>{escape(word.word)}</u>" if word is underlined else escape(word.word) for word in line)
         for line in lines

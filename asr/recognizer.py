@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import itemgetter
 from pathlib import Path
-from typing import Literal, Unpack, overload
+from typing import Literal, TypeVar, Unpack, overload
 
 import numpy as np
 
@@ -37,6 +37,8 @@ from asr.transcript import Alternative, Transcript
 
 # Threads that decode audio ahead of the model; soundfile and soxr leave the interpreter free.
 READERS = 2
+
+Item = TypeVar("Item")
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +109,7 @@ class Recognizer:
         """
         if errors not in ("raise", "return"):
             raise ValueError(f"errors is {errors!r}; expected 'raise' or 'return'")
-        for outcome in _in_order(self.transcribe_as_completed(audio, **options)):
+        for _, outcome in in_order(self.transcribe_as_completed(audio, **options)):
             if errors == "raise" and isinstance(outcome, AsrError):
                 raise outcome
             yield outcome
@@ -148,8 +150,11 @@ class Recognizer:
                         joiner = joiners.pop(index)
                         duration = window.offset + len(window.samples) / self.sample_rate
                         seams = tuple(joiner.seams)
-                        yield index, self._transcript(
-                            joiner.hypothesis(), joiner.loud(), duration, character_times, seams
+                        yield (
+                            index,
+                            self._transcript(
+                                joiner.hypothesis(), joiner.loud(), duration, character_times, seams
+                            ),
                         )
 
     def align(self, audio: Audio, text: str, *, character_times: bool = False) -> Transcript:
@@ -298,18 +303,22 @@ def load(
     return Recognizer(bundle, computing, decoder)
 
 
-def _in_order(outcomes: Iterable[tuple[int, Transcript | AsrError]]) -> Iterator[Transcript | AsrError]:
-    """Yield (position, outcome) by position; those that wait for one before them come at an early end, too."""
-    waiting: dict[int, Transcript | AsrError] = {}
+def in_order(outcomes: Iterable[tuple[int, Item]]) -> Iterator[tuple[int, Item]]:
+    """Yield (position, outcome) by position; where the outcomes end early in an error, also those behind a gap.
+
+    >>> list(in_order([(1, "b"), (0, "a"), (2, "c")]))
+    [(0, 'a'), (1, 'b'), (2, 'c')]
+    """
+    waiting: dict[int, Item] = {}
     following = 0
     try:
         for index, outcome in outcomes:
             waiting[index] = outcome
             while following in waiting:
-                yield waiting.pop(following)
+                yield following, waiting.pop(following)
                 following += 1
     except (AsrError, KeyboardInterrupt):
-        yield from (waiting[index] for index in sorted(waiting))
+        yield from sorted(waiting.items(), key=itemgetter(0))
         raise
 
 

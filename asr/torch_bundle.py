@@ -97,5 +97,7 @@ class TorchBundle:
 
 def _load_weights(module: nn.Module, part: str, weights: Mapping[str, np.ndarray]) -> None:
     """Make the arrays whose names begin with `part` the module's own. Raises RuntimeError for what does not fit."""
-    tensors = {name.removeprefix(part): torch.from_numpy(weights[name]) for name in weights if name.startswith(part)}
+    tensors = {
+        name.removeprefix(part): torch.from_numpy(weights[name]) for name in weights if name.startswith(part)
+    }
     module.load_state_dict(tensors, assign=True)

@@ -11,17 +11,20 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from asr.data import load_cuts, make_loader
+from asr.data import BatchLimits, BatchOrder, Encoding, Variation, load_cuts, make_loader
 from asr.data.augmentation import GENERATED, Augmentation, AugmentationConfig
-from asr.data.loading import read_samples
-from asr.data.manifests import text_of
+from asr.data.cuts import text_of
+from asr.data.reading import read_samples
 from asr.data.shards import Shards, is_sharded
-from asr.features import FeatureConfig, LogMel, SpecAugment, SpecAugmentConfig
+from asr.features import FeatureConfig, SpecAugmentConfig
+from asr.features.log_mel import LogMel
+from asr.features.spec_augment import SpecAugment
 from asr.text import CharacterTokenizer, normalize
 
 RATE = 16000
@@ -93,32 +96,24 @@ def stages(cuts: Sequence, arguments: argparse.Namespace) -> None:
 def loaders(cuts: Sequence, arguments: argparse.Namespace) -> None:
     """Time whole epochs."""
     tokenizer = CharacterTokenizer.from_texts(normalize(text_of(cut) or "", "basic") for cut in cuts)
-    settings = {"log-mel, SpecAugment": {}, "the same, speed": {"speed_perturb": SPEEDS}}
+    encoding = Encoding(LogMel(FeatureConfig()), tokenizer, "basic")
+    settings: dict[str, dict[str, Any]] = {"log-mel, SpecAugment": {}, "the same, speed": {"speeds": SPEEDS}}
     if arguments.noise:
         noise = Augmentation(AugmentationConfig(noise=arguments.noise, noise_share=1), RATE)
-        settings["the same, speed, noise on all"] = {"speed_perturb": SPEEDS, "augmentation": noise}
+        settings["the same, speed, noise on all"] = {"speeds": SPEEDS, "augmentation": noise}
     seconds = cuts.seconds if isinstance(cuts, Shards) else sum(cut.duration for cut in cuts)
     print(f"\nwhole epochs of {seconds / 3600:.2f} h by {arguments.workers} workers")
     print(f"{'':34} {'x real time':>12} {'padding %':>10} {'batches':>8}")
     for name, choices in settings.items():
         loader = make_loader(
             cuts,
-            log_mel=LogMel(FeatureConfig()),
-            tokenizer=tokenizer,
-            normalizer="basic",
-            spec_augment=SpecAugment(SpecAugmentConfig()),
-            batch_seconds=arguments.batch_seconds,
-            shuffle=True,
+            encoding,
+            limits=BatchLimits(arguments.batch_seconds),
+            order=BatchOrder(shuffle=True, speeds=choices.get("speeds", ())),
+            variation=Variation(choices.get("augmentation"), SpecAugment(SpecAugmentConfig())),
             workers=arguments.workers,
-            **choices,
         )
-        next(
-            iter(
-                make_loader(
-                    cuts[:1], log_mel=LogMel(FeatureConfig()), tokenizer=tokenizer, normalizer="basic"
-                )
-            )
-        )
+        next(iter(make_loader(cuts[:1], encoding)))
         frames = padded = 0
         began = time.perf_counter()
         for batch in loader:

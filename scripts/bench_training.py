@@ -21,7 +21,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.ctc import ctc_loss
 from asr.data import Batch, load_cuts
-from asr.model import AcousticModel, ModelConfig
+from asr.model import AcousticModel
+from asr.model_config import ModelConfig
 from asr.recurrent import RecurrentLayer
 from asr.training.config import TrainConfig, read_config
 from asr.training.data import SpeechData

@@ -14,8 +14,8 @@ from collections import Counter
 from pathlib import Path
 
 import asr
-from asr.data.loading import read_samples
-from asr.data.manifests import load_cuts, text_of
+from asr.data.cuts import load_cuts, text_of
+from asr.data.reading import read_samples
 from asr.decoding import BeamConfig, BeamSearch
 from asr.scoring.align import align
 from asr.text import normalize

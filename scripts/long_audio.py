@@ -14,9 +14,9 @@ from unittest import mock
 import numpy as np
 
 import asr
-import asr.windows
-from asr.data.loading import read_samples
-from asr.data.manifests import load_cuts, speaker_of, text_of
+import asr.long_audio
+from asr.data.cuts import load_cuts, speaker_of, text_of
+from asr.data.reading import read_samples
 from asr.text import normalize
 
 
@@ -45,8 +45,8 @@ def main() -> None:
         recording = np.concatenate([samples[i] for i in order])
         truth = [" ".join(references[i] for i in order)]
         rates = []
-        for longest in (asr.windows.WINDOW_SECONDS, len(recording) / model.sample_rate):
-            with mock.patch.object(asr.windows, "WINDOW_SECONDS", longest):
+        for longest in (asr.long_audio.WINDOW_SECONDS, len(recording) / model.sample_rate):
+            with mock.patch.object(asr.long_audio, "WINDOW_SECONDS", longest):
                 rates.append(asr.score(truth, [model.transcribe(recording).text]).wer)  # type: ignore[union-attr]
         windows, one_piece = (f"{100 * rate:.2f} %" for rate in rates)
         print(f"joined {name:12} WER in windows {windows}, in one piece {one_piece}")

@@ -14,7 +14,9 @@ import torch
 
 from asr.audio import load_audio
 from asr.data.augmentation import CODECS, GENERATED, Augmentation, AugmentationConfig
-from asr.features import FeatureConfig, LogMel, SpecAugment, SpecAugmentConfig
+from asr.features import FeatureConfig, SpecAugmentConfig
+from asr.features.log_mel import LogMel
+from asr.features.spec_augment import SpecAugment
 
 RATE = 16000
 

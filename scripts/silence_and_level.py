@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 
 import asr
-from asr.data.loading import read_samples
-from asr.data.manifests import load_cuts, text_of
+from asr.data.cuts import load_cuts, text_of
+from asr.data.reading import read_samples
 from asr.text import normalize
 
 SECONDS = 3.0

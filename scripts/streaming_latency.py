@@ -16,10 +16,10 @@ from itertools import product
 import numpy as np
 
 import asr
-from asr.data.loading import read_samples
-from asr.data.manifests import load_cuts, text_of
+from asr.data.cuts import load_cuts, text_of
+from asr.data.reading import read_samples
+from asr.recognizer import Recognizer
 from asr.text import normalize
-from asr.transcribe import Recognizer
 
 BLOCK_SECONDS = 0.02
 
@@ -69,7 +69,7 @@ def main() -> None:
     print(f"{len(cuts)} utterances, {seconds / 60:.1f} minutes")
     print("chunk  look-ahead    WER  latency: mean     90 %  times real time")
     print(f"the whole utterance {100 * asr.score(references, whole).wer:5.2f} %")
-    bidirectional = model.bundle.model.config.bidirectional
+    bidirectional = model.bundle.model.bidirectional
     for chunk, look_ahead in product(arguments.chunk, arguments.look_ahead if bidirectional else [0.0]):
         begin = time.perf_counter()
         given = [stream(model, each, chunk, look_ahead) for each in samples]

@@ -12,8 +12,7 @@ from itertools import islice
 import numpy as np
 
 import asr
-from asr.data.loading import read_samples
-from asr.data.manifests import load_cuts, text_of
+from asr.data import load_cuts, read_samples, text_of
 
 CLOSE = 0.05  # seconds
 

@@ -7,10 +7,14 @@ import numpy as np
 import soundfile
 import torch
 
-from asr.bundle import Bundle
-from asr.features import FeatureConfig, LogMel
-from asr.model import AcousticModel, FrontEndConfig, ModelConfig
+from asr.engines.torch_engine import TorchEngine
+from asr.features import FeatureConfig
+from asr.features.log_mel import LogMel
+from asr.model import AcousticModel
+from asr.model_config import FrontEndConfig, ModelConfig
+from asr.recognizer import Recognizer
 from asr.text import CharacterTokenizer
+from asr.torch_bundle import TorchBundle
 
 RATE = 16000
 TONES = {"a": 400.0, "b": 1100.0, "c": 2500.0}  # Hz; a letter is a tone, a word one to three letters
@@ -54,13 +58,27 @@ SMALL_MODEL = ModelConfig(
 )
 
 
-def make_bundle() -> Bundle:
+def make_bundle() -> TorchBundle:
     """Give an untrained bundle."""
     torch.manual_seed(3)
     tokenizer = CharacterTokenizer([" ", "a", "b", "c"])
     log_mel = LogMel(FeatureConfig(n_mels=20))
     model = AcousticModel(SMALL_MODEL, 20, tokenizer.vocab_size).eval()
-    return Bundle(model, log_mel, tokenizer, "basic", {"dev_wer": 0.5, "epoch": 3})
+    return TorchBundle(model, log_mel, tokenizer, "basic", {"dev_wer": 0.5, "epoch": 3})
+
+
+def recognizer_of(bundle: TorchBundle, **options) -> Recognizer:
+    """Make a recognizer of modules in memory."""
+    saved = bundle.bundle()
+    return Recognizer(saved, TorchEngine(saved, "cpu"), **options)
+
+
+def log_probs_of(logits: torch.Tensor, lengths=None) -> list[np.ndarray]:
+    """Give what decoders take of logits (batch, frame, token)."""
+    from asr import ctc
+
+    counts = [logits.shape[1]] * len(logits) if lengths is None else lengths
+    return ctc.log_probs_of(logits, torch.as_tensor(counts))
 
 
 SETTINGS = (

@@ -8,8 +8,9 @@ import pytest
 import torch
 from speech import make_bundle
 
-from asr.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle
+from asr.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle, available_models, find_bundle
 from asr.errors import BundleError
+from asr.torch_bundle import TorchBundle
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def folder(tmp_path):
 
 @torch.no_grad()
 def test_loaded_bundle_computes_the_same(folder):
-    saved, loaded = make_bundle(), Bundle.load(folder)
+    saved, loaded = make_bundle(), TorchBundle.load(folder)
     samples = torch.randn(1, 8000, generator=torch.Generator().manual_seed(1))
     for first, second in zip(saved.log_mel(samples), loaded.log_mel(samples), strict=True):
         assert torch.equal(first, second)
@@ -35,9 +36,9 @@ def test_loaded_bundle_computes_the_same(folder):
 
 @torch.no_grad()
 def test_weights_stored_in_half_the_size_compute_nearly_the_same(folder, tmp_path):
-    whole = Bundle.load(folder)
+    whole = TorchBundle.load(folder)
     replace(whole, stored_as="float16").save(tmp_path / "half")
-    half = Bundle.load(tmp_path / "half")
+    half = TorchBundle.load(tmp_path / "half")
     assert (tmp_path / "half" / WEIGHTS_FILE).stat().st_size < 0.6 * (folder / WEIGHTS_FILE).stat().st_size
     assert {parameter.dtype for parameter in half.model.parameters()} == {torch.float32}
     features, lengths = whole.log_mel(torch.randn(1, 8000, generator=torch.Generator().manual_seed(1)))
@@ -45,6 +46,31 @@ def test_weights_stored_in_half_the_size_compute_nearly_the_same(folder, tmp_pat
     assert 0 < (first - second).norm() < 2e-3 * first.norm()
     half.save(tmp_path / "again")
     assert (tmp_path / "again" / WEIGHTS_FILE).read_bytes() == (tmp_path / "half" / WEIGHTS_FILE).read_bytes()
+
+
+def test_the_weights_are_read_without_torch(folder):
+    saved, bundle = make_bundle(), Bundle.load(folder)
+    tensors = {f"model.{name}": value for name, value in saved.model.state_dict().items()}
+    assert set(bundle.weights) == set(tensors)
+    for name, value in tensors.items():
+        np.testing.assert_array_equal(bundle.weights[name], value.numpy())
+    assert (bundle.model, bundle.features) == (saved.model.config, saved.log_mel.config)
+    assert bundle.seconds_per_frame == saved.seconds_per_frame
+    bundle.save(folder.parent / "again")
+    assert (folder.parent / "again" / WEIGHTS_FILE).read_bytes() == (folder / WEIGHTS_FILE).read_bytes()
+
+
+def test_a_bundle_is_found_by_name_or_folder(folder, monkeypatch):
+    assert find_bundle(folder) == folder
+    assert Bundle.load(find_bundle("an4")).tokenizer.vocab_size == 130
+    monkeypatch.chdir(folder.parent)
+    folder.rename("an4")
+    assert find_bundle("an4").resolve() == folder.parent / "an4"
+    with pytest.raises(
+        BundleError, match=r"there is no bundle an5 \(did you mean 'an4'\?\); expected the folder"
+    ):
+        find_bundle("an5")
+    assert "an4" in available_models()
 
 
 def test_configuration_is_readable(folder):
@@ -66,10 +92,10 @@ def test_what_a_killed_save_left_is_in_nobodys_way(folder):
     left = folder.parent / f".{folder.name}.replaced"
     left.mkdir()
     (left / "config.json").write_text("{}")
-    bundle = Bundle.load(folder)
+    bundle = TorchBundle.load(folder)
     bundle.save(folder)
     bundle.save(folder)
-    assert Bundle.load(folder).normalizer == bundle.normalizer
+    assert TorchBundle.load(folder).normalizer == bundle.normalizer
 
 
 def test_a_folder_that_is_no_bundle_is_not_overwritten(tmp_path):
@@ -100,14 +126,14 @@ def edit(folder, **changes):
 
 def test_missing_bundle_and_missing_files_are_named(folder, tmp_path):
     with pytest.raises(BundleError, match=r"there is no bundle .*nowhere"):
-        Bundle.load(tmp_path / "nowhere")
+        TorchBundle.load(tmp_path / "nowhere")
     for name in (WEIGHTS_FILE, "tokenizer.json", CONFIG_FILE):
         kept = (folder / name).read_bytes()
         (folder / name).unlink()
         with pytest.raises(BundleError, match=re.escape(name)):
-            Bundle.load(folder)
+            TorchBundle.load(folder)
         (folder / name).write_bytes(kept)
-    Bundle.load(folder)
+    TorchBundle.load(folder)
 
 
 def test_damaged_weights_are_refused(folder):
@@ -116,10 +142,10 @@ def test_damaged_weights_are_refused(folder):
     content[-3] ^= 1  # one bit of one weight
     weights.write_bytes(content)
     with pytest.raises(BundleError, match="is damaged: its checksum differs"):
-        Bundle.load(folder)
+        TorchBundle.load(folder)
     weights.write_bytes(content[: len(content) // 2])
     with pytest.raises(BundleError, match="is damaged"):
-        Bundle.load(folder)
+        TorchBundle.load(folder)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +176,7 @@ def test_damaged_weights_are_refused(folder):
 def test_contradicting_configuration_is_refused(folder, changes, message):
     edit(folder, **changes)
     with pytest.raises(BundleError, match=message):
-        Bundle.load(folder)
+        TorchBundle.load(folder)
 
 
 @pytest.mark.parametrize("hidden_size", [32, 10**6])
@@ -159,14 +185,14 @@ def test_weights_of_another_model_are_refused(folder, hidden_size):
     config = json.loads((folder / CONFIG_FILE).read_text())
     edit(folder, model=config["model"] | {"hidden_size": hidden_size})
     with pytest.raises(BundleError, match="does not fit the model"):
-        Bundle.load(folder)
+        TorchBundle.load(folder)
 
 
 def test_damaged_configuration_is_refused(folder):
     for content in ("{", "[]", '{"a": 1}'):
         (folder / CONFIG_FILE).write_text(content)
         with pytest.raises(BundleError, match=re.escape(CONFIG_FILE)):
-            Bundle.load(folder)
+            TorchBundle.load(folder)
 
 
 def test_nothing_is_unpickled(folder, monkeypatch):
@@ -179,5 +205,5 @@ def test_nothing_is_unpickled(folder, monkeypatch):
     monkeypatch.setattr(pickle, "loads", refuse)
     monkeypatch.setattr(pickle, "Unpickler", refuse)
     monkeypatch.setattr(torch, "load", refuse)
-    bundle = Bundle.load(folder)
+    bundle = TorchBundle.load(folder)
     assert np.isfinite(next(bundle.model.parameters()).detach().numpy()).all()

@@ -2,6 +2,7 @@ import itertools
 
 import pytest
 import torch
+from speech import log_probs_of
 
 from asr.ctc import ctc_loss, frames_needed, unalignable
 from asr.decoding import greedy
@@ -89,7 +90,7 @@ def test_non_finite_logits_are_named():
 )
 def test_greedy_collapses_the_best_path(path):
     logits = 5.0 * torch.nn.functional.one_hot(torch.tensor([path]), 3)
-    (hypothesis,) = greedy(logits, torch.tensor([len(path)]))
+    (hypothesis,) = greedy(log_probs_of(logits))
     assert tuple(hypothesis.tokens) == collapse(path)
     for token, (first, last) in zip(hypothesis.tokens, hypothesis.frames, strict=True):
         assert set(path[first : last + 1]) == {token}
@@ -98,4 +99,4 @@ def test_greedy_collapses_the_best_path(path):
 
 def test_greedy_reads_no_further_than_the_length():
     logits = 5.0 * torch.nn.functional.one_hot(torch.tensor([[1, 2, 1], [1, 2, 1]]), 3)
-    assert [h.tokens for h in greedy(logits, torch.tensor([1, 0]))] == [[1], []]
+    assert [h.tokens for h in greedy(log_probs_of(logits, [1, 0]))] == [[1], []]

@@ -11,16 +11,11 @@ from hypothesis import strategies as st
 
 from asr.audio import load_audio
 from asr.errors import ConfigError
-from asr.features import (
-    FLOOR,
-    FeatureConfig,
-    LogMel,
-    SpecAugment,
-    SpecAugmentConfig,
-    frame_count,
-    log_mel,
-    mel_centers,
-)
+from asr.features import FeatureConfig, SpecAugmentConfig, frame_count
+from asr.features.config import FLOOR
+from asr.features.log_mel import LogMel, log_mel
+from asr.features.spec_augment import SpecAugment
+from asr.features.spectrogram import spectrogram
 
 RATE = 16000
 
@@ -347,7 +342,7 @@ class TestSpecAugment:
     def test_warped_tones_lie_where_another_vocal_tract_puts_them(self):
         """A tone of f Hz is found at f / factor, the factors uniform within the share."""
         config = FeatureConfig(normalize="none")
-        centers = mel_centers(config)
+        centers = config.mel_centers()
         time = torch.arange(16000) / 16000
         tone, lengths = LogMel(config)(torch.sin(2 * torch.pi * 2000 * time).expand(500, -1))
         augment = SpecAugment(SpecAugmentConfig(0, 0, 0, 0, frequency_warp=0.1), centers)
@@ -361,10 +356,10 @@ class TestSpecAugment:
     def test_the_smallest_warp_changes_next_to_nothing_and_padding_stays_zero(self):
         features, lengths = LogMel(FeatureConfig())(torch.randn(3, 8000), torch.tensor([8000, 4000, 0]))
         augment = SpecAugment(
-            SpecAugmentConfig(0, 0, 0, 0, frequency_warp=1e-6), mel_centers(FeatureConfig())
+            SpecAugmentConfig(0, 0, 0, 0, frequency_warp=1e-6), FeatureConfig().mel_centers()
         )
         torch.testing.assert_close(augment(features, lengths), features, rtol=0, atol=1e-3)
-        strong = SpecAugment(SpecAugmentConfig(0, 0, 0, 0, frequency_warp=0.3), mel_centers(FeatureConfig()))
+        strong = SpecAugment(SpecAugmentConfig(0, 0, 0, 0, frequency_warp=0.3), FeatureConfig().mel_centers())
         assert not strong(features, lengths)[1, 26:].any()
 
     def test_refuses(self):
@@ -385,3 +380,11 @@ class TestSpecAugment:
         there = augment(features.cuda(), lengths.cuda(), torch.Generator().manual_seed(1))
         assert torch.equal(here, there.cpu())
         assert (augment(features.cuda(), lengths, torch.Generator("cuda").manual_seed(1)) == 0).any()
+
+
+@pytest.mark.parametrize("samples", [0, 1, 159, 16000])
+def test_the_spectrogram_of_pictures_is_that_of_the_model(samples):
+    config = FeatureConfig(n_mels=40, win_length=320, normalize="none")
+    speech = speech_like()[:samples]
+    (expected,), _ = LogMel(config)(torch.from_numpy(speech)[None])
+    np.testing.assert_allclose(spectrogram(speech, config), expected, atol=1e-5)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from asr.errors import ConfigError
-from asr.model import AcousticModel, FrontEndConfig, ModelConfig
+from asr.model import AcousticModel
+from asr.model_config import FrontEndConfig, ModelConfig
 
 LENGTHS = torch.tensor([101, 37, 64, 7, 1])
 

@@ -5,10 +5,9 @@ import re
 
 import pytest
 
-from asr.decoding import Character
 from asr.outputs import FORMATS, Layout, render, to_json, write_outputs
 from asr.scoring.formats import read_transcripts
-from asr.transcribe import Transcript, Word
+from asr.transcript import Character, Transcript, Word
 
 
 def transcript(text="one two three", step=0.4, length=0.3, start=0.1):

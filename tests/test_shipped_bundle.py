@@ -43,7 +43,7 @@ def test_a_long_recording_loses_no_words_where_its_windows_meet(held_out, monkey
     recording = np.concatenate([load_audio(paths[i], model.sample_rate) for i in order])
     truth = " ".join(texts[i] for i in order)
     heard = [model.transcribe(recording).text]  # type: ignore[union-attr]
-    monkeypatch.setattr("asr.windows.WINDOW_SECONDS", len(recording) / model.sample_rate)
+    monkeypatch.setattr("asr.long_audio.WINDOW_SECONDS", len(recording) / model.sample_rate)
     heard.append(model.transcribe(recording).text)  # type: ignore[union-attr]
     in_windows, in_one_piece = (asr.score([truth], [text]).wer for text in heard)
     assert in_windows == pytest.approx(in_one_piece, abs=0.003)

@@ -11,8 +11,8 @@ TEXT is a file, or the text itself where no file has that name. It is normalized
 import argparse
 from pathlib import Path
 
-from asr.cli import model_option
-from asr.cli.score import check_writable, write
+from asr.cli import options
+from asr.cli.console import check_writable, write
 from asr.errors import AsrError, TextError
 
 FORMATS = ("tsv", "json", "srt", "vtt", "ctm")
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("audio", metavar="AUDIO", help="audio file")
     parser.add_argument("text", metavar="TEXT", help="file with what is said in it, or the text itself")
-    model_option.add_argument(parser)
+    options.add_model(parser)
     parser.add_argument("-f", "--format", choices=FORMATS, default="tsv", help="(default: tsv)")
     parser.add_argument(
         "--character-timestamps",
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a line a letter in tsv; the letters of each word in json",
     )
     parser.add_argument("-o", "--output", metavar="FILE", default="-", help="write there instead of printing")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    options.add_device(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -42,9 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
     text = _text(arguments.text)
 
     from asr.outputs import Layout, render
-    from asr.transcribe import load
+    from asr.recognizer import load
 
-    model = load(model_option.model_folder(arguments), arguments.device)
+    model = load(options.model_folder(arguments), arguments.device)
     transcript = model.align(arguments.audio, text, character_times=letters)
     if arguments.format == "tsv" and letters:
         lines = [

@@ -14,16 +14,16 @@ manifests are told, but many corpora share them by design.
 import argparse
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr.cli.counts import count
-from asr.cli.score import check_writable, write
+from asr.cli.console import check_writable, with_progress, write
+from asr.cli.options import count
 
 if TYPE_CHECKING:
-    from asr.data.doctor import Target
+    from asr.data.corpora.doctor import Target
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Check, print, write; 1 if a fault was found."""
     from dataclasses import replace
 
-    from asr.data.doctor import KINDS, MAY_BE_MEANT, check
+    from asr.data.corpora.doctor import KINDS, MAY_BE_MEANT, check
     from asr.data.shards import is_sharded, open_corpus
     from asr.errors import ConfigError
 
@@ -91,7 +91,9 @@ def run(arguments: argparse.Namespace) -> int:
         _target(arguments, next(iter(splits.values()))),
         decode=not arguments.headers_only,
         jobs=arguments.jobs,
-        progress=lambda cuts: _progress(cuts, sum(map(len, splits.values()))),
+        progress=lambda cuts: with_progress(
+            cuts, "reading audio", sum(map(len, splits.values())), "utterances"
+        ),
     )
     report = replace(
         report, findings=tuple(item for item in report.findings if item.kind not in arguments.ignore)
@@ -115,7 +117,7 @@ def _names(manifests: list[str]) -> dict[str, str]:
 
 def _target(arguments: argparse.Namespace, trained_on: Sequence) -> "Target":
     """Give what the model asks; pieces of words are learned from the first manifest, as training would."""
-    from asr.data.manifests import text_of
+    from asr.data.cuts import text_of
     from asr.text import BpeTokenizer, normalize
     from asr.training.checks import target_of
 
@@ -123,8 +125,8 @@ def _target(arguments: argparse.Namespace, trained_on: Sequence) -> "Target":
         from asr.bundle import Bundle
 
         bundle = Bundle.load(arguments.model)
-        front_end = bundle.model.config.front_end
-        return target_of(bundle.log_mel.config, front_end, bundle.normalizer, bundle.tokenizer)
+        front_end = bundle.model.front_end
+        return target_of(bundle.features, front_end, bundle.normalizer, bundle.tokenizer)
     from asr.training.config import read_config
 
     config = read_config(["--config", arguments.config] if arguments.config else [])
@@ -156,7 +158,7 @@ def _places_of_fixed(manifests: list[str], out: Path) -> list[Path]:
 
 
 def _fix(splits: dict, faulty: set[tuple[str, int]], manifests: list[str], places: list[Path]) -> None:
-    from asr.data.manifests import write_manifest
+    from asr.data.cuts import write_manifest
     from asr.errors import ManifestError
 
     for (name, cuts), manifest, path in zip(splits.items(), manifests, places, strict=True):
@@ -176,9 +178,3 @@ def _writing(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise AsrError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _progress(cuts: Iterable, total: int) -> Iterable:
-    from tqdm import tqdm
-
-    return tqdm(cuts, desc="listening", total=total, unit=" utterances", delay=1, leave=False, disable=None)

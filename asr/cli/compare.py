@@ -9,8 +9,9 @@ bootstrap over speakers (Bisani & Ney, 2004) gives the interval of the differenc
 import argparse
 from typing import TYPE_CHECKING
 
-from asr.cli.counts import count
-from asr.cli.score import add_reading_arguments, load_report, write
+from asr.cli.console import write
+from asr.cli.options import count
+from asr.cli.score import add_reading_arguments, load_report
 from asr.errors import TextError
 
 if TYPE_CHECKING:

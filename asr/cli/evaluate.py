@@ -15,10 +15,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asr.cli import decoding_options
-from asr.cli.counts import count
-from asr.cli.score import add_detail_arguments, check_writable, details, write
-from asr.cli.transcribe import load_recognizer, progress_bar, report_failures
+from asr.cli import options
+from asr.cli.console import check_writable, progress_bar, report_failures, write
+from asr.cli.score import add_detail_arguments, details
 from asr.errors import AsrError
 
 if TYPE_CHECKING:
@@ -50,17 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what the model was trained on, to know the words it has never seen (default: as the model says)",
     )
     add_detail_arguments(parser, confusions=5, worst=5)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    parser.add_argument(
-        "--compute-type",
-        choices=("float32", "bfloat16", "int8"),
-        default="float32",
-        help="of the recurrent weights on a CPU, of the model on a GPU (not int8); smaller is faster for single files",
-    )
-    parser.add_argument("--threads", type=count(), default=0, help="of the CPU (default: torch's choice)")
-    decoding_options.add_batch_size(parser)
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    decoding_options.add_arguments(parser)
+    options.add_computing(parser)
+    options.add_decoding(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -75,14 +65,13 @@ def run(arguments: argparse.Namespace) -> int:
     )
     from asr.data import load_cuts
     from asr.scoring.report import check_normalizer
-    from asr.transcribe import load
 
     for path in (arguments.html, arguments.json):
         check_writable(path)
     sets = {name: load_cuts(path) for name, path in _names(arguments.manifest).items()}
     for cuts in sets.values():
         check_fields(cuts, arguments.by)
-    recognizer = load_recognizer(load, arguments)
+    recognizer = options.load_recognizer(arguments)
     normalizer = arguments.normalizer or recognizer.bundle.normalizer
     check_normalizer(normalizer)
     manifests = arguments.training_manifest or trained_on(recognizer.bundle.training)
@@ -90,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     failures: list[str] = []
     evaluations: dict[str, Evaluation] = {}
     for name, cuts in sets.items():
-        with progress_bar(cuts, f"evaluating {name}", quiet=arguments.quiet) as bar:
+        with progress_bar(len(cuts), f"evaluating {name}", "utterances", quiet=arguments.quiet) as bar:
             evaluation = evaluate(
                 recognizer, cuts, normalizer, arguments.batch_seconds, failures, lambda bar=bar: bar.update(1)
             )

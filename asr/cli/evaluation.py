@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from lhotse.cut import Cut
 
 from asr.cli.lm import cut_texts
-from asr.data.loading import read_samples
-from asr.data.manifests import file_of, speaker_of, text_of
+from asr.data.cuts import Cut, file_of, speaker_of, text_of
+from asr.data.reading import read_samples
 from asr.errors import AudioError, ManifestError
+from asr.features.spectrogram import spectrogram
+from asr.recognizer import Recognizer
 from asr.reports.picture import PLAYED, audio_uri, picture
 from asr.reports.render import address
 from asr.scoring import ErrorReport, score
@@ -25,9 +25,9 @@ from asr.scoring.breakdown import Group, by_familiarity, by_field, by_seam, orac
 from asr.scoring.calibration import Calibration, calibration_if_known
 from asr.scoring.html import merge
 from asr.scoring.snr import signal_to_noise
+from asr.sources import AudioSource
 from asr.text import normalize
-from asr.transcribe import Recognizer, Source, Transcript
-from asr.windows import windows
+from asr.transcript import Transcript
 
 SHOWN = 50  # of the worst utterances, with their audio and picture in the page
 SHOWN_SECONDS = 40.0  # longer ones would make the page heavy
@@ -41,7 +41,6 @@ class Evaluation:
         cuts, transcripts: those that could be read, in the manifest's order.
         report: their scores.
         best: scores of the best of each n-best list; None where no list holds two.
-        seams: for each utterance the seconds at which it was parted into windows.
         elapsed: seconds of work, reading included.
     """
 
@@ -49,7 +48,6 @@ class Evaluation:
     transcripts: list[Transcript]
     report: ErrorReport
     best: ErrorReport | None
-    seams: list[list[float]]
     elapsed: float
 
     @property
@@ -61,7 +59,7 @@ class Evaluation:
     def by_seam(self) -> list[Group]:
         """Count errors near the seams of long audio and away from them; nothing where no audio is long."""
         times = [[(word.start, word.end) for word in transcript.words] for transcript in self.transcripts]
-        return by_seam(self.report, times, self.seams)
+        return by_seam(self.report, times, [transcript.seams for transcript in self.transcripts])
 
 
 def evaluate(
@@ -74,12 +72,10 @@ def evaluate(
 ) -> Evaluation:
     """Transcribe and score a set; what cannot be read, or has no reference, goes to `failures` with its reason."""
     snr: list[float | None] = [None] * len(cuts)
-    seams: list[list[float]] = [[] for _ in cuts]
 
     def blocks(index: int) -> Iterator[np.ndarray]:
         samples = read_samples(cuts[index], recognizer.sample_rate)
         snr[index] = signal_to_noise(samples, recognizer.sample_rate)
-        seams[index] = [window.seam for window in windows([samples], recognizer.sample_rate)][1:]
         yield samples
 
     texts = list(map(text_of, cuts))
@@ -89,10 +85,10 @@ def evaluate(
         for cut, text in zip(cuts, texts, strict=True)
         if text is None
     ]
-    sources = [Source(cuts[i].id, lambda i=i: blocks(i), cuts[i].duration) for i in judged]
+    sources = [AudioSource(cuts[i].id, lambda i=i: blocks(i), cuts[i].duration) for i in judged]
     transcripts: dict[int, Transcript] = {}
     began = time.perf_counter()
-    for place, outcome in recognizer.transcribe_sources(sources, batch_seconds):
+    for place, outcome in recognizer.transcribe_as_completed(sources, batch_seconds=batch_seconds):
         progress()
         if isinstance(outcome, Transcript):
             transcripts[judged[place]] = outcome
@@ -119,7 +115,6 @@ def evaluate(
         transcripts=heard,
         report=score(references, [one.text for one in heard], **options),
         best=oracle(references, n_best, **options) if any(len(texts) > 1 for texts in n_best) else None,
-        seams=[seams[i] for i in done],
         elapsed=elapsed,
     )
 
@@ -264,16 +259,11 @@ def _link(cut: Cut, page: Path) -> str | None:
     return f"{address(file, page)}#t={start:.3f},{end:.3f}"
 
 
-@torch.inference_mode()
 def _picture(recognizer: Recognizer, samples: np.ndarray, transcript: Transcript) -> str:
-    bundle = recognizer.bundle
-    lengths = torch.tensor([len(samples)], device=recognizer.device)
-    features, frames = bundle.log_mel(torch.from_numpy(samples)[None].to(recognizer.device), lengths)
-    logits, _ = bundle.model(features, frames)
     return picture(
-        features[0].float().cpu().numpy(),
-        logits[0].float().softmax(-1).cpu().numpy(),
-        [token.replace(" ", "␣") for token in bundle.tokenizer.tokens],
+        spectrogram(samples, recognizer.bundle.features),
+        np.exp(recognizer.log_probs(samples)),
+        [token.replace(" ", "␣") for token in recognizer.bundle.tokenizer.tokens],
         [(word.word, word.start, word.end) for word in transcript.words],
         len(samples) / recognizer.sample_rate,
     )

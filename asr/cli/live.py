@@ -14,8 +14,8 @@ from asr.errors import AsrError, AudioError
 from asr.version import install_hint
 
 if TYPE_CHECKING:
-    from asr.decoding import Word
-    from asr.transcribe import Recognizer
+    from asr.recognizer import Recognizer
+    from asr.transcript import Word
 
 STDIN = "-"
 FULL_SCALE = 32768.0  # of signed 16-bit samples

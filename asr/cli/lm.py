@@ -136,7 +136,7 @@ def _sentences(arguments: argparse.Namespace) -> Iterator[str]:
         yield from read_texts(arguments.texts)
         return
     from asr.bundle import Bundle
-    from asr.decoding.beam import token_names
+    from asr.decoding.vocabulary import token_names
     from asr.text import normalize
 
     bundle = Bundle.load(arguments.model)
@@ -188,15 +188,14 @@ def cut_texts(cut: Mapping) -> Iterator[str]:
 
 
 def _tune(arguments: argparse.Namespace) -> int:
-    import torch
-
-    from asr.bundle import Bundle, store_decoding
+    from asr.bundle import store_decoding
     from asr.decoding import BeamConfig, BeamSearch, greedy
+    from asr.recognizer import load
     from asr.scoring import score
     from asr.text import normalize
-    from asr.transcribe import chosen_device
 
-    bundle = Bundle.load(arguments.model, chosen_device(arguments.device))
+    recognizer = load(arguments.model, arguments.device)
+    bundle = recognizer.bundle
     free = arguments.lexicon == "none"
     bonuses = (0.0,) if free else arguments.word_bonuses  # nothing counts words where any token may end one
     search = BeamSearch(
@@ -207,7 +206,7 @@ def _tune(arguments: argparse.Namespace) -> int:
         normalizer=bundle.normalizer,
     )
     failures: list[str] = []
-    references, outputs = acoustic_outputs(bundle, arguments.manifest, failures)
+    references, outputs = acoustic_outputs(recognizer, arguments.manifest, failures)
     for message in failures:
         print(message, file=sys.stderr)
     if not outputs:
@@ -215,8 +214,9 @@ def _tune(arguments: argparse.Namespace) -> int:
     references = [normalize(text, bundle.normalizer) for text in references]
 
     def word_error_rate(decode: Callable) -> float:
-        decoded = [decode(logits[None], torch.tensor([len(logits)]))[0] for logits in outputs]
-        texts = [" ".join(bundle.tokenizer.decode(hypothesis.tokens).split()) for hypothesis in decoded]
+        texts = [
+            " ".join(bundle.tokenizer.decode(hypothesis.tokens).split()) for hypothesis in decode(outputs)
+        ]
         return score(references, [normalize(text, bundle.normalizer) for text in texts]).wer
 
     results = {}
@@ -248,19 +248,15 @@ def _tune(arguments: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def acoustic_outputs(bundle, manifest: str, failures: list[str]) -> tuple[list[str], list]:
-    """Compute the logits of every cut once: (references, logits (frame, token) each, on the CPU).
+def acoustic_outputs(recognizer, manifest: str, failures: list[str]) -> tuple[list[str], list]:
+    """Return the references and log-probabilities (frame, token) of every cut of a manifest.
 
     Those that have no transcript or cannot be read are left out and named in `failures`.
     """
-    import torch
-    from torch.nn.utils.rnn import pad_sequence
-
     from asr.data import load_cuts
-    from asr.data.loading import read_samples
-    from asr.data.manifests import text_of
+    from asr.data.cuts import text_of
+    from asr.data.reading import read_samples
 
-    device = next(bundle.model.parameters()).device
     references, outputs = [], []
 
     def readable() -> Iterator:
@@ -269,19 +265,14 @@ def acoustic_outputs(bundle, manifest: str, failures: list[str]) -> tuple[list[s
                 failures.append(f"{cut.id}: has no transcript to compare with")
                 continue
             try:
-                samples = read_samples(cut, bundle.log_mel.config.sample_rate)
+                samples = read_samples(cut, recognizer.sample_rate)
             except AudioError as error:
                 failures.append(f"{cut.id}: {error}")
                 continue
             references.append(text)
-            yield torch.from_numpy(samples)
+            yield samples
 
-    heard = readable()
-    with torch.inference_mode():
-        while samples := list(islice(heard, BATCH)):
-            lengths = torch.tensor([len(one) for one in samples], device=device)
-            padded = pad_sequence(samples, batch_first=True).to(device)
-            features, frames = bundle.log_mel(padded, lengths, leveled=True)  # as transcribing does
-            logits, frames = bundle.model(features, frames)
-            outputs += [one[:n].cpu() for one, n in zip(logits, frames.tolist(), strict=True)]
+    pending = readable()
+    while samples := list(islice(pending, BATCH)):
+        outputs += recognizer.log_probs(samples)
     return references, outputs

@@ -1,36 +1,22 @@
 """Parse the command's name, import its module, run it, and turn a user's errors into one clear message."""
 
-import argparse
 import codecs
 import errno
-import importlib
 import io
 import os
 import sys
 from collections.abc import Sequence
 
+from asr.cli.console import LOG_FORMS, note, printed_log
+from asr.cli.parser import COMMANDS, command_parser
 from asr.errors import AsrError
 from asr.version import DISTRIBUTION, __version__, install_hint
-
-# name: (module with add_arguments(parser) and run(arguments) -> exit status, one line of help)
-COMMANDS = {
-    "prepare": ("asr.cli.prepare", "turn a corpus, or any folder of audio, into manifests to train on"),
-    "check": ("asr.cli.check", "look for what is wrong with a corpus before training on it"),
-    "train": ("asr.cli.train", "train a recognizer from a configuration"),
-    "transcribe": ("asr.cli.transcribe", "turn audio files into text"),
-    "align": ("asr.cli.align", "say when each word of a known text was said"),
-    "evaluate": ("asr.cli.evaluate", "say the word error rate of a model on a manifest"),
-    "lm": ("asr.cli.lm", "build, judge and tune n-gram language models"),
-    "score": ("asr.cli.score", "score any system's transcripts against references"),
-    "compare": (
-        "asr.cli.compare",
-        "say which of two systems is better, and whether the difference is significant",
-    ),
-}
+from asr.wording import nearest
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2  # as argparse
 EXIT_INTERRUPTED = 130  # as a shell reports SIGINT
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,66 +26,73 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="bytes_or_escapes")
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
-    argv = [argument for argument in argv if argument != "--debug"]
-    if not argv or argv[0] in ("-h", "--help"):
-        print(_help())
-        return 0 if argv else EXIT_USAGE
-    if argv[0] == "--version":
-        print(f"asr {__version__}")
-        return 0
-    if argv[0] not in COMMANDS:
-        print(f"asr: there is no command {argv[0]!r}{_nearest(argv[0])}; see `asr --help`", file=sys.stderr)
+    argv, form = _without_log([argument for argument in argv if argument != "--debug"])
+    if form not in LOG_FORMS:
+        print(f"asr: --log is {form!r}; expected {' or '.join(LOG_FORMS)}", file=sys.stderr)
         return EXIT_USAGE
+    with printed_log(form):
+        return _guarded(argv, debug)
+
+
+def _without_log(argv: list[str]) -> tuple[list[str], str]:
+    """Take `--log FORM` from wherever it stands, also behind a command's own command, and return it too."""
+    rest, form = [], "text"
+    arguments = iter(argv)
+    for argument in arguments:
+        if argument == "--log":
+            form = next(arguments, "")
+        elif argument.startswith("--log="):
+            form = argument.removeprefix("--log=")
+        else:
+            rest.append(argument)
+    return rest, form
+
+
+def _guarded(argv: list[str], debug: bool) -> int:
+    """Run the command; an error that is the user's to mend becomes a message and an exit status."""
+    prog = f"asr {argv[0]}" if argv and argv[0] in COMMANDS else "asr"
     try:
-        return _run(argv[0], argv[1:])
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()  # at exit, nobody would see why it fails
     except AsrError as error:
-        return _report(f"asr {argv[0]}: {error}", EXIT_ERROR, debug)
+        return _report(f"{prog}: {error}", EXIT_ERROR, debug)
     except KeyboardInterrupt:
-        return _report(f"asr {argv[0]}: interrupted", EXIT_INTERRUPTED, debug)
+        return _report(f"{prog}: interrupted", EXIT_INTERRUPTED, debug)
     except BrokenPipeError:  # the reader of our output went away, as in `asr ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return EXIT_ERROR
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in DISK_FULL:
             raise
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # what it holds cannot be written at exit
-        return _report(
-            f"asr {argv[0]}: stopped, for there is no space to write to: {error.strerror}", EXIT_ERROR, debug
-        )
+        _discard_output()
+        return _report(f"{prog}: stopped: no space is left to write to ({error.strerror})", EXIT_ERROR, debug)
     except ModuleNotFoundError as error:
         extra = _extra_of(error.name)
         if extra is None:
             raise
         return _report(
-            f"asr {argv[0]}: needs the package {error.name}; {install_hint(extra)}", EXIT_ERROR, debug
+            f"{prog}: the package {error.name} is needed; {install_hint(extra)}", EXIT_ERROR, debug
         )
 
 
-def _bytes_or_escapes(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Print names that are not UTF-8 as the bytes they are, and letters that the locale lacks as escapes."""
-    try:
-        return codecs.lookup_error("surrogateescape")(error)
-    except UnicodeError:
-        return codecs.lookup_error("backslashreplace")(error)
-
-
-def _run(name: str, argv: Sequence[str]) -> int:
-    module_name, summary = COMMANDS[name]
-    command = importlib.import_module(module_name)
-    parser = argparse.ArgumentParser(
-        f"asr {name}",
-        description=command.__doc__ or summary,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="--debug shows the traceback of an error.",
-        allow_abbrev=False,  # --seed would be --seeds
-    )
-    command.add_arguments(parser)
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if argv else EXIT_USAGE
+    name = argv[0]
+    if name == "--version":
+        print(f"asr {__version__}")
+        return 0
+    if name not in COMMANDS:
+        note(f"asr: there is no command {name!r}{nearest(name, COMMANDS)}; see `asr --help`", event="error")
+        return EXIT_USAGE
+    parser, command = command_parser(name)
     if getattr(command, "TAKES_CONFIGURATION", False):
-        arguments, arguments.configuration = parser.parse_known_args(argv)
+        arguments, arguments.configuration = parser.parse_known_args(argv[1:])
     else:
-        arguments = parser.parse_args(argv)
+        arguments = parser.parse_args(argv[1:])
     return command.run(arguments)
 
 
@@ -108,8 +101,21 @@ def _report(message: str, status: int, debug: bool) -> int:
         import traceback
 
         traceback.print_exc()
-    print(message, file=sys.stderr)
+    note(message, event="error", status=status)
     return status
+
+
+def _discard_output() -> None:
+    """Send what is left in the buffer of standard output nowhere: it cannot be written at exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _bytes_or_escapes(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Print names that are not UTF-8 as the bytes they are, and letters that the locale lacks as escapes."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
 
 
 def _help() -> str:
@@ -123,20 +129,14 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "`asr COMMAND --help` explains a command; --version says this one; --debug shows an error's traceback.",
+            "`asr COMMAND --help` explains a command; --version prints the version; --debug shows an error's",
+            "traceback; --log json prints messages and progress as lines of JSON.",
         ]
     )
 
 
-def _nearest(name: str) -> str:
-    import difflib
-
-    nearest = difflib.get_close_matches(name, COMMANDS, 1)
-    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
-
-
 def _extra_of(package: str | None) -> str | None:
-    """Name the extra that brings an optional package; None where the package is none of ours."""
+    """Return the extra that brings an optional package; None if the package is not one of ours."""
     import re
     from importlib.metadata import PackageNotFoundError, requires
 

@@ -26,7 +26,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from asr.cli.counts import count
+from asr.cli.console import with_progress
+from asr.cli.options import count
 
 MOST_PROBLEMS_SHOWN = 20
 
@@ -93,8 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
             "TQDM_DISABLE", "1"
         )  # else lhotse's recipes draw bars into logs; tqdm reads it once
 
-    from asr.data.corpora import prepare, prepare_manifest
-    from asr.data.manifests import summary
+    from asr.data.corpora.prepare import prepare, prepare_manifest, summary
     from asr.errors import ConfigError
 
     is_manifest = arguments.corpus == "manifest"
@@ -119,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
         "seed": arguments.seed,
         "language": arguments.language,
         "jobs": arguments.jobs,
-        "progress": _progress,
+        "progress": lambda files: with_progress(files, "reading headers", unit="files"),
     }
     if is_manifest:
         preparation = prepare_manifest(
@@ -150,15 +150,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _write_shards(splits: dict, output_dir: Path, jobs: int) -> list[str]:
-    from tqdm import tqdm
-
     from asr.data.shards import write_shards
 
     problems = []
     for name, cuts in splits.items():
 
         def progress(written: Iterable, name: str = name, total: int = len(cuts)) -> Iterable:
-            return tqdm(written, f"writing shar_{name}", total, leave=False, delay=1, disable=None)
+            return with_progress(written, f"writing shar_{name}", total, "utterances")
 
         folder = output_dir / f"shar_{name}"
         problems += write_shards(cuts, folder, jobs=jobs, progress=progress)
@@ -167,7 +165,7 @@ def _write_shards(splits: dict, output_dir: Path, jobs: int) -> list[str]:
 
 
 def _list() -> None:
-    from asr.data.catalogue import CORPORA, FURTHER
+    from asr.data.corpora.catalogue import CORPORA, FURTHER
 
     print(f"{'':22} {'hours':>6}  {'license':19} what is spoken; * can be downloaded")
     for name, corpus in CORPORA.items():
@@ -209,12 +207,6 @@ def _report(problems: list[str]) -> int:
     if len(problems) > MOST_PROBLEMS_SHOWN:
         print(f"  and {len(problems) - MOST_PROBLEMS_SHOWN} more", file=sys.stderr)
     return 1
-
-
-def _progress(files: Iterable) -> Iterable:
-    from tqdm import tqdm
-
-    return tqdm(files, desc="reading headers", unit=" files", delay=1, leave=False, disable=None)
 
 
 def _fraction(text: str) -> float:

@@ -9,13 +9,13 @@ lhotse's cuts, `--json` files of this command), folders of .txt or .json, and, w
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr.cli.counts import count
+from asr.cli.console import check_writable, write
+from asr.cli.options import count
 from asr.errors import TextError
 
 if TYPE_CHECKING:
@@ -249,33 +249,6 @@ def _sounds(arguments: argparse.Namespace, ids: Sequence[str]) -> dict[str, str]
         if path.suffix.lower() in PLAYED:  # an id is a stem, or, where two files share one, the path to it
             files[path.stem] = files[path.relative_to(folder).with_suffix("").as_posix()] = path
     return {name: address(files[name], arguments.html) for name in ids if name in files}
-
-
-def check_writable(path: str | None) -> None:
-    """Refuse a file that cannot be written, before hours are spent on what was to be written."""
-    if not path or path == "-":
-        return
-    place = Path(path).resolve()
-    try:
-        if place.is_dir():
-            raise TextError(f"cannot write {path}: it is a folder")
-        if not place.parent.is_dir():
-            raise TextError(f"cannot write {path}: there is no folder {Path(path).parent}")
-        if not os.access(place if place.exists() else place.parent, os.W_OK):
-            raise TextError(f"cannot write {path}: permission denied")
-    except OSError as error:
-        raise TextError(f"cannot write {path}: {error.strerror}") from error
-
-
-def write(path: str, content: str) -> None:
-    """Write a text file, or to standard output for `-`."""
-    if path == "-":
-        print(content, end="")
-        return
-    try:
-        Path(path).write_text(content, "utf-8")
-    except OSError as error:
-        raise TextError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _speakers(source: str, ids: Sequence[str]) -> list[str]:

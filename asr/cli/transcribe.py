@@ -17,24 +17,22 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from glob import iglob
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr.cli import decoding_options, live, model_option
+from asr.cli import live, options
+from asr.cli.console import note, report_failures, speech_progress
 from asr.errors import AsrError, AudioError
 from asr.outputs import FORMATS, Layout, Origin, Origins, output_path, render, to_json, write_outputs
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
-    from asr.transcribe import Source, Transcript
+    from asr.transcript import Transcript
 
 STDIN = "-"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-LONG_SECONDS = 60.0  # a single file as long as this has its progress shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="audio files, folders, globs, @FILE with one of these a line, or - for standard input",
     )
-    model_option.add_argument(parser)
+    options.add_model(parser)
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
         "-o",
@@ -77,26 +75,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--highlight-words", action="store_true", help="underline each word of a subtitle while it is spoken"
     )
     parser.add_argument("--recursive", action="store_true", help="read the folders' subfolders too")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    parser.add_argument(
-        "--compute-type",
-        choices=("float32", "bfloat16", "int8"),
-        default="float32",
-        help="of the recurrent weights on a CPU, of the model on a GPU (not int8); smaller is faster for single files",
-    )
-    parser.add_argument("--threads", type=_threads, default=0, help="of the CPU (default: torch's choice)")
-    decoding_options.add_batch_size(parser)
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    decoding_options.add_arguments(parser)
+    options.add_computing(parser)
+    options.add_decoding(parser)
     live.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Transcribe everything readable; 1 if anything was not."""
     if live.is_wanted(arguments):
-        from asr.transcribe import load
-
-        return live.run(arguments, load_recognizer(load, arguments))
+        return live.run(arguments, options.load_recognizer(arguments))
     formats, inputs = _formats(arguments.format or [])
     inputs = [*arguments.inputs, *inputs]
     if not inputs:
@@ -142,16 +129,14 @@ def run(arguments: argparse.Namespace) -> int:
         }
         if others:
             first = min(others)
-            print(
+            note(
                 f"{len(others)} of {len(paths)} have outputs of other files that had their names, which are replaced "
-                f"({output_path(targets[first], formats[0])} was made of {others[first]})",
-                file=sys.stderr,
+                f"({output_path(targets[first], formats[0])} was made of {others[first]})"
             )
         if done := [i for i in range(len(paths)) if not wanted[i]]:
             there = output_path(targets[done[0]], formats[0])
-            print(
-                f"{len(done)} of {len(paths)} were done before ({there} is there); --overwrite does them again",
-                file=sys.stderr,
+            note(
+                f"{len(done)} of {len(paths)} were done before ({there} is there); --overwrite does them again"
             )
         paths, targets = [paths[i] for i in left], [targets[i] for i in left]
         wanted = [wanted[i] for i in left]
@@ -159,43 +144,48 @@ def run(arguments: argparse.Namespace) -> int:
             return report_failures(failures, asked_for)
 
     from asr.audio import stream_audio
-    from asr.transcribe import Source, Transcript, file_source, load
+    from asr.recognizer import in_order
+    from asr.sources import AudioSource, source_of
+    from asr.transcript import Transcript
 
-    recognizer = load_recognizer(load, arguments)
+    recognizer = options.load_recognizer(arguments)
     # Read here: a thread that waits for standard input would not hear of Ctrl-C.
     stdin = io.BytesIO(sys.stdin.buffer.read() if STDIN in paths else b"")
     stdin.name = "<stdin>"  # type: ignore[attr-defined] - as errors call it
 
-    def source(path: str) -> Source:
+    def source(path: str) -> AudioSource:
         if path == STDIN:
-            return Source("<stdin>", lambda: stream_audio(stdin, recognizer.sample_rate))
-        return file_source(path, recognizer.sample_rate)
+            return AudioSource("<stdin>", lambda: stream_audio(stdin, recognizer.sample_rate))
+        return source_of(path, recognizer.sample_rate)
 
     sources = [source(path) for path in paths]
     # In CTM and TRN a recording is called by its place in the folder of the outputs.
     ids = [target.name if arguments.beside else str(target.relative_to(root)) for target in targets]
-    printed = InOrder(lambda index, text: print(text, end="", flush=True))
-    progress = _speech_progress(sources, arguments.quiet)
-    outcomes = recognizer.transcribe_sources(
-        sources, arguments.batch_seconds, progress.update, arguments.character_timestamps
+    seconds = sum(source.seconds for source in sources)
+    progress = speech_progress(seconds, len(sources), "transcribing", quiet=arguments.quiet)
+    outcomes = recognizer.transcribe_as_completed(
+        sources,
+        batch_seconds=arguments.batch_seconds,
+        progress=progress.update,
+        character_times=arguments.character_timestamps,
     )
     try:
-        for index, outcome in outcomes:
+        # Files are written as soon as they are done; what is printed comes in the order of the inputs.
+        for index, outcome in outcomes if writes else in_order(outcomes):
             if not isinstance(outcome, Transcript):
                 failures.append(str(outcome))
-                printed.skip(index)
             elif not writes:
                 several = len(paths) > 1
-                printed.put(index, _line(outcome, paths[index], ids[index], formats[0], several, layout))
+                line = _line(outcome, paths[index], ids[index], formats[0], several, layout)
+                print(line, end="", flush=True)
             elif problem := _write(outcome, targets[index], wanted[index], ids[index], layout):
                 failures.append(problem)
             elif paths[index] in read:
                 origins.add(targets[index], wanted[index], read[paths[index]])
-    except (AsrError, KeyboardInterrupt):  # before the run ends, hand on what was done and say what failed
-        printed.flush()
+    except (AsrError, KeyboardInterrupt):  # before the run ends, report what failed
         progress.close()
         for message in failures:
-            print(message, file=sys.stderr)
+            note(message)
         raise
     progress.close()
     return report_failures(failures, asked_for)
@@ -227,14 +217,6 @@ def _formats(named: Sequence[str]) -> tuple[list[str], list[str]]:
     return (list(FORMATS) if "all" in formats else list(dict.fromkeys(formats)) or ["txt"]), inputs
 
 
-def _threads(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(
-            f"{text!r} was given; expected a number of threads, or 0 for torch's choice"
-        )
-    return int(text)
-
-
 def _layout(arguments: argparse.Namespace) -> Layout:
     for name in ("max_line_width", "max_line_count"):
         value = getattr(arguments, name)
@@ -248,18 +230,6 @@ def _layout(arguments: argparse.Namespace) -> Layout:
         arguments.max_line_count,
         arguments.highlight_words,
     )
-
-
-def load_recognizer(load: Callable, arguments: argparse.Namespace):
-    """Load the model the arguments name, on the device they name, with the decoder they ask for."""
-    import torch
-
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    folder = model_option.model_folder(arguments)
-    recognizer = load(folder, arguments.device, compute_type=arguments.compute_type)
-    recognizer.decoder = decoding_options.decoder_from(arguments, recognizer.bundle)
-    return recognizer
 
 
 def find_audio(inputs: Sequence[str], recursive: bool = False) -> tuple[dict[str, Path], list[str]]:
@@ -326,63 +296,6 @@ def _entries(inputs: Sequence[str], failures: list[str]) -> Iterator[tuple[str, 
             yield from (
                 (line.strip(), f"{path} line {i}: ") for i, line in enumerate(lines, 1) if line.strip()
             )
-
-
-def progress_bar(items: Sequence, label: str, quiet: bool):
-    """Show progress on a terminal when there is more than one thing to do."""
-    from tqdm import tqdm
-
-    hidden = quiet or len(items) < 2 or not sys.stderr.isatty()
-    return tqdm(total=len(items), desc=label, unit="file", disable=hidden)
-
-
-def _speech_progress(sources: "Sequence[Source]", quiet: bool) -> "tqdm":
-    """Show seconds of speech, how many a second, and the time left, on a terminal and where it takes a while."""
-    from tqdm import tqdm
-
-    seconds = sum(source.seconds for source in sources)
-    hidden = quiet or not sys.stderr.isatty() or (len(sources) < 2 and seconds < LONG_SECONDS)
-    bar = "{percentage:3.0f}% {n:.0f} of {total:.0f} s of speech, {rate_noinv_fmt}, {remaining} left"
-    return tqdm(total=seconds or None, unit=" s", disable=hidden, bar_format=bar if seconds else None)
-
-
-def report_failures(failures: Sequence[str], total: int) -> int:
-    """Name what failed on standard error; the exit status that follows from it."""
-    for message in failures:
-        print(message, file=sys.stderr)
-    if failures and total > 1:
-        rest = "; the others are done" if total > len(failures) else ""
-        print(f"{len(failures)} of {total} could not be done{rest}", file=sys.stderr)
-    return 1 if failures else 0
-
-
-class InOrder:
-    """Hands results on in the order of their index, holding back those that come early."""
-
-    def __init__(self, emit: Callable[[int, str], None]):
-        self.emit = emit
-        self.waiting: dict[int, str | None] = {}
-        self.next = 0
-
-    def put(self, index: int, value: str | None) -> None:
-        """Take the result of `index`; None for one that has nothing to hand on."""
-        self.waiting[index] = value
-        while self.next in self.waiting:
-            ready = self.waiting.pop(self.next)
-            if ready is not None:
-                self.emit(self.next, ready)
-            self.next += 1
-
-    def flush(self) -> None:
-        """Hand on everything that waits for one before it."""
-        for index in sorted(self.waiting):
-            ready = self.waiting.pop(index)
-            if ready is not None:
-                self.emit(index, ready)
-
-    def skip(self, index: int) -> None:
-        """Say that `index` has no result."""
-        self.put(index, None)
 
 
 def _line(transcript, path: str, name: str, form: str, several: bool, layout: Layout) -> str:

@@ -14,42 +14,21 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
-from lhotse import AudioSource, MonoCut, Recording
-from lhotse.cut import Cut
-from lhotse.serialization import deserialize_item
-from torch.utils.data import get_worker_info
 
-from asr.data.download import fetch
-from asr.data.loading import BatchSampler, processes, read_samples
-from asr.data.manifests import load_cuts
+from asr.data.cuts import LANES, Cut, Recording, ShardedCut, Source, load_cuts, read_cut
+from asr.data.fetch import fetch
+from asr.data.reading import read_samples
 from asr.errors import AsrError, AudioError, ManifestError
+from asr.files import replacing
 
 INDEX = "cuts.json"  # a name that lhotse passes over when it looks through the folder
 BUCKETS = 20  # of similar lengths; a shard is of one of them, so that its batches need little padding
 SHARD_SIZE = 250  # utterances: some 50 MB of flac, what one read from a disk or a store is worth
-# Shards that are read side by side, so that a batch is not followed by another of the same shard. Each worker process
-# keeps those of its batches in memory; a number that most numbers of workers divide.
-LANES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class ShardedCut:
-    """What is known of an utterance before its shard is opened."""
-
-    shard: int
-    position: int
-    duration: float
-
-    @property
-    def id(self) -> str:
-        """A name that sorts."""
-        return f"{self.shard:06d}-{self.position:06d}"
 
 
 class Shards(Sequence):
@@ -60,9 +39,11 @@ class Shards(Sequence):
     Attributes:
         location: folder or URL.
         durations: of each shard's utterances, in seconds.
+        kept: shards that stay in memory, as many as the batches of this process go round.
     """
 
-    def __init__(self, location: str | Path):
+    def __init__(self, location: str | Path, kept: int = LANES):
+        self.kept = kept
         self.location = str(location).rstrip("/")
         try:
             index = json.loads(self._read(INDEX))
@@ -112,7 +93,7 @@ class Shards(Sequence):
         return self.open(item.shard)[item.position]
 
     def open(self, shard: int) -> list[Cut]:
-        """Read a shard whole; as many stay in memory as the batches of this process go round."""
+        """Read a shard whole, and keep it in memory with the last `kept` ones."""
         if shard in self._opened:
             self._opened.move_to_end(shard)
             return self._opened[shard]
@@ -122,8 +103,7 @@ class Shards(Sequence):
             self._opened[shard] = [_with_audio(cut, audio[cut.id]) for cut in cuts]
         except (tarfile.TarError, KeyError, AsrError) as error:
             raise AudioError(f"shard {shard:06d} of {self.location} cannot be read: {error}") from error
-        worker = get_worker_info()
-        while len(self._opened) > math.ceil(LANES / (worker.num_workers if worker else 1)):
+        while len(self._opened) > self.kept:
             self._opened.popitem(last=False)
         return self._opened[shard]
 
@@ -133,8 +113,8 @@ class Shards(Sequence):
             lines = io.BytesIO(
                 gzip.decompress(self._read(name))
             )  # str.splitlines would part transcripts at U+2028
-            cuts = [deserialize_item(json.loads(line)) for line in lines]
-        except (EOFError, OSError, ValueError, KeyError) as error:
+            cuts = [read_cut(line) for line in lines]
+        except (EOFError, OSError, ValueError, KeyError, TypeError) as error:
             raise ManifestError(f"{self.location}/{name} is damaged: {error}") from error
         if len(cuts) != len(self.durations[shard]):
             raise ManifestError(
@@ -204,9 +184,8 @@ def open_corpus(location: str) -> Sequence[Cut]:
 
 
 def _with_audio(cut: Cut, audio: bytes) -> Cut:
-    recording = cut.recording  # type: ignore[attr-defined]
-    source = AudioSource("memory", recording.sources[0].channels, audio)
-    return replace(cut, recording=replace(recording, sources=[source]))  # type: ignore[type-var]
+    channels = cut.recording.sources[0].channels
+    return replace(cut, recording=replace(cut.recording, sources=[Source("memory", channels, audio)]))
 
 
 def write_shards(
@@ -246,9 +225,8 @@ def write_shards(
     if not durations:
         raise ManifestError("\n".join([f"no utterance could be written to {folder}", *problems[:1]]))
     parts = [durations[start : start + shard_size] for start in range(0, len(durations), shard_size)]
-    partial = folder / f"{INDEX}.partial"
-    partial.write_text(json.dumps({"durations": parts}))
-    partial.replace(folder / INDEX)  # comes last: without it a folder is none of shards
+    with replacing(folder / INDEX) as scratch:  # comes last: without it a folder is none of shards
+        scratch.write_text(json.dumps({"durations": parts}))
     return problems
 
 
@@ -260,8 +238,10 @@ def _by_length(cuts: Sequence[Cut], buckets: int, chance: random.Random) -> list
     return [cut for part in parts for cut in chance.sample(part, len(part))]
 
 
-def _in_memory(cut: Cut) -> MonoCut | str:
-    """Give the cut with its audio alone, as flac in memory; a string says why that failed."""
+def _in_memory(cut: Cut) -> Any:
+    """Return the cut with its audio alone, as flac in memory, as lhotse's; a string says why that failed."""
+    import soundfile
+
     rate = cut.sampling_rate
     try:
         samples = read_samples(cut, rate)
@@ -273,103 +253,7 @@ def _in_memory(cut: Cut) -> MonoCut | str:
     except soundfile.LibsndfileError as error:  # of rates past 655,350 Hz
         return f"{cut.id}: {error.error_string}"
     duration = len(samples) / rate
-    source = AudioSource("memory", [0], file.getvalue())
-    return MonoCut(
-        id=cut.id,
-        start=0.0,
-        duration=duration,
-        channel=0,
-        recording=Recording(cut.id, [source], rate, len(samples), duration),
-        supervisions=[
-            replace(item, recording_id=cut.id, channel=0, start=0.0, duration=duration)
-            for item in cut.supervisions
-        ],
-    )
-
-
-class ShardSampler(BatchSampler):
-    """As BatchSampler, of ShardedCuts: each batch is of one shard, and LANES shards are gone through side by side.
-
-    A process of distributed training reads shards of its own, the same in each epoch. One with fewer batches than
-    others halves some, so that all have equally many.
-    """
-
-    def __init__(
-        self,
-        shards: Shards,
-        *,
-        min_seconds: float = 0.0,
-        max_seconds: float = math.inf,
-        shuffle: bool,
-        seed: int,
-        sortagrad: bool = False,
-        **limits,
-    ):
-        self.shuffle, self.sortagrad, self.seed, self.epoch = shuffle, sortagrad, seed, 0
-        self.durations, self.limits = shards.durations, limits
-        self.min_seconds, self.max_seconds = min_seconds, max_seconds
-        self.left_out: dict[str, str] = {}
-        self.utterances, self.seconds = 0, 0.0
-        self.counts = []  # of batches in each shard; of the utterances only the durations are kept, which are many
-        for shard in range(len(self.durations)):
-            items = self._items(shard, self.left_out)
-            self.utterances += len(items)
-            self.seconds += sum(item.duration for item in items)
-            self.counts.append(len(BatchSampler(items, shuffle=shuffle, seed=seed, **limits).sizes))
-
-    def _items(self, shard: int, left_out: dict[str, str]) -> list[Any]:
-        """List a shard's ShardedCuts, and note those that are too short or too long."""
-        kept = []
-        for place, seconds in enumerate(self.durations[shard].tolist()):
-            item = ShardedCut(shard, place, seconds)
-            if self.min_seconds <= seconds <= self.max_seconds:
-                kept.append(item)
-            else:
-                left_out[item.id] = (
-                    f"its {seconds:.2f} s are not between {self.min_seconds} s and {self.max_seconds} s"
-                )
-        return kept
-
-    def _of(self, shard: int) -> BatchSampler:
-        sampler = BatchSampler(
-            self._items(shard, {}), shuffle=self.shuffle, seed=hash((self.seed, shard)), **self.limits
-        )
-        sampler.set_epoch(self.epoch)
-        return sampler
-
-    def _own(self, rank: int, world_size: int) -> list[int]:
-        return [shard for shard in range(rank, len(self.counts), world_size) if self.counts[shard]]
-
-    def __len__(self) -> int:
-        _, world_size = processes()
-        return max(
-            sum(self.counts[shard] for shard in self._own(rank, world_size)) for rank in range(world_size)
-        )
-
-    def __iter__(self) -> Iterator[tuple[int, list[tuple[Any, float]]]]:
-        rank, world_size = processes()
-        order = self._own(rank, world_size)
-        missing = len(self) - sum(self.counts[shard] for shard in order)
-        chance = random.Random(f"{self.seed} {self.epoch}")
-        if self.shuffle:
-            chance.shuffle(order)
-        lanes = [self._lane(order[lane::LANES]) for lane in range(min(LANES, len(order)))]
-        while lanes:
-            for lane in list(lanes):
-                batch = next(lane, None)
-                if batch is None:
-                    lanes.remove(lane)
-                    continue
-                if missing and len(batch) > 1:
-                    missing -= 1
-                    yield self.epoch, batch[: len(batch) // 2]
-                    batch = batch[len(batch) // 2 :]
-                yield self.epoch, batch
-        if missing:
-            raise ManifestError(f"{len(self.counts)} shards are too few for the {world_size} processes")
-
-    def _lane(self, shards: list[int]) -> Iterator[list[tuple[Any, float]]]:
-        for shard in shards:
-            batches, chance = self._of(shard).epoch_batches()
-            self.put_in_order(batches, chance)
-            yield from batches
+    recording = Recording(cut.id, [Source("memory", [0], file.getvalue())], rate, len(samples), duration)
+    place = {"recording_id": cut.id, "channel": 0, "start": 0.0, "duration": duration}
+    supervisions = [replace(item, **place) for item in cut.supervisions]
+    return Cut(cut.id, 0.0, duration, 0, recording, supervisions).to_lhotse()

@@ -12,7 +12,6 @@ import numpy as np
 
 from asr.decoding.greedy import Hypothesis, collapse
 from asr.errors import AlignmentError
-from asr.text import BLANK
 
 # Of the energy.
 HOP_SECONDS = 0.01

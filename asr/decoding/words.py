@@ -34,7 +34,10 @@ def words_of(
     spans = tokenizer.word_spans(hypothesis.tokens)
     parts = [part for span in spans for part in ([[i] for i in span] if character_times else [span])]
     cores = [
-        (hypothesis.frames[part[0]][0] * seconds_per_frame, (hypothesis.frames[part[-1]][1] + 1) * seconds_per_frame)
+        (
+            hypothesis.frames[part[0]][0] * seconds_per_frame,
+            (hypothesis.frames[part[-1]][1] + 1) * seconds_per_frame,
+        )
         for part in parts
     ]
     edges = iter([(round(start, 3), round(min(end, duration), 3)) for start, end in word_edges(loud, cores)])

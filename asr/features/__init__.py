@@ -1,4 +1,4 @@
-"""Samples to log-mel features: `config` and `mel` say what they are, `log_mel` and `spec_augment` compute with PyTorch."""
+"""Samples to log-mel features: `config` and `mel` need no PyTorch, `log_mel` and `spec_augment` compute with it."""
 
 from asr.features.config import FeatureConfig, SpecAugmentConfig, frame_count
 

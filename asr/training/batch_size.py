@@ -6,11 +6,12 @@ from dataclasses import replace
 import torch
 from lightning.fabric import Fabric
 
-from asr.batching import free_memory
-from asr.bundle import Bundle
 from asr.ctc import ctc_loss
+from asr.engines.torch_engine import free_gpu_memory
 from asr.errors import ConfigError
 from asr.features import frame_count
+from asr.memory import free_memory
+from asr.torch_bundle import TorchBundle
 from asr.training.config import TrainConfig
 
 SHARE = (
@@ -24,7 +25,7 @@ LETTERS_A_SECOND = 15
 
 def with_batch_seconds(
     config: TrainConfig,
-    bundle: Bundle,
+    bundle: TorchBundle,
     seconds_per_epoch: float,
     resumed: float | None = None,
     fabric: Fabric | None = None,
@@ -40,7 +41,7 @@ def with_batch_seconds(
         seconds = resumed
     else:
         on_gpu = config.run.accelerator != "cpu" and torch.cuda.is_available()
-        free = free_memory("cuda" if on_gpu else "cpu")
+        free = free_gpu_memory("cuda") if on_gpu else free_memory()
         per_second = bytes_per_second(bundle) * config.loss.views
         seconds = SHARE * free / per_second
         if seconds < config.data.max_seconds:
@@ -60,7 +61,7 @@ def with_batch_seconds(
     return replace(config, data=replace(config.data, batch_seconds=seconds))
 
 
-def bytes_per_second(bundle: Bundle) -> float:
+def bytes_per_second(bundle: TorchBundle) -> float:
     """Measure what the backward pass needs kept of a second of audio, by a small forward pass.
 
     Every layer keeps as much a frame, so that it grows in proportion to a batch's seconds.

@@ -1,18 +1,15 @@
 """The short check of a corpus before training on it, and what a model asks of a corpus."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import torch
-
-from asr.data.doctor import CheckReport, Finding, Target, check_texts
+from asr.data.corpora.doctor import CheckReport, Finding, Target, check_texts
 from asr.features import FeatureConfig, frame_count
-from asr.model import ConvFrontEnd, FrontEndConfig
+from asr.model_config import FrontEndConfig
 from asr.text import Tokenizer
 
 if TYPE_CHECKING:
-    from lhotse.cut import Cut
+    from asr.data.cuts import Cut
 
 EXAMPLES = 3  # of each kind of finding
 
@@ -29,17 +26,11 @@ def target_of(
     >>> target_of(FeatureConfig(), FrontEndConfig(), "basic", None).frames(1.0)
     26
     """
-    layers = ConvFrontEnd(front_end, features.n_mels)
     fastest = max(speeds, default=1.0)
 
-    @functools.cache
-    def frames_of_logits(count: int) -> int:
-        return int(layers.output_lengths(torch.tensor([count])))
-
     def frames(seconds: float) -> int:
-        return frames_of_logits(
-            frame_count(round(seconds / fastest * features.sample_rate), features.hop_length)
-        )
+        samples = round(seconds / fastest * features.sample_rate)
+        return front_end.output_frames(frame_count(samples, features.hop_length))
 
     return Target(normalizer, tokenizer, frames, features.sample_rate)
 

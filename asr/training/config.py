@@ -10,7 +10,7 @@ from typing import Any, Literal
 from asr.data.augmentation import AugmentationConfig
 from asr.errors import ConfigError, check_bounds
 from asr.features import FeatureConfig, SpecAugmentConfig
-from asr.model import ModelConfig
+from asr.model_config import ModelConfig
 
 CONFIG = "config.yaml"  # of a run, in its folder
 

@@ -21,14 +21,14 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from asr.bundle import Bundle
-from asr.ctc import ctc_loss, unalignable
+from asr.ctc import ctc_loss, log_probs_of, unalignable
 from asr.data import Batch, Loader
 from asr.decoding import greedy
 from asr.errors import AlignmentError, AsrError
 from asr.model import AcousticModel
 from asr.scoring import score
 from asr.text import BLANK
+from asr.torch_bundle import TorchBundle
 from asr.training.checkpoint import write_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.optimizer import learning_rate, make_optimizer, moving_average
@@ -83,7 +83,7 @@ class Training:
         self,
         fabric: Fabric,
         config: TrainConfig,
-        bundle: Bundle,
+        bundle: TorchBundle,
         train: Loader,
         dev: Loader,
         folder: Path | None = None,
@@ -288,7 +288,9 @@ class Training:
                 continue
             batch = batch.to(self.fabric.device)
             logits, lengths = model(batch.features, batch.feature_lengths)
-            hypotheses = [self.bundle.tokenizer.decode(h.tokens) for h in greedy(logits, lengths)]
+            hypotheses = [
+                self.bundle.tokenizer.decode(h.tokens) for h in greedy(log_probs_of(logits, lengths))
+            ]
             self.dev_pairs += zip(batch.ids, batch.texts, hypotheses, strict=True)
             report = score(batch.texts, hypotheses, bootstrap=0)
             errors += report.word_errors.errors

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from asr.bundle import Bundle
-from asr.data.loading import read_samples
-from asr.data.manifests import load_cuts
+from asr.data.cuts import load_cuts
+from asr.data.reading import read_samples
 from asr.data.shards import is_sharded
-from asr.decoding import greedy
 from asr.errors import AsrError
+from asr.features.spectrogram import spectrogram
+from asr.recognizer import Recognizer, load
 from asr.reports.picture import picture
 from asr.scoring.align import align
 from asr.scoring.html import fill, head
@@ -373,12 +373,12 @@ def _pictures(run: Path, config: str, samples: Sequence[Mapping[str, Any]]) -> s
     if any(map(is_sharded, manifests)):
         return "<p>Dev utterances in shards are not drawn.</p>"
     try:
-        bundle = Bundle.load(run / "bundle")
+        model = load(run / "bundle", "cpu")
         cuts = {cut.id: cut for path in manifests for cut in load_cuts(path) if cut.id in names}
         drawn = [
             f"<h3>{escape(name)}</h3>"
             f'<div class="wide" role="region" aria-label="Spectrogram, scrollable" tabindex="0">'
-            f"{_picture(bundle, read_samples(cuts[name], bundle.log_mel.config.sample_rate))}</div>"
+            f"{_picture(model, read_samples(cuts[name], model.sample_rate))}</div>"
             for name in names
             if name in cuts and cuts[name].duration <= LONGEST_PICTURE
         ]
@@ -391,25 +391,13 @@ def _pictures(run: Path, config: str, samples: Sequence[Mapping[str, Any]]) -> s
     return f'<p class="key">{key}</p>{"".join(drawn)}'
 
 
-@torch.inference_mode()
-def _picture(bundle: Bundle, samples: np.ndarray) -> str:
-    features, frames = bundle.log_mel(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))
-    logits, lengths = bundle.model(features, frames)
-    heard, step = greedy(logits, lengths)[0], bundle.seconds_per_frame
-    words = [
-        (
-            bundle.tokenizer.decode([heard.tokens[i] for i in span]),
-            heard.frames[span[0]][0] * step,
-            (heard.frames[span[-1]][1] + 1) * step,
-        )
-        for span in bundle.tokenizer.word_spans(heard.tokens)
-    ]
+def _picture(model: Recognizer, samples: np.ndarray) -> str:
     return picture(
-        features[0].numpy(),
-        logits[0].softmax(-1).numpy(),
-        [token.replace(" ", "␣") for token in bundle.tokenizer.tokens],
-        words,
-        len(samples) / bundle.log_mel.config.sample_rate,
+        spectrogram(samples, model.bundle.features),
+        np.exp(model.log_probs(samples)),
+        [token.replace(" ", "␣") for token in model.bundle.tokenizer.tokens],
+        [(word.word, word.start, word.end) for word in model.transcribe(samples).words],
+        len(samples) / model.sample_rate,
     )
 
 

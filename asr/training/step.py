@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asr.batching import is_out_of_memory
 from asr.ctc import ctc_loss, unalignable
 from asr.data import Batch
 from asr.errors import AlignmentError, ConfigError
+from asr.memory import is_out_of_memory
 from asr.model import AcousticModel
 from asr.training.config import LossConfig
 

@@ -19,15 +19,15 @@ from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from asr.bundle import Bundle
 from asr.data import load_cuts
-from asr.data.loading import read_samples
-from asr.data.manifests import text_of
+from asr.data.cuts import text_of
+from asr.data.reading import read_samples
 from asr.data.shards import Shards, is_sharded
 from asr.errors import AsrError, AudioError, BundleError, ConfigError
-from asr.features import LogMel
+from asr.features.log_mel import LogMel
 from asr.model import AcousticModel
 from asr.text import NORMALIZERS, BpeTokenizer, CharacterTokenizer, Tokenizer, load_tokenizer, normalize
+from asr.torch_bundle import TorchBundle
 from asr.training.averaging import BestEpochs, rank
 from asr.training.batch_size import with_batch_seconds
 from asr.training.checkpoint import has_checkpoint, read_checkpoint
@@ -41,7 +41,7 @@ from asr.training.warm_start import warm_start
 from asr.version import __version__
 
 if TYPE_CHECKING:
-    from lhotse.cut import Cut
+    from asr.data.cuts import Cut
 
 CHECKPOINTS = "checkpoints"
 TOKENIZER = "tokenizer"  # folder of the run's tokenizer, so that resuming cannot make another
@@ -289,7 +289,7 @@ def _go_on(training: Training, state: dict[str, Any], folder: Path) -> None:
 
 
 def _warn_of_faults(
-    config: TrainConfig, bundle: Bundle, train_cuts: Sequence["Cut"], dev_cuts: Sequence["Cut"]
+    config: TrainConfig, bundle: TorchBundle, train_cuts: Sequence["Cut"], dev_cuts: Sequence["Cut"]
 ) -> None:
     """Say on stderr what `asr check` would find without listening; reading all shards for it would take too long."""
     splits = {"train": train_cuts, "dev": dev_cuts}
@@ -306,7 +306,7 @@ def new_bundle(
     cuts: Sequence["Cut"],
     tokenizer: Tokenizer | None = None,
     state: dict[str, Any] | None = None,
-) -> Bundle:
+) -> TorchBundle:
     """Make the untrained bundle: tokenizer from the training text unless given, features, initial weights.
 
     `state` is the checkpoint of a run that goes on, whose statistics of the features are kept.
@@ -333,9 +333,9 @@ def new_bundle(
         except ValueError as error:
             raise ConfigError(f"none of the training audio that was tried can be read ({error})") from error
     model = AcousticModel(config.model, config.features.n_mels, tokenizer.vocab_size)
-    bundle = Bundle(model, log_mel, tokenizer, config.text.normalizer)
+    bundle = TorchBundle(model, log_mel, tokenizer, config.text.normalizer)
     if config.run.warm_start and state is None:
-        print(warm_start(bundle, Bundle.load(config.run.warm_start)))
+        print(warm_start(bundle, TorchBundle.load(config.run.warm_start)))
     return bundle
 
 

@@ -2,12 +2,12 @@
 
 import torch
 
-from asr.bundle import Bundle
 from asr.errors import ConfigError
+from asr.torch_bundle import TorchBundle
 
 
 @torch.no_grad()
-def warm_start(bundle: Bundle, trained: Bundle) -> str:
+def warm_start(bundle: TorchBundle, trained: TorchBundle) -> str:
     """Give an untrained bundle the weights of a trained one; of the output those of tokens that both know.
 
     Tokens are matched by their spelling; the others keep their initial weights. Returns what was taken, in words.

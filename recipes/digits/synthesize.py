@@ -286,9 +286,9 @@ def _chunks(output_dir: Path, hours: float, seed: int) -> Iterator[Chunk]:
 
 def write_manifests(splits: dict[str, list[Spoken]], output_dir: Path) -> None:
     """Write cuts_SPLIT.jsonl.gz, with the words' times as lhotse alignments, and print a summary."""
-    from lhotse.supervision import AlignmentItem
-
-    from asr.data.manifests import Utterance, build_cuts, summary, write_cuts
+    from asr.data.corpora.prepare import summary
+    from asr.data.corpora.utterances import Utterance, build_cuts
+    from asr.data.cuts import AlignmentItem, write_cuts
 
     cuts = {}
     for split, utterances in splits.items():
@@ -320,7 +320,10 @@ def main() -> int:
         splits = synthesize(arguments.output_dir, arguments.hours, arguments.seed, arguments.jobs)
         write_manifests(splits, arguments.output_dir)
     except ModuleNotFoundError as error:
-        print(f"the digits need the package {error.name}: pip install 'recurrent-asr[demo,train]'", file=sys.stderr)
+        print(
+            f"the digits need the package {error.name}: pip install 'recurrent-asr[demo,train]'",
+            file=sys.stderr,
+        )
         return 1
     except OSError as error:
         print(f"cannot synthesize: {error}", file=sys.stderr)

@@ -20,10 +20,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lhotse import SupervisionSegment
-from lhotse.cut import Cut
-
-from asr.data.manifests import load_cuts, speaker_of, summary, text_of, write_cuts
+from asr.data.corpora.prepare import summary
+from asr.data.cuts import Cut, Supervision, load_cuts, plain, speaker_of, text_of, write_cuts
 from asr.errors import AsrError, ManifestError
 
 FEWEST, MOST = 2, 7  # recordings in a sequence
@@ -80,14 +78,14 @@ def _join(cuts: Sequence[Cut], chance: random.Random, path: Path) -> Cut:
     def pause() -> float:
         return 0.0 if chance.random() < SHARE_WITHOUT_PAUSE else chance.uniform(0, LONGEST_PAUSE)
 
-    first, *others = cuts
+    first, *others = (cut.to_lhotse() for cut in cuts)
     sequence = first.pad(first.duration + pause(), direction="left")
     for cut in others:
         sequence = sequence.pad(sequence.duration + pause()).append(cut)
-    written = sequence.pad(sequence.duration + pause()).save_audio(path).with_id(path.stem)
+    written = plain(sequence.pad(sequence.duration + pause()).save_audio(path).with_id(path.stem))
     speakers = {speaker_of(cut) for cut in cuts}
     written.supervisions = [
-        SupervisionSegment(
+        Supervision(
             id=path.stem,
             recording_id=path.stem,
             start=0.0,

@@ -127,9 +127,9 @@ def test_padded_and_joined_cuts(bundle, dev, tmp_path, capsys):
     from lhotse import CutSet
 
     from asr.data import load_cuts
-    from asr.data.loading import read_samples
+    from asr.data.reading import read_samples
 
-    first, second, third = load_cuts(dev)[:3]
+    first, second, third = (cut.to_lhotse() for cut in load_cuts(dev)[:3])
     made = [first.pad(duration=first.duration + 0.5), second.append(third).resample(8000)]
     manifest, result = tmp_path / "mixed.jsonl", tmp_path / "result.json"
     CutSet.from_cuts(made).to_file(manifest)
@@ -149,7 +149,7 @@ def test_a_padded_cut_of_a_sphere_file(shared_data, dev, tmp_path):
     from lhotse import Recording
 
     from asr.audio import load_audio
-    from asr.data.loading import read_samples
+    from asr.data.reading import read_samples
 
     path = shared_data / "an4" / "wav" / "an4_clstk" / "mdxn" / "an106-mdxn-b.sph"
     samples = load_audio(path, RATE)
@@ -217,7 +217,7 @@ def test_what_a_normalizer_taught_the_model_to_write_is_right(dev):
     from asr.cli.evaluation import evaluate as evaluate_cuts
     from asr.data import load_cuts
     from asr.text import normalize
-    from asr.transcribe import Transcript
+    from asr.transcript import Transcript
 
     (cut,) = load_cuts(dev)[:1]
     cut.supervisions[0].text = "zero three five one"
@@ -226,7 +226,7 @@ def test_what_a_normalizer_taught_the_model_to_write_is_right(dev):
     perfect = SimpleNamespace(
         bundle=SimpleNamespace(normalizer="english"),
         sample_rate=16000,
-        transcribe_sources=lambda sources, _: [(0, Transcript(taught, (), 1.0))],
+        transcribe_as_completed=lambda sources, **_: [(0, Transcript(taught, (), 1.0))],
     )
     assert evaluate_cuts(perfect, [cut], "english", 240.0, []).report.wer == 0
 
@@ -254,7 +254,7 @@ def test_one_bad_utterance_of_each_kind(bundle, dev, tmp_path, capsys):
     errors = capsys.readouterr().err
     for number, reason in enumerate(("corrupt.wav is no audio", "no file", "no transcript", "no transcript")):
         assert re.search(f"^{cuts[number]['id']}: .*{reason}", errors, re.MULTILINE)
-    assert errors.splitlines()[-1] == "4 of 7 could not be done; the others are done"
+    assert errors.splitlines()[-1] == "4 of 7 failed; the others are finished"
     report = ErrorReport.from_json(result.read_text())
     assert report.ids == tuple(cut["id"] for cut in cuts[4:])
     assert report.fields["speaker"][0] is None

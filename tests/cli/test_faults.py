@@ -7,8 +7,8 @@ from speech import RATE, train_arguments
 
 from asr.bundle import Bundle
 from asr.cli import main
-from asr.data.loading import BatchMaker
-from asr.data.manifests import load_cuts, write_cuts, write_manifest
+from asr.data.batches import BatchMaker
+from asr.data.cuts import load_cuts, write_cuts, write_manifest
 
 
 @pytest.fixture

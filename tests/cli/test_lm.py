@@ -9,12 +9,13 @@ import shutil
 
 import pytest
 import torch
-from speech import make_bundle
+from speech import log_probs_of, make_bundle
 
+import asr
 from asr.bundle import Bundle
 from asr.cli import main
 from asr.cli.lm import acoustic_outputs
-from asr.data.manifests import load_cuts, write_cuts
+from asr.data.cuts import load_cuts, write_cuts
 
 pytest.importorskip("flashlight.lib.text")
 
@@ -138,7 +139,9 @@ def test_tune_stores_what_helps_and_nothing_else(tmp_path, monkeypatch, capsys, 
     )  # "cb b", where "ab b" was said: the model hears c a little better than a
     logits = torch.nn.functional.one_hot(tokens, 5) * 9.0
     logits[0, 2] = 8.5
-    monkeypatch.setattr("asr.cli.lm.acoustic_outputs", lambda *arguments: (["ab b"], [logits]))
+    monkeypatch.setattr(
+        "asr.cli.lm.acoustic_outputs", lambda *arguments: (["ab b"], log_probs_of(logits[None]))
+    )
     tune = ["lm", "tune", "--model", str(tmp_path / "bundle"), "--manifest", "any", "--lm", lm]
     assert main([*tune, "--lm-weights", "0.5", "--word-bonuses", "0"]) == 0
     stored = Bundle.load(tmp_path / "bundle").decoding
@@ -151,7 +154,9 @@ def test_tune_leaves_out_what_it_cannot_judge(corpus, bundle, tmp_path, capsys):
     cuts[0].supervisions[0].text = None
     cuts[1].recording.sources[0].source = "nowhere.wav"
     failures = []
-    references, outputs = acoustic_outputs(Bundle.load(bundle), write_cuts(cuts, tmp_path, "some"), failures)
+    references, outputs = acoustic_outputs(
+        asr.load(bundle, "cpu"), write_cuts(cuts, tmp_path, "some"), failures
+    )
     assert len(references) == len(outputs) == 2
     assert sorted(failures)[0].startswith(cuts[0].id)
     assert "has no transcript" in " ".join(failures)

@@ -158,7 +158,7 @@ def test_bad_files_are_named_and_the_rest_is_done(bundle, corpus, tmp_path, caps
     errors = capsys.readouterr().err.splitlines()
     for path in [*bad, missing, empty_folder]:
         assert sum(path in line for line in errors) == 1, path
-    assert errors[-1] == "7 of 8 could not be done; the others are done"
+    assert errors[-1] == "7 of 8 failed; the others are finished"
     assert "Traceback" not in "".join(errors)
     assert [path.name for path in out.glob("[!.]*")] == ["utterance02.txt"]
 

@@ -15,9 +15,9 @@ import pytest
 import torch
 from speech import train_arguments
 
-from asr.bundle import Bundle
 from asr.cli import main
 from asr.errors import ConfigError
+from asr.torch_bundle import TorchBundle
 from asr.training.checkpoint import read_checkpoint, write_checkpoint, write_whole
 from asr.training.config import flat, read_config, read_yaml
 from asr.training.train import _changed
@@ -330,7 +330,7 @@ def test_global_normalization_and_moving_average(corpus, tmp_path):
     run = tmp_path / "run"
     settings = ("--run.epochs=2", "--features.normalize=global", "--optimizer.ema=0.9")
     assert main(train_arguments(corpus, run, *settings)) == 0
-    bundle = Bundle.load(run / "bundle")
+    bundle = TorchBundle.load(run / "bundle")
     assert torch.isfinite(bundle.log_mel.mean).all()
     assert (bundle.log_mel.std > 0).all()
     state = last_checkpoint(run)

@@ -13,11 +13,11 @@ import pytest
 import torch
 from speech import train_arguments
 
-from asr.bundle import Bundle
 from asr.cli import main
 from asr.ctc import ctc_loss
-from asr.data.manifests import load_cuts, write_cuts
+from asr.data.cuts import load_cuts, write_cuts
 from asr.errors import AlignmentError
+from asr.torch_bundle import TorchBundle
 
 
 def losses(run):
@@ -62,7 +62,7 @@ def test_a_warm_start_keeps_the_tokens_that_both_know(corpus, bundle, tmp_path, 
     settings = ("--run.epochs=1", "--optimizer.learning_rate=0", f"--run.warm_start={bundle}")
     assert main(train_arguments(corpus, run, *settings)) == 0
     assert "begins from a trained model: 5 of 5 tokens" in capsys.readouterr().out
-    old, new = (Bundle.load(folder).model.state_dict() for folder in (bundle, run / "bundle"))
+    old, new = (TorchBundle.load(folder).model.state_dict() for folder in (bundle, run / "bundle"))
     assert all(
         torch.equal(old[name], new[name]) for name in old if "running" not in name and "num_" not in name
     )
@@ -76,9 +76,9 @@ def test_a_warm_start_keeps_the_tokens_that_both_know(corpus, bundle, tmp_path, 
     run = tmp_path / "other"
     assert main(train_arguments(tmp_path, run, *settings)) == 0
     assert "begins from a trained model: 4 of 5 tokens" in capsys.readouterr().out
-    other = Bundle.load(run / "bundle")
+    other = TorchBundle.load(run / "bundle")
     known, unknown = other.tokenizer.tokens.index("c"), other.tokenizer.tokens.index("x")
-    place = Bundle.load(bundle).tokenizer.tokens.index("c")
+    place = TorchBundle.load(bundle).tokenizer.tokens.index("c")
     weight = other.model.state_dict()["output.weight"]
     assert torch.equal(weight[known], old["output.weight"][place])
     assert not any(torch.equal(weight[unknown], row) for row in old["output.weight"])
@@ -235,7 +235,7 @@ def test_single_words_are_joined_with_a_space_that_none_has(corpus, tmp_path):
     data = [f"--data.{name}={path}" for name, path in splits.items()]
     arguments = train_arguments(corpus, tmp_path / "run", *data, "--run.epochs=1", "--data.join_utterances=3")
     assert main(arguments) == 0
-    assert " " in Bundle.load(tmp_path / "run" / "bundle").tokenizer.tokens
+    assert " " in TorchBundle.load(tmp_path / "run" / "bundle").tokenizer.tokens
 
 
 def test_a_float16_step_without_a_loss_is_skipped(corpus, tmp_path, capsys, monkeypatch):

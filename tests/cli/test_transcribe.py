@@ -97,7 +97,7 @@ def test_lists_of_files_name_their_bad_entries(bundle, tree, tmp_path, capsys):
     ]
     assert f"{files} line 3: {tree}/lost.wav: there is no such file or folder" in printed.err
     assert f"the list {tmp_path}/no.txt cannot be read: No such file or directory" in printed.err
-    assert "2 of 4 could not be done" in printed.err
+    assert "2 of 4 failed" in printed.err
 
 
 def test_several_formats_need_a_place(bundle, tree, capsys):
@@ -127,7 +127,7 @@ def test_a_full_disk_stops_the_run(bundle, tree, tmp_path, capsys, monkeypatch):
     errors = capsys.readouterr().err
     assert errors.count("No space left on device") == 1
     assert "the same command goes on where it was" in errors
-    assert "the others are done" not in errors
+    assert "the others are finished" not in errors
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
@@ -147,7 +147,7 @@ def test_an_output_that_cannot_be_written_whole_is_not_there(bundle, tmp_path):
     result = subprocess.run([*command, "--overwrite"], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert f"cannot write {out}/two.txt: File too large" in result.stderr
-    assert "1 of 3 could not be done; the others are done" in result.stderr
+    assert "1 of 3 failed; the others are finished" in result.stderr
     assert names(out) == ["one.txt", "three.txt", "two.txt"]  # nothing half-written beside them
     assert (out / "two.txt").read_text() == "of an earlier run"
 
@@ -158,10 +158,8 @@ def test_standard_output_on_a_full_disk(bundle, tree):
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert result.returncode == 1
-    assert (
-        result.stderr
-        == "asr transcribe: stopped, for there is no space to write to: No space left on device\n"
-    )
+    expected = "asr transcribe: stopped: no space is left to write to (No space left on device)\n"
+    assert result.stderr == expected
 
 
 def test_word_timestamps_of_standard_input(bundle, tree, capsys, monkeypatch):
@@ -201,9 +199,9 @@ def test_a_long_recording_gives_the_words_of_its_parts(bundle, tmp_path, monkeyp
     soundfile.write(path, np.concatenate(parts), RATE)
     apart = [word for transcript in model.transcribe(parts) for word in transcript.words]
     seconds = sum(map(len, parts)) / RATE
-    monkeypatch.setattr("asr.transcribe.BLOCK_SECONDS", 7.0)
-    monkeypatch.setattr("asr.windows.WINDOW_SECONDS", 10.0)
-    monkeypatch.setattr("asr.windows.SEARCH_SECONDS", 5.0)
+    monkeypatch.setattr("asr.sources.BLOCK_SECONDS", 7.0)
+    monkeypatch.setattr("asr.long_audio.WINDOW_SECONDS", 10.0)
+    monkeypatch.setattr("asr.long_audio.SEARCH_SECONDS", 5.0)
     together = model.transcribe(path)
     assert seconds > 60
     assert together.duration == pytest.approx(seconds, abs=0.01)
@@ -224,7 +222,7 @@ def test_a_recording_damaged_half_way_fails_as_a_whole(bundle, tmp_path, monkeyp
     content = bytearray((tmp_path / "whole.flac").read_bytes())
     middle = len(content) // 2
     (tmp_path / "damaged.flac").write_bytes(content[:middle])
-    monkeypatch.setattr("asr.transcribe.BLOCK_SECONDS", 5.0)
+    monkeypatch.setattr("asr.sources.BLOCK_SECONDS", 5.0)
     assert main(["transcribe", str(tmp_path), "--model", str(bundle), "--batch-size", "10"]) == 1
     printed = capsys.readouterr()
     assert [line.split(": ")[0] for line in printed.out.splitlines()] == [f"{tmp_path}/whole.flac"]
@@ -245,7 +243,7 @@ def test_smaller_weights_hear_the_same(bundle, tree, compute_type, capsys):
     expected = capsys.readouterr().out
     assert main([*arguments, "--compute-type", compute_type]) == 0
     assert capsys.readouterr().out == expected
-    model = asr.load(bundle, "cpu", compute_type=compute_type).bundle.model
+    model = asr.load(bundle, "cpu", compute_type=compute_type).engine.model
     assert {layer.precision for layer in model.recurrent} == {compute_type}
 
 
@@ -285,7 +283,7 @@ def test_what_others_wrote_is_not_replaced(bundle, tree, capsys, place):
     assert main([*arguments, "-f", "txt", "srt"]) == 1
     error = capsys.readouterr().err
     assert f"{tree}/one.txt is there, older than its audio, and not known to be written by asr" in error
-    assert "1 of 2 could not be done; the others are done" in error
+    assert "1 of 2 failed; the others are finished" in error
     assert (tree / "one.txt").read_text() == "by hand"
     os.utime(tree / "one.txt")  # as new: kept, and what is missing is written
     assert main([*arguments, "-f", "txt", "srt"]) == 0
@@ -420,15 +418,15 @@ def test_what_is_finished_is_printed_when_the_run_is_interrupted(bundle, tree, m
     """Short recordings are done first, and their text waits for the long one's before it."""
     long = np.concatenate([say("abc ab", np.random.default_rng(i)) for i in range(20)])
     soundfile.write(tree / "long.wav", long, RATE)
-    real = asr.Recognizer.transcribe_sources
+    real = asr.Recognizer.transcribe_as_completed
 
-    def interrupted(*arguments):
-        for count, outcome in enumerate(real(*arguments)):
+    def interrupted(*arguments, **options):
+        for count, outcome in enumerate(real(*arguments, **options)):
             if count == 2:
                 raise KeyboardInterrupt
             yield outcome
 
-    monkeypatch.setattr(asr.Recognizer, "transcribe_sources", interrupted)
+    monkeypatch.setattr(asr.Recognizer, "transcribe_as_completed", interrupted)
     (tree / "broken.wav").write_bytes(b"no audio")
     paths = [str(tree / name) for name in ("long.wav", "broken.wav", "one.wav")]
     assert main(["transcribe", *paths, "--model", str(bundle)]) == 130

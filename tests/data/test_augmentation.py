@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from loaders import loader_of
 
-from asr.data import make_loader
 from asr.data.augmentation import CODECS, Augmentation, AugmentationConfig, code, make_room, mix, reverberate
-from asr.data.manifests import Utterance, build_cuts
+from asr.data.corpora.utterances import Utterance, build_cuts
 from asr.errors import ConfigError
-from asr.features import FeatureConfig, LogMel
-from asr.text import CharacterTokenizer
 from asr.training.config import read_config
 
 RATE = 16000
@@ -126,13 +124,10 @@ def test_the_same_seed_gives_the_same_batches_whatever_the_workers(tmp_path, wri
     )
 
     def epoch(number: int, **options):
-        loader = make_loader(
+        loader = loader_of(
             build_cuts(utterances)[0],
-            log_mel=LogMel(FeatureConfig(n_mels=8)),
-            tokenizer=CharacterTokenizer(["a"]),
-            normalizer="none",
             augmentation=Augmentation(config, RATE),
-            speed_perturb=(0.9, 1.1),
+            speeds=(0.9, 1.1),
             shuffle=True,
             **{"batch_seconds": 3, **options},
         )

@@ -7,15 +7,17 @@ import subprocess
 import sys
 from collections import Counter
 
-from asr.data.manifests import Utterance, build_cuts, write_cuts
+from asr.data.corpora.utterances import Utterance, build_cuts
+from asr.data.cuts import write_cuts
 from asr.data.shards import write_shards
 
 PROGRAM = """
 import json, sys
 import torch.distributed
-from asr.data import load_cuts, make_loader
+from asr.data import BatchLimits, BatchOrder, Encoding, load_cuts, make_loader
 from asr.data.shards import Shards
-from asr.features import FeatureConfig, LogMel
+from asr.features import FeatureConfig
+from asr.features.log_mel import LogMel
 from asr.text import CharacterTokenizer
 
 if __name__ == "__main__":
@@ -23,8 +25,8 @@ if __name__ == "__main__":
     epochs = []
     for cuts in (load_cuts(sys.argv[1]), Shards(sys.argv[2])):
         loader = make_loader(
-            cuts, log_mel=LogMel(FeatureConfig(n_mels=8)), tokenizer=CharacterTokenizer(["a"]), normalizer="none",
-            batch_seconds=4.0, shuffle=True, speed_perturb=(0.9, 1.1), workers=2,
+            cuts, Encoding(LogMel(FeatureConfig(n_mels=8)), CharacterTokenizer(["a"]), "none"),
+            limits=BatchLimits(batch_seconds=4.0), order=BatchOrder(shuffle=True, speeds=(0.9, 1.1)), workers=2,
         )
         for number in range(2):
             loader.set_epoch(number)

@@ -9,6 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
+import loaders
 import numpy as np
 import pytest
 import torch
@@ -18,14 +19,16 @@ from lhotse import CutSet
 from speech import make_corpus, train_arguments
 
 from asr.cli.main import main
-from asr.data import make_loader
-from asr.data.doctor import check
-from asr.data.loading import read_samples
-from asr.data.manifests import Utterance, build_cuts, text_of
-from asr.data.shards import LANES, Shards, ShardSampler, is_sharded, write_shards
+from asr.data import BatchLimits, BatchOrder
+from asr.data.corpora.doctor import check
+from asr.data.corpora.utterances import Utterance, build_cuts
+from asr.data.cuts import LANES, text_of
+from asr.data.reading import read_samples
+from asr.data.sampling import ShardSampler
+from asr.data.shards import Shards, is_sharded, write_shards
 from asr.errors import AudioError, ManifestError
-from asr.features import FeatureConfig, LogMel, SpecAugment, SpecAugmentConfig
-from asr.text import CharacterTokenizer
+from asr.features import SpecAugmentConfig
+from asr.features.spec_augment import SpecAugment
 
 
 @pytest.fixture(scope="module")
@@ -50,18 +53,7 @@ def folder(cuts, tmp_path_factory) -> Path:
     return folder
 
 
-def loader_of(cuts, **options):
-    return make_loader(
-        cuts,
-        **{
-            "log_mel": LogMel(FeatureConfig(n_mels=8)),
-            "tokenizer": CharacterTokenizer(["a", "b"]),
-            "normalizer": "none",
-            "batch_seconds": 5.0,
-            "shuffle": True,
-            **options,
-        },
-    )
+loader_of = functools.partial(loaders.loader_of, shuffle=True)
 
 
 def epoch(loader, number: int = 0):
@@ -111,7 +103,7 @@ def test_lhotse_reads_them_too(cuts, folder):
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_the_same_batches_with_any_number_of_workers(folder, cuts, workers):
-    options = {"speed_perturb": (0.9, 1.1), "spec_augment": SpecAugment(SpecAugmentConfig(frequency_width=3))}
+    options = {"speeds": (0.9, 1.1), "spec_augment": SpecAugment(SpecAugmentConfig(frequency_width=3))}
     alone, shared = (
         loader_of(Shards(folder), **options),
         loader_of(Shards(folder), workers=workers, **options),
@@ -135,13 +127,6 @@ def test_a_resumed_epoch_goes_on_from_its_batch(folder):
     assert all(torch.equal(one.features, other.features) for one, other in zip(rest, whole[3:], strict=True))
 
 
-class _Durations:
-    """As much of Shards as the sampler looks at."""
-
-    def __init__(self, durations):
-        self.durations = [np.array(shard, np.float32) for shard in durations]
-
-
 @settings(max_examples=50, deadline=None)
 @given(
     durations=st.lists(st.lists(st.floats(0.1, 30), min_size=1, max_size=30), min_size=4, max_size=40),
@@ -154,12 +139,9 @@ def test_processes_share_an_epoch_without_overlap_or_loss(
     durations, world_size, batch_seconds, shuffle, seed
 ):
     sampler = ShardSampler(
-        _Durations(durations),  # type: ignore[arg-type]
-        batch_seconds=batch_seconds,
-        max_batch_size=20,
-        speeds=(0.9, 1.1),
-        shuffle=shuffle,
-        seed=seed,
+        [np.array(shard, np.float32) for shard in durations],
+        BatchLimits(batch_seconds=batch_seconds, max_batch_size=20),
+        BatchOrder(speeds=(0.9, 1.1), shuffle=shuffle, seed=seed),
     )
     everything = {(shard, place) for shard, those in enumerate(durations) for place in range(len(those))}
     with pytest.MonkeyPatch.context() as patch:
@@ -169,7 +151,7 @@ def test_processes_share_an_epoch_without_overlap_or_loss(
             counts = set()
             try:
                 for rank in range(world_size):
-                    patch.setattr("asr.data.shards.processes", lambda rank=rank: (rank, world_size))
+                    patch.setattr("asr.data.sampling.processes", lambda rank=rank: (rank, world_size))
                     batches = [batch for _, batch in sampler]
                     counts.add(len(batches))
                     assert len(batches) == len(sampler)
@@ -192,7 +174,7 @@ def test_little_is_padding(tmp_path, write_audio):
         for i, seconds in enumerate(lengths)
     ]
     write_shards(build_cuts(utterances)[0], tmp_path / "shards", shard_size=20)
-    batches = epoch(loader_of(Shards(tmp_path / "shards"), batch_seconds=10, speed_perturb=(0.9, 1.0, 1.1)))
+    batches = epoch(loader_of(Shards(tmp_path / "shards"), batch_seconds=10, speeds=(0.9, 1.0, 1.1)))
     padded = sum(batch.features.shape[0] * batch.features.shape[1] for batch in batches)
     assert sum(int(batch.feature_lengths.sum()) for batch in batches) > 0.95 * padded
 
@@ -268,7 +250,7 @@ def server(folder):
 
 
 def test_shards_are_streamed_from_a_url(server, folder, monkeypatch):
-    monkeypatch.setattr("asr.data.download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("asr.data.fetch.time.sleep", lambda seconds: None)
     near, far = epoch(loader_of(Shards(folder))), epoch(loader_of(Shards(server + "/")))
     assert [batch.ids for batch in near] == [batch.ids for batch in far]
     assert all(torch.equal(one.features, other.features) for one, other in zip(near, far, strict=True))

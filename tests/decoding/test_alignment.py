@@ -1,11 +1,18 @@
 """Forced alignment, and word edges found in the sound."""
 
+import warnings
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from speech import log_probs_of
 from torch.nn.functional import one_hot
 
 from asr.decoding import align, greedy, loud_hops, word_edges
+from asr.decoding.greedy import collapse
 from asr.errors import AlignmentError
 
 RATE = 16000
@@ -13,14 +20,15 @@ RATE = 16000
 
 def test_agrees_with_greedy_on_what_greedy_heard():
     logits = torch.randn(1, 40, 6, generator=torch.Generator().manual_seed(1)) * 4
-    (heard,) = greedy(logits, torch.tensor([40]))
-    aligned = align(logits[0].log_softmax(-1), heard.tokens)
+    (log_probs,) = log_probs_of(logits)
+    (heard,) = greedy([log_probs])
+    aligned = align(log_probs, heard.tokens)
     assert (aligned.tokens, aligned.frames) == (heard.tokens, heard.frames)
     assert aligned.confidences == pytest.approx(heard.confidences)
 
 
 def test_the_text_decides_against_the_model():
-    log_probs = (one_hot(torch.tensor([1, 0, 2, 0, 3]), 4) * 9.0).log_softmax(-1)
+    (log_probs,) = log_probs_of(one_hot(torch.tensor([[1, 0, 2, 0, 3]]), 4) * 9.0)
     aligned = align(log_probs, [1, 1, 3])
     assert (aligned.tokens, aligned.frames) == ([1, 1, 3], [(0, 0), (2, 2), (4, 4)])
     assert aligned.confidences[1] < 0.01 < aligned.confidences[0]
@@ -28,9 +36,35 @@ def test_the_text_decides_against_the_model():
 
 def test_texts_that_cannot_fit():
     with pytest.raises(AlignmentError, match=r"needs 3 frames for its 2 tokens and the audio has 2"):
-        align(torch.zeros(2, 3), [1, 1])
+        align(np.zeros((2, 3)), [1, 1])
     with pytest.raises(AlignmentError, match="no word"):
-        align(torch.zeros(2, 3), [])
+        align(np.zeros((2, 3)), [])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_agrees_with_torchaudio(data):
+    """In the path, where no two have the same probability, and in what the path is worth, however it is."""
+    forced_align = pytest.importorskip("torchaudio.functional").forced_align
+    vocabulary = data.draw(st.integers(2, 6))
+    tokens = data.draw(st.lists(st.integers(1, vocabulary - 1), min_size=1, max_size=12))
+    needed = len(tokens) + sum(a == b for a, b in pairwise(tokens))
+    frames = needed + data.draw(st.integers(0, 30))
+    seed = data.draw(st.integers(0, 10**6))
+    logits = torch.randn(1, frames, vocabulary, generator=torch.Generator().manual_seed(seed)) * 3
+    (log_probs,) = log_probs_of(logits)
+    with warnings.catch_warnings():  # of its end
+        warnings.simplefilter("ignore")
+        path, scores = forced_align(torch.from_numpy(log_probs)[None], torch.tensor([tokens]), blank=0)
+    aligned = align(log_probs, tokens)
+    assert aligned == collapse(path[0].numpy(), scores[0].numpy(), np.arange(frames))
+
+
+def test_what_is_impossible_or_no_number_aligns_all_the_same():
+    log_probs = np.full((5, 3), -np.inf, np.float32)
+    assert align(log_probs, [1, 2]).tokens == [1, 2]
+    log_probs[:] = np.nan
+    assert align(log_probs, [1, 1, 2]).tokens == [1, 1, 2]
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.01])

@@ -3,8 +3,10 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
+from speech import log_probs_of
 from torch.nn.functional import one_hot
 
 from asr.decoding import BeamConfig, BeamSearch, align, greedy
@@ -36,7 +38,7 @@ def logits_of(tokenizer, text, instead=None, weight=9.0):
 
 
 def decode(search, logits):
-    (hypothesis,) = search(logits, torch.tensor([logits.shape[1]]))
+    (hypothesis,) = search(log_probs_of(logits))
     return " ".join(search.tokenizer.decode(hypothesis.tokens).split())
 
 
@@ -56,7 +58,7 @@ def test_finds_what_an_exhaustive_search_finds():
             sum(log_probs[t, k].item() for t, k in enumerate(path))
         )
     expected = sorted(totals.items(), key=lambda item: -item[1])[:3]
-    (best,) = BeamSearch(tokenizer, WIDE)(logits, torch.tensor([5]))
+    (best,) = BeamSearch(tokenizer, WIDE)(log_probs_of(logits))
     found = [best, *best.alternatives]
     assert [tuple(hypothesis.tokens) for hypothesis in found] == [tokens for tokens, _ in expected]
     assert [math.exp(h.score) for h in found] == pytest.approx([total for _, total in expected], rel=1e-4)
@@ -64,7 +66,7 @@ def test_finds_what_an_exhaustive_search_finds():
 
 def test_agrees_with_greedy_where_nothing_is_in_doubt():
     logits = logits_of(CHARACTERS, "a cab at bat")
-    (expected,), (found,) = (d(logits, torch.tensor([36])) for d in (greedy, BeamSearch(CHARACTERS)))
+    (expected,), (found,) = (d(log_probs_of(logits)) for d in (greedy, BeamSearch(CHARACTERS)))
     assert (found.tokens, found.frames) == (expected.tokens, expected.frames)
     assert found.confidences == pytest.approx(expected.confidences)
 
@@ -72,7 +74,7 @@ def test_agrees_with_greedy_where_nothing_is_in_doubt():
 def test_lengths_and_silence():
     logits = torch.cat([logits_of(CHARACTERS, "cab"), torch.zeros(1, 9, 7)])
     search = BeamSearch(CHARACTERS)
-    first, second = search(logits, torch.tensor([3, 0]))
+    first, second = search(log_probs_of(logits, [3, 0]))
     assert search.tokenizer.decode(first.tokens) == "c"
     assert second.tokens == []
     silence = one_hot(torch.zeros(1, 30, dtype=torch.int64), 7) * 20.0
@@ -81,8 +83,9 @@ def test_lengths_and_silence():
 
 def test_tokens_lie_where_they_are_most_probable():
     logits = torch.randn(1, 60, 7, generator=torch.Generator().manual_seed(5)) * 2
-    (found,) = BeamSearch(CHARACTERS)(logits, torch.tensor([60]))
-    placed = align(logits[0].log_softmax(-1), found.tokens)
+    (log_probs,) = log_probs_of(logits)
+    (found,) = BeamSearch(CHARACTERS)([log_probs])
+    placed = align(log_probs, found.tokens)
     assert (found.frames, found.confidences) == (placed.frames, placed.confidences)
     assert found.score > placed.score  # of all alignments together
 
@@ -110,7 +113,7 @@ def test_a_last_piece_held_to_the_end_is_the_end_of_its_word(tmp_path, pieces):
     for text in ("the cat sat", "on the mat", "noon moon soon noon", "a", *words):
         logits = logits_of(pieces, text)[:, :-1]  # the last token for two frames
         for held in (logits, torch.cat([logits, logits[:, -1:]], 1)):
-            (found,) = search(held, torch.tensor([held.shape[1]]))
+            (found,) = search(log_probs_of(held))
             assert pieces.decode(found.tokens).strip() == text
             assert found.score > -1.0
 
@@ -120,13 +123,13 @@ def test_a_word_that_is_cut_off_is_none(tmp_path, text):
     (tmp_path / "words.txt").write_text("abcd\ncat\n")
     for tokenizer in (CharacterTokenizer(" abcdt"), BpeTokenizer.train(["cat abcd a b c d"] * 4, 12)):
         search = BeamSearch(tokenizer, lexicon=tmp_path / "words.txt")
-        (found,) = search(logits := logits_of(tokenizer, text, weight=40.0), torch.tensor([logits.shape[1]]))
+        (found,) = search(log_probs_of(logits_of(tokenizer, text, weight=40.0)))
         assert set(tokenizer.decode(found.tokens).split()) <= {"abcd", "cat"}
         assert found.score > -1000
 
 
 def test_logits_that_are_no_numbers_are_no_words():
-    (found,) = BeamSearch(CHARACTERS)(torch.full((1, 5, 7), math.nan), torch.tensor([5]))
+    (found,) = BeamSearch(CHARACTERS)([np.full((5, 7), math.nan)])
     assert found.tokens == []
     assert math.isnan(found.score)
 
@@ -174,8 +177,7 @@ def test_hotwords_raise_their_own_recall_only(tmp_path, with_lm):
 def test_false_starts_of_a_hotword_earn_nothing():
     logits = logits_of(CHARACTERS, "bad cab")
     plain, biased = (
-        BeamSearch(CHARACTERS, hotwords=words)(logits, torch.tensor([21]))[0]
-        for words in (None, {"badt": 5.0})
+        BeamSearch(CHARACTERS, hotwords=words)(log_probs_of(logits))[0] for words in (None, {"badt": 5.0})
     )
     assert biased.score == pytest.approx(plain.score, abs=1e-3)
 
@@ -207,8 +209,8 @@ def test_words_in_capitals_are_the_words_of_the_model(tmp_path, in_lm, listed):
     other = BeamSearch(
         CHARACTERS, **{**words, "lm": write_lm(tmp_path / "same.arpa", ["a bat"] * 2 + ["d bat"])}
     )
-    assert search(logits, torch.tensor([15]))[0].score == pytest.approx(
-        other(logits, torch.tensor([15]))[0].score, rel=1e-6
+    assert search(log_probs_of(logits))[0].score == pytest.approx(
+        other(log_probs_of(logits))[0].score, rel=1e-6
     )
     biased = BeamSearch(CHARACTERS, hotwords={"Cab": 9.0}, **words)
     assert decode(biased, logits_of(CHARACTERS, "a cab")) == "a cab"

@@ -1,6 +1,7 @@
 """The decoder's options in Python: the same as on the command line."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -65,11 +66,11 @@ def test_what_contradicts_itself_is_refused(folder):
     with pytest.raises(DecodingError, match=r"LM weight 0\.5 was given without a language model"):
         asr.load(folder, "cpu", lm_weight=0.5)
     with pytest.raises(AsrError, match="a decoder was given and options for another: nbest"):
-        asr.load(folder, "cpu", BeamSearch(make_bundle().tokenizer), nbest=2)
+        asr.load(folder, "cpu", decoder=BeamSearch(make_bundle().tokenizer), nbest=2)
     with pytest.raises(TypeError, match="beam_width"):
         asr.load(folder, "cpu", beam_width=3)
 
 
-def test_words_that_the_model_cannot_write_are_told(folder):
-    with pytest.warns(UserWarning, match="left out .* 1 of the lexicon's words and hotwords, such as xyz"):
-        asr.load(folder, "cpu", hotwords={"xyz": 4.0, "ab": 4.0})
+def test_words_that_the_model_cannot_write_are_reported(folder, caplog):
+    asr.load(folder, "cpu", hotwords={"xyz": 4.0, "ab": 4.0})
+    assert re.search("1 of the lexicon's words and hotwords are left out, .*: xyz", caplog.text)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from speech import log_probs_of
 from torch.nn.functional import one_hot
 
 from asr.decoding import Hypothesis, concatenate, greedy
@@ -12,7 +13,7 @@ from asr.decoding import Hypothesis, concatenate, greedy
 
 def test_repeats_merge_and_blanks_part():
     path = torch.tensor([[0, 1, 1, 0, 1, 2], [2, 2, 1, 0, 0, 0]])
-    first, second = greedy(one_hot(path, 3) * 9.0, torch.tensor([6, 2]))
+    first, second = greedy(log_probs_of(one_hot(path, 3) * 9.0, [6, 2]))
     assert first.tokens == [1, 1, 2]
     assert first.frames == [(1, 2), (4, 4), (5, 5)]
     assert second.tokens == [2]
@@ -20,24 +21,21 @@ def test_repeats_merge_and_blanks_part():
 
 def test_confidence_is_the_highest_posterior_of_the_frames():
     logits = torch.tensor([[[0.3, 0.7], [0.1, 0.9]]]).log()
-    (hypothesis,) = greedy(logits, torch.tensor([2]))
+    (hypothesis,) = greedy(log_probs_of(logits))
     assert hypothesis.confidences == pytest.approx([0.9])
     assert hypothesis.score == pytest.approx(torch.tensor(0.7 * 0.9).log().item())
 
 
 def test_silence_is_empty():
-    for hypothesis in greedy(torch.zeros(2, 3, 4), torch.tensor([0, 3])):
+    for hypothesis in greedy(log_probs_of(torch.zeros(2, 3, 4), [0, 3])):
         assert hypothesis.tokens == []
 
 
 def test_parts_of_a_recording_are_concatenated():
     path = torch.tensor([0, 1, 1, 0, 0, 2, 0, 1])
-    logits = one_hot(path, 3) * 9.0
-    (whole,) = greedy(logits[None], torch.tensor([8]))
-    parts = [
-        (first, greedy(logits[None, first:last], torch.tensor([last - first]))[0])
-        for first, last in [(0, 4), (4, 8)]
-    ]
+    (log_probs,) = log_probs_of(one_hot(path, 3)[None] * 9.0)
+    (whole,) = greedy([log_probs])
+    parts = [(first, greedy([log_probs[first:last]])[0]) for first, last in [(0, 4), (4, 8)]]
     joined = concatenate(parts)
     assert (joined.tokens, joined.frames, joined.confidences) == (
         whole.tokens,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from speech import log_probs_of
 
 from asr.decoding import BeamConfig, BeamSearch, ParallelBeamSearch
 from asr.decoding.workers import usable_cores
@@ -35,12 +36,12 @@ def parallel(search):
 def batch(size):
     generator = torch.Generator().manual_seed(1)
     lengths = torch.randint(0, 30, (size,), generator=generator)
-    return torch.randn(size, 30, 5, generator=generator) * 3, lengths
+    return log_probs_of(torch.randn(size, 30, 5, generator=generator) * 3, lengths)
 
 
 @pytest.mark.parametrize("size", [1, 2, 8])
 def test_gives_what_one_process_gives(search, parallel, size):
-    assert parallel(*batch(size)) == search(*batch(size))
+    assert parallel(batch(size)) == search(batch(size))
 
 
 def test_a_dying_process_is_told_and_replaced(search, parallel):
@@ -48,24 +49,23 @@ def test_a_dying_process_is_told_and_replaced(search, parallel):
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     with pytest.raises(DecodingError, match="one of the 3 processes of the beam search died"):
-        parallel(*batch(4))
-    assert parallel(*batch(6)) == search(*batch(6))
+        parallel(batch(4))
+    assert parallel(batch(6)) == search(batch(6))
     assert len(parallel._workers) == 3
 
 
 def test_an_error_of_a_process_is_the_callers(parallel):
-    logits, lengths = batch(6)
     with pytest.raises(IndexError, match="out of bounds"):
-        parallel(logits[..., :0], lengths)
+        parallel([log_probs[:, :0] for log_probs in batch(6)])
 
 
 def test_few_utterances_are_not_worth_processes(search):
     parallel = ParallelBeamSearch(search, 3)
-    assert parallel(*batch(5)) == search(*batch(5))
+    assert parallel(batch(5)) == search(batch(5))
     assert parallel._workers == []
     parallel.prepare(5)
     assert parallel._workers == []
-    assert parallel(*batch(6)) == search(*batch(6))
+    assert parallel(batch(6)) == search(batch(6))
     assert len(parallel._workers) == 3
     parallel.close()
 
@@ -77,9 +77,9 @@ def test_an_interrupt_leaves_no_answers_behind(search, parallel, monkeypatch):
     first = parallel._workers[0]
     monkeypatch.setattr(first[1], "recv", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        parallel(*batch(4))
+        parallel(batch(4))
     assert first[0].exitcode is not None
-    assert parallel(*batch(6)) == search(*batch(6))
+    assert parallel(batch(6)) == search(batch(6))
 
 
 def test_processes_end_with_a_killed_caller():

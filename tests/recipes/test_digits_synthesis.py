@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from asr.data import load_cuts
-from asr.data.manifests import speaker_of, text_of
+from asr.data.cuts import speaker_of, text_of
 
 pytest.importorskip("espeakng_loader")
 SCRIPT = Path(__file__).resolve().parents[2] / "recipes" / "digits" / "synthesize.py"

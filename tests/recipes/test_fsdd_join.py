@@ -11,7 +11,7 @@ import soundfile
 
 from asr.cli import main
 from asr.data import load_cuts
-from asr.data.manifests import speaker_of, text_of
+from asr.data.cuts import speaker_of, text_of
 from asr.errors import ManifestError
 
 SCRIPT = Path(__file__).resolve().parents[2] / "recipes" / "fsdd" / "join.py"
@@ -66,7 +66,7 @@ def test_recordings_5_to_9_are_held_out_and_the_test_set_is_joined(join, tmp_pat
 
 
 def test_the_audio_says_what_the_text_says(join, tmp_path):
-    from asr.data.layouts import DIGITS
+    from asr.data.corpora.published import DIGITS
 
     written = join.prepare(prepared(tmp_path, range(5, 11)), None, 2, 3)
     joined = written["dev_joined"]

@@ -10,7 +10,7 @@ import soundfile
 
 from asr.cli import main
 from asr.data import load_cuts
-from asr.data.manifests import text_of
+from asr.data.cuts import text_of
 
 pytest.importorskip("espeakng_loader")
 SCRIPT = Path(__file__).resolve().parents[2] / "recipes" / "yesno" / "stand_in.py"

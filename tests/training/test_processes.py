@@ -14,7 +14,7 @@ import soundfile
 from speech import RATE, train_arguments
 
 from asr.cli import main
-from asr.data.manifests import load_cuts, write_cuts
+from asr.data.cuts import load_cuts, write_cuts
 from asr.training.checkpoint import read_checkpoint
 
 TOGETHER = (

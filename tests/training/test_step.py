@@ -10,7 +10,8 @@ import torch
 from asr.ctc import ctc_loss
 from asr.data import Batch
 from asr.errors import ConfigError
-from asr.model import AcousticModel, FrontEndConfig, ModelConfig
+from asr.model import AcousticModel
+from asr.model_config import FrontEndConfig, ModelConfig
 from asr.training.config import LossConfig, OptimizerConfig
 from asr.training.optimizer import make_optimizer
 from asr.training.step import GradientMaker

@@ -1,0 +1,42 @@
+"""ffmpeg, for the audio that libsndfile cannot read: m4a, mp4, webm and the like."""
+
+import io
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from asr.errors import AudioError
+
+
+@contextmanager
+def through_ffmpeg(
+    file: io.FileIO | io.BytesIO, name: str, reason: str, seconds: float | None
+) -> Iterator[int]:
+    """Decode the first `seconds` (None: all) with ffmpeg: the descriptor of a temporary wav file of floats."""
+    ffmpeg = shutil.which("ffmpeg")
+    if ffmpeg is None:
+        file.seek(0)
+        raise AudioError(
+            f"{name} is no audio that soundfile can read ({reason}; it begins with {file.read(16)!r}); "
+            "if it is m4a, mp4, webm or the like, install ffmpeg"
+        )
+    span = [] if seconds is None else ["-t", str(seconds)]
+    with tempfile.NamedTemporaryFile() as copy, tempfile.TemporaryFile() as wav:
+        if isinstance(file, io.FileIO):
+            path = file.name
+        else:  # mp4 may keep its index at the end, out of a pipe's reach
+            path = copy.name
+            copy.write(file.getbuffer())
+            copy.flush()
+        options = ["-nostdin", "-v", "error", "-xerror", "-protocol_whitelist", "file,pipe", *span]
+        output = ["-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
+        command = [ffmpeg, *options, "-i", f"file:{path}", *output]
+        done = subprocess.run(command, stdout=wav, stderr=subprocess.PIPE)
+        log = done.stderr.decode(errors="replace").strip()
+        if done.returncode != 0 or "ended prematurely" in log:
+            last = log.splitlines()[-1] if log else f"exit status {done.returncode}"
+            raise AudioError(f"{name} is no audio, or damaged: soundfile says {reason!r}, ffmpeg {last!r}")
+        wav.seek(0)
+        yield wav.fileno()

@@ -1,0 +1,160 @@
+"""Options that several commands share: the model, the device, how it decodes, and numbers."""
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asr.cli.console import note
+
+if TYPE_CHECKING:
+    from asr import Recognizer
+
+COMPUTE_TYPES = ("float32", "bfloat16", "int8")
+# Options of `add_decoding` that `asr.load` takes under the same names.
+DECODING = ("beam_size", "lm", "lexicon", "lm_weight", "word_bonus", "nbest", "hotwords")
+
+
+def count(least: int = 0) -> Callable[[str], int]:
+    """Return what reads a whole number of at least this much for an option.
+
+    >>> count()("3")
+    3
+    """
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} was given; expected a whole number, {least} or more")
+        return int(text)
+
+    return read
+
+
+def threads(text: str) -> int:
+    """Read a number of CPU threads."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} was given; expected a number of threads, or 0 for torch's choice"
+        )
+    return int(text)
+
+
+def batch_seconds(text: str) -> float | None:
+    """Read a number of seconds; None for auto."""
+    if text == "auto":
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} was given; expected seconds of audio, more than 0, or auto"
+        )
+    return seconds
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Declare the model's option; `model_folder` reads it."""
+    parser.add_argument(
+        "--model",
+        metavar="BUNDLE",
+        help="folder of a trained model (default: the small one that comes with asr)",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Declare the option of the device that computes."""
+    parser.add_argument(
+        "--device", default="auto", help="device: auto, cpu, cuda, cuda:1, ... (default: auto)"
+    )
+
+
+def add_computing(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of how a model is computed: device, precision, threads, batches, progress."""
+    group = parser.add_argument_group("computing")
+    add_device(group)  # type: ignore[arg-type] - a group takes arguments as a parser does
+    group.add_argument(
+        "--compute-type",
+        choices=COMPUTE_TYPES,
+        default="float32",
+        help="precision of the recurrent weights on a CPU, of the whole model on a GPU, which takes no int8; a lower "
+        "one is faster for single files (default: float32)",
+    )
+    group.add_argument(
+        "--threads", type=threads, default=0, metavar="N", help="CPU threads (default: 0, torch's choice)"
+    )
+    group.add_argument(
+        "--batch-size",
+        "--batch-seconds",
+        dest="batch_seconds",
+        metavar="SECONDS",
+        type=batch_seconds,
+        default="auto",
+        help="seconds of audio computed together (default: auto, as many as are fast and fit the free memory)",
+    )
+    group.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    """Declare the decoder's options."""
+    group = parser.add_argument_group(
+        "decoding",
+        "greedy unless one of these is given; weights default to what `asr lm tune` stored in the model",
+    )
+    group.add_argument(
+        "--beam-size", type=int, metavar="N", help="hypotheses kept by a beam search (default: 32)"
+    )
+    group.add_argument(
+        "--lm", metavar="FILE", help="n-gram language model: ARPA, also compressed (.gz), or KenLM binary"
+    )
+    group.add_argument(
+        "--lexicon",
+        metavar="FILE",
+        help="words that may be recognized, one a line (default: those of the language model); none: any word, with "
+        "a language model over tokens",
+    )
+    group.add_argument(
+        "--lm-weight", type=float, metavar="W", help="factor on the language model's log probability"
+    )
+    group.add_argument("--word-bonus", type=float, metavar="B", help="bonus on the log score for each word")
+    group.add_argument(
+        "--nbest", type=int, metavar="N", help="number of best transcripts to list, with scores (json)"
+    )
+    group.add_argument(
+        "--hotwords",
+        metavar="FILE",
+        help="words to prefer, one a line, each with its bonus on the log score behind it (default: 4)",
+    )
+
+
+def model_folder(arguments: argparse.Namespace) -> Path:
+    """Return the folder of --model or, without it, of the model that comes with asr, with a note of its limits."""
+    from asr.bundle import SHIPPED, SHIPPED_HEARS
+
+    if arguments.model is not None:
+        return Path(arguments.model)
+    note(f"no --model was given: the small model that comes with asr recognizes {SHIPPED_HEARS}")
+    return SHIPPED
+
+
+def decoding(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the decoder's options that were given, by the names that `asr.load` has for them."""
+    return {name: value for name in DECODING if (value := getattr(arguments, name)) is not None}
+
+
+def load_recognizer(arguments: argparse.Namespace) -> "Recognizer":
+    """Load the model that the options name, on their device, with their decoder. Raises AsrError."""
+    import asr
+
+    search = decoding(arguments)
+    if search and arguments.threads:
+        search["processes"] = arguments.threads
+    return asr.load(
+        model_folder(arguments),
+        arguments.device,
+        compute_type=arguments.compute_type,
+        threads=arguments.threads or None,
+        **search,
+    )

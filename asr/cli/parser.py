@@ -1,0 +1,61 @@
+"""The commands' names, and how their arguments are parsed: what is misspelled is answered with the nearest."""
+
+import argparse
+import importlib
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from asr.wording import nearest
+
+# name: (module with add_arguments(parser) and run(arguments) -> exit status, one line of help)
+COMMANDS = {
+    "prepare": ("asr.cli.prepare", "turn a corpus, or any folder of audio, into manifests to train on"),
+    "check": ("asr.cli.check", "find what is wrong with a corpus before training on it"),
+    "train": ("asr.cli.train", "train a recognizer from a configuration"),
+    "transcribe": ("asr.cli.transcribe", "turn audio files into text"),
+    "align": ("asr.cli.align", "find when each word of a known text is spoken"),
+    "evaluate": ("asr.cli.evaluate", "measure a model's word error rate on a test set"),
+    "lm": ("asr.cli.lm", "build, evaluate and tune n-gram language models"),
+    "score": ("asr.cli.score", "score any system's transcripts against references"),
+    "compare": ("asr.cli.compare", "test whether one of two systems is better than the other"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that suggests the nearest option or choice."""
+
+    def __init__(self, *arguments: Any, **options: Any):
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*arguments, **options, allow_abbrev=False)  # --seed would be --seeds
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """Parse arguments; unknown options end the program as argparse's errors do."""
+        arguments, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            name = unknown[0].split("=")[0]
+            known = nearest(name, self._option_string_actions) if name.startswith("-") else ""
+            self.error(f"{unknown[0]!r} is not an argument of {self.prog}{known}; see `{self.prog} --help`")
+        return arguments
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            choices = list(map(str, action.choices or ()))
+            raise argparse.ArgumentError(
+                action, f"there is no {value!r}{nearest(str(value), choices)}; expected {', '.join(choices)}"
+            ) from error
+
+
+def command_parser(name: str) -> tuple[Parser, ModuleType]:
+    """Return a command's parser and its module."""
+    module_name, summary = COMMANDS[name]
+    command = importlib.import_module(module_name)
+    parser = Parser(
+        f"asr {name}",
+        description=command.__doc__ or summary,
+        epilog="--debug shows the traceback of an error; --log json prints messages and progress as lines of JSON.",
+    )
+    command.add_arguments(parser)
+    return parser, command
