@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", metavar="FILE", default="-", help="write there instead of printing")
     options.add_device(parser)
+    options.add_engine(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     from asr.outputs import Layout, render
     from asr.recognizer import load
 
-    model = load(options.model_folder(arguments), arguments.device)
+    model = load(options.model_folder(arguments), arguments.device, engine=arguments.engine)
     transcript = model.align(arguments.audio, text, character_times=letters)
     if arguments.format == "tsv" and letters:
         lines = [

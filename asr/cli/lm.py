@@ -23,6 +23,7 @@ from itertools import islice, product
 from operator import itemgetter
 from pathlib import Path
 
+from asr.cli import options
 from asr.errors import AudioError, DecodingError, ManifestError, TextError
 
 LM_WEIGHTS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5)
@@ -80,7 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tune.add_argument(
         "--word-bonuses", type=float, nargs="+", default=WORD_BONUSES, metavar="B", help="to try"
     )
-    tune.add_argument("--device", default="cpu", help="of the acoustic model: cpu, cuda, ... (default: cpu)")
+    tune.add_argument("--device", default="cpu", help="device of the acoustic model: cpu, cuda, ... (default: cpu)")
+    options.add_engine(tune)
     tune.add_argument("--dry-run", action="store_true", help="store nothing in the model")
 
 
@@ -194,7 +196,7 @@ def _tune(arguments: argparse.Namespace) -> int:
     from asr.scoring import score
     from asr.text import normalize
 
-    recognizer = load(arguments.model, arguments.device)
+    recognizer = load(arguments.model, arguments.device, engine=arguments.engine)
     bundle = recognizer.bundle
     free = arguments.lexicon == "none"
     bonuses = (0.0,) if free else arguments.word_bonuses  # nothing counts words where any token may end one

@@ -11,6 +11,7 @@ from asr.cli.console import note
 if TYPE_CHECKING:
     from asr import Recognizer
 
+ENGINES = ("auto", "onnx", "torch")
 COMPUTE_TYPES = ("float32", "bfloat16", "int8")
 # Options of `add_decoding` that `asr.load` takes under the same names.
 DECODING = ("beam_size", "lm", "lexicon", "lm_weight", "word_bonus", "nbest", "hotwords")
@@ -35,7 +36,7 @@ def threads(text: str) -> int:
     """Read a number of CPU threads."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(
-            f"{text!r} was given; expected a number of threads, or 0 for torch's choice"
+            f"{text!r} was given; expected a number of threads, or 0 for the engine's choice"
         )
     return int(text)
 
@@ -71,10 +72,22 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Declare the option of the engine that computes."""
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        help="engine: onnx, which is light and runs on the CPU, torch, or auto (default: auto, onnx for float32 on the "
+        "CPU)",
+    )
+
+
 def add_computing(parser: argparse.ArgumentParser) -> None:
     """Declare the options of how a model is computed: device, precision, threads, batches, progress."""
     group = parser.add_argument_group("computing")
     add_device(group)  # type: ignore[arg-type] - a group takes arguments as a parser does
+    add_engine(group)  # type: ignore[arg-type]
     group.add_argument(
         "--compute-type",
         choices=COMPUTE_TYPES,
@@ -83,7 +96,7 @@ def add_computing(parser: argparse.ArgumentParser) -> None:
         "one is faster for single files (default: float32)",
     )
     group.add_argument(
-        "--threads", type=threads, default=0, metavar="N", help="CPU threads (default: 0, torch's choice)"
+        "--threads", type=threads, default=0, metavar="N", help="CPU threads (default: 0, the engine's choice)"
     )
     group.add_argument(
         "--batch-size",
@@ -154,6 +167,7 @@ def load_recognizer(arguments: argparse.Namespace) -> "Recognizer":
     return asr.load(
         model_folder(arguments),
         arguments.device,
+        engine=arguments.engine,
         compute_type=arguments.compute_type,
         threads=arguments.threads or None,
         **search,

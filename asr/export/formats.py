@@ -78,7 +78,7 @@ def token_table(bundle: Bundle) -> str:
 
     >>> from asr.bundle import SHIPPED
     >>> token_table(Bundle.load(SHIPPED)).splitlines()[:2]
-    ['<blk> 0', '▁s 1']
+    ['<blk> 0', '▁t 1']
     """
     space = bundle.tokenizer.space
     symbols = [BLANK_SYMBOL, *bundle.tokenizer.tokens[1:]]
