@@ -9,6 +9,7 @@ import resource
 import time
 
 from asr.scoring import score
+from asr.scoring.table import summary
 
 
 def make_pairs(count: int, seed: int = 0) -> tuple[list[str], list[str]]:
@@ -41,7 +42,7 @@ def main() -> None:
     began = time.perf_counter()
     report = score(references, hypotheses, speakers=speakers, aligner=arguments.aligner)
     elapsed = time.perf_counter() - began
-    print(report.table())
+    print(summary(report))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{arguments.pairs} pairs in {elapsed:.1f} s, {peak:.1f} GiB at the peak")
 

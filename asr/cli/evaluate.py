@@ -138,7 +138,7 @@ def _print(
     arguments: argparse.Namespace,
 ) -> None:
     """Show one set in detail, several as a table with the details of each; other tables stand alone."""
-    from asr.scoring.table import footnote, row, table
+    from asr.scoring.table import footnote, row, summary, table
 
     several = len(arguments.manifest) > 1
     name, report = next(iter(reports.items()))
@@ -146,7 +146,7 @@ def _print(
         print(table([row(name, report, extra[name]) for name, report in reports.items()], arguments.table))
         notes.insert(0, footnote(report))
     else:
-        print(f"WER {100 * report.wer:.2f} %, CER {100 * report.cer:.2f} %\n\n{report.table()}\n")
+        print(f"WER {100 * report.wer:.2f} %, CER {100 * report.cer:.2f} %\n\n{summary(report)}\n")
         notes.insert(0, ", ".join(f"{name} {value}" for name, value in _in_full(extra[name]).items()))
     print("\n".join(notes), file=sys.stdout if arguments.table == "text" else sys.stderr, flush=True)
     for name, report in reports.items():

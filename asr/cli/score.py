@@ -127,7 +127,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Score and print."""
-    from asr.scoring.table import percent, row, table
+    from asr.scoring.table import percent, row, summary, table
 
     for path in (arguments.html, arguments.json):
         check_writable(path)
@@ -167,7 +167,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json == "-":
             return 0
     if len(reports) == 1 and arguments.table == "text":
-        print(next(iter(reports.values())).table())
+        print(summary(next(iter(reports.values()))))
         for calibration in judged.values():
             print(f"expected calibration error of the confidences {percent(calibration.error)} %")
     else:
@@ -271,16 +271,16 @@ def _speakers(source: str, ids: Sequence[str]) -> list[str]:
 def details(report: "ErrorReport", arguments: argparse.Namespace) -> list[str]:
     """Give the parts that were asked for."""
     from asr.scoring.breakdown import by_field, word_confusions
-    from asr.scoring.table import confusions, groups
+    from asr.scoring.table import confusions, groups, worst
 
     usual = arguments.details if arguments.table == "text" else {}
-    most, worst = (
+    most, most_wrong = (
         usual.get(name, 0) if getattr(arguments, name) is None else getattr(arguments, name)
         for name in ("confusions", "worst")
     )
     parts = [groups(field, by_field(report, field, edges), arguments.table) for field, edges in arguments.by]
     if most:
         parts.append(confusions(word_confusions(report), most))
-    if worst:
-        parts.append(report.worst(worst))
+    if most_wrong:
+        parts.append(worst(report, most_wrong))
     return [part for part in parts if part]

@@ -15,8 +15,6 @@ from asr.scoring.report import ErrorCounts, ErrorReport, score
 MOST_GROUPS = 8  # distinct numbers beyond which a field is cut into ranges
 RANGES = 5  # of about as many utterances each
 SEAM_SECONDS = 2.0  # that the windows of long audio overlap, and so can differ
-# What a field is called where it stands beside counts of words and utterances.
-TITLES = {"words": "length in words", "duration": "length in seconds", "snr": "signal-to-noise ratio in dB"}
 LETTERS = (1, 2, 3, 4, 6, 9)  # of a word, from which a group begins
 PLACES = ("first word", "second word", "in between", "last but one", "last word")
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from asr.errors import TextError
-from asr.scoring.align import ALIGNERS, EQUAL, Column, align, count_errors
+from asr.scoring.align import ALIGNERS, EQUAL, Column, align_kinds, columns, count_errors
 from asr.scoring.intervals import DRAWS, block_sums, blocks, rate_interval
 from asr.version import __version__
 
@@ -59,6 +59,16 @@ class ErrorReport:
     hypotheses: tuple[str, ...] = field(repr=False)
     fields: dict[str, tuple] = field(repr=False)
 
+    def __str__(self) -> str:
+        """Return the word error rate in one line.
+
+        >>> print(score(["the cat sat"], ["the cat sat down"]))
+        WER 33.33 %, 3 words
+        """
+        low, high = self.wer_interval or (0.0, 0.0)
+        interval = f" [{100 * low:.2f}, {100 * high:.2f}]" if self.wer_interval else ""
+        return f"WER {100 * self.wer:.2f} %{interval}, {self.words} words"
+
     @property
     def wer(self) -> float:
         """Give the word error rate."""
@@ -104,9 +114,14 @@ class ErrorReport:
         """Give (utterance, 4) int64: substitutions, deletions, insertions, reference words."""
         return count_errors(map(str.split, self.references), map(str.split, self.hypotheses), self.aligner)
 
+    @cached_property
+    def kinds(self) -> list[str]:
+        """Each utterance's alignment as a string with a letter per column: =, S, D, I."""
+        return align_kinds(map(str.split, self.references), map(str.split, self.hypotheses), self.aligner)
+
     def alignment(self, index: int) -> list[Column]:
-        """Align the words of one utterance."""
-        return align(self.references[index].split(), self.hypotheses[index].split(), self.aligner)
+        """Return the alignment of one utterance's words."""
+        return columns(self.references[index].split(), self.hypotheses[index].split(), self.kinds[index])
 
     def edits(self) -> Iterator[tuple[int, str, str | None, str | None]]:
         """Give every error: utterance's index, S, D or I, reference word and hypothesis word or None."""
@@ -114,20 +129,6 @@ class ErrorReport:
             for kind, reference, hypothesis in self.alignment(index):
                 if kind != EQUAL:
                     yield index, kind, reference, hypothesis
-
-    def table(self) -> str:
-        """Show the report as a small table of text."""
-        from asr.scoring.table import summary
-
-        return summary(self)
-
-    def worst(self, count: int = 5) -> str:
-        """Show the utterances with the most errors, aligned; "" where there is no error."""
-        from asr.scoring.table import aligned
-
-        errors = self.utterance_errors[:, :3].sum(axis=1)
-        most = [index for index in np.argsort(-errors, kind="stable")[:count] if errors[index]]
-        return "\n\n".join(aligned(self.ids[index], self.alignment(index)) for index in most)
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values for JSON: rates and counts, then `hypotheses`, one per utterance."""

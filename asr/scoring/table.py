@@ -3,16 +3,18 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unicodedata import combining, east_asian_width
 
-from asr.scoring.align import DELETION, EQUAL, INSERTION, SUBSTITUTION, Column
+import numpy as np
 
-if TYPE_CHECKING:
-    from asr.scoring.breakdown import Confusions, Group
-    from asr.scoring.report import ErrorCounts, ErrorReport
+from asr.scoring.align import DELETION, EQUAL, INSERTION, SUBSTITUTION, Column
+from asr.scoring.breakdown import Confusions, Group
+from asr.scoring.report import ErrorCounts, ErrorReport
 
 FORMATS = ("text", "markdown", "csv", "latex")
+# What a field is called where it stands beside counts of words and utterances.
+TITLES = {"words": "length in words", "duration": "length in seconds", "snr": "signal-to-noise ratio in dB"}
 NAMES = {SUBSTITUTION: "substitution", DELETION: "deletion", INSERTION: "insertion"}
 
 
@@ -56,7 +58,7 @@ def table(rows: Sequence[Mapping[str, str]], form: str = "text") -> str:
 
 
 def row(
-    name: str, report: "ErrorReport", extra: Mapping[str, str] | None = None, part: str = "set"
+    name: str, report: ErrorReport, extra: Mapping[str, str] | None = None, part: str = "set"
 ) -> dict[str, str]:
     """Give one report as a row of a table of several test sets (or systems: `part`); `extra` adds columns."""
     return {
@@ -75,15 +77,15 @@ def row(
     }
 
 
-def summary(report: "ErrorReport") -> str:
+def summary(report: ErrorReport) -> str:
     """Show one report: words, characters and sentences, a line each, and how they were counted."""
 
-    def line(name: str, counts: "ErrorCounts", bounds: tuple[float, float] | None) -> dict[str, str]:
+    def line(name: str, counts: ErrorCounts, bounds: tuple[float, float] | None) -> dict[str, str]:
         return {
             "": name,
-            "in all": str(counts.length),
+            "count": str(counts.length),
             "errors": str(counts.errors),
-            "rate %": percent(counts.rate),
+            "error rate %": percent(counts.rate),
             "95 % interval": interval(bounds),
             "substitutions": str(counts.substitutions),
             "deletions": str(counts.deletions),
@@ -93,18 +95,16 @@ def summary(report: "ErrorReport") -> str:
     words = line("words", report.word_errors, report.wer_interval)
     sentences = dict.fromkeys(words, "") | {
         "": "utterances",
-        "in all": str(report.utterances),
+        "count": str(report.utterances),
         "errors": str(report.sentence_errors),
-        "rate %": percent(report.sentence_error_rate),
+        "error rate %": percent(report.sentence_error_rate),
     }
     rows = [words, line("characters", report.character_errors, report.cer_interval), sentences]
     return f"{table(rows)}\n{footnote(report)}"
 
 
-def groups(name: str, parts: Sequence["Group"], form: str = "text") -> str:
+def groups(name: str, parts: Sequence[Group], form: str = "text") -> str:
     """Lay out a breakdown by `name`: a row for each part of the test set."""
-    from asr.scoring.breakdown import TITLES
-
     rows = [
         {
             TITLES.get(name, name): part.name,
@@ -120,13 +120,13 @@ def groups(name: str, parts: Sequence["Group"], form: str = "text") -> str:
     return table(rows, form)
 
 
-def confusions(found: "Confusions", count: int) -> str:
+def confusions(found: Confusions, count: int) -> str:
     """List the most frequent confusions, misses and inventions side by side, `count` of each."""
     substituted = [f"{left} → {right} {n}" for (left, right), n in _top(found.substitutions, count)]
     missed, invented = (
         [f"{word} {n}" for word, n in _top(side, count)] for side in (found.deletions, found.insertions)
     )
-    names = ("taken for another", "missed", "invented")
+    names = ("substituted", "deleted", "inserted")
     columns = zip_longest(substituted, missed, invented, fillvalue="")
     return (
         table([dict(zip(names, cells, strict=True)) for cells in columns])
@@ -135,12 +135,12 @@ def confusions(found: "Confusions", count: int) -> str:
     )
 
 
-def _top(counts: "Counter[Any]", count: int) -> list[tuple[Any, int]]:
+def _top(counts: Counter[Any], count: int) -> list[tuple[Any, int]]:
     """Give the most frequent, equals in alphabetical order, so that the list is the same each time."""
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:count]
 
 
-def footnote(report: "ErrorReport") -> str:
+def footnote(report: ErrorReport) -> str:
     """Say how a report was counted: normalizer, aligner, and what its intervals are over."""
     over = f"intervals over {report.blocks} {report.resampled}" if report.wer_interval else "no interval"
     speakers = len(set(report.fields.get("speaker", ())) - {None})
@@ -163,6 +163,13 @@ def interval(bounds: tuple[float, float] | None) -> str:
     '10.10-20.00'
     """
     return f"{percent(bounds[0])}-{percent(bounds[1])}" if bounds else "-"
+
+
+def worst(report: ErrorReport, count: int = 5) -> str:
+    """Return the utterances with the most errors, aligned; "" where there is no error."""
+    errors = report.utterance_errors[:, :3].sum(axis=1)
+    most = [index for index in np.argsort(-errors, kind="stable")[:count] if errors[index]]
+    return "\n\n".join(aligned(report.ids[index], report.alignment(index)) for index in most)
 
 
 def aligned(name: str, columns: Sequence[Column]) -> str:

@@ -21,7 +21,8 @@ from asr.features.spectrogram import spectrogram
 from asr.recognizer import Recognizer, load
 from asr.reports.picture import picture
 from asr.scoring.align import align
-from asr.scoring.html import fill, head
+from asr.scoring.html import fill_in as fill
+from asr.scoring.html import head
 from asr.training.averaging import rank
 from asr.training.progress import METRICS, SAMPLES, WARNINGS, read_lines, read_metrics
 from asr.version import __version__
