@@ -9,7 +9,6 @@ on phones and in browsers too. onnx-asr: for its nemo-conformer-ctc loader, whic
 
 import argparse
 import tempfile
-from pathlib import Path
 
 from asr.errors import BundleError
 
@@ -18,9 +17,15 @@ FORMATS = ("onnx", "sherpa-onnx", "onnx-asr")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("model", metavar="BUNDLE", help="folder of a trained model, or the name of one that comes with asr")
-    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder that the files are written to")
-    parser.add_argument("--format", choices=FORMATS, default="onnx", help="program that loads them (default: onnx)")
+    parser.add_argument(
+        "model", metavar="BUNDLE", help="folder of a trained model, or the name of one that comes with asr"
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="DIR", help="folder that the files are written to"
+    )
+    parser.add_argument(
+        "--format", choices=FORMATS, default="onnx", help="program that loads them (default: onnx)"
+    )
     parser.add_argument(
         "--int8", action="store_true", help="weights of the recurrent layers in 8 bits: a third of the size"
     )
@@ -43,7 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
             agreement = check_export(bundle, path, arguments.format, arguments.int8, arguments.check)
         print(agreement.describe())
         if not agreement.accepted:
-            raise BundleError(f"nothing was written to {arguments.output}: {_refusal(arguments)}")
+            raise BundleError(
+                f"nothing was written to {arguments.output}: {_refusal(arguments, bundle.features.samples)}"
+            )
     path = export(bundle, arguments.output, arguments.format, arguments.int8)
     print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
     if note := _limits(arguments.format, bundle.features.samples):
@@ -51,10 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _refusal(arguments: argparse.Namespace) -> str:
+def _refusal(arguments: argparse.Namespace, samples: str) -> str:
     if arguments.int8:
         return "weights in 8 bits cost too much accuracy; export without --int8"
-    return "the files do not recognize what the model does"
+    return _limits(arguments.format, samples) or "the files do not recognize what the model does"
 
 
 def _limits(kind: str, samples: str) -> str:

@@ -81,7 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tune.add_argument(
         "--word-bonuses", type=float, nargs="+", default=WORD_BONUSES, metavar="B", help="to try"
     )
-    tune.add_argument("--device", default="cpu", help="device of the acoustic model: cpu, cuda, ... (default: cpu)")
+    tune.add_argument(
+        "--device", default="cpu", help="device of the acoustic model: cpu, cuda, ... (default: cpu)"
+    )
     options.add_engine(tune)
     tune.add_argument("--dry-run", action="store_true", help="store nothing in the model")
 

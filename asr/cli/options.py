@@ -96,7 +96,11 @@ def add_computing(parser: argparse.ArgumentParser) -> None:
         "one is faster for single files (default: float32)",
     )
     group.add_argument(
-        "--threads", type=threads, default=0, metavar="N", help="CPU threads (default: 0, the engine's choice)"
+        "--threads",
+        type=threads,
+        default=0,
+        metavar="N",
+        help="CPU threads (default: 0, the engine's choice)",
     )
     group.add_argument(
         "--batch-size",

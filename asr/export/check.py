@@ -57,11 +57,11 @@ class Agreement:
     def describe(self) -> str:
         """Return the figures, and what they had to be."""
         a, b = self.comparison.a, self.comparison.b
-        change, bounds = -100 * self.comparison.difference, self.comparison.interval
-        interval = f", 95 % interval {-100 * bounds[1]:+.2f} to {-100 * bounds[0]:+.2f}" if bounds else ""
+        change, bounds = _points(self.comparison.difference), self.comparison.interval
+        interval = f", 95 % interval {_points(bounds[1])} to {_points(bounds[0])}" if bounds else ""
         lines = [
             f"transcripts  {self.equal} of {a.utterances} equal to those of the engine {self.reference}",
-            f"WER          {100 * a.wer:.2f} % by the bundle, {100 * b.wer:.2f} % by the file: {change:+.2f} "
+            f"WER          {100 * a.wer:.2f} % by the bundle, {100 * b.wer:.2f} % by the file: {change} "
             f"points{interval}",
         ]
         if self.difference is not None:
@@ -109,6 +109,11 @@ def check_export(bundle: Bundle, path: Path, kind: str, int8: bool, manifest: st
         kind == "onnx" or (kind, bundle.features.samples) == ("sherpa-onnx", "standardized")
     )
     return Agreement(compare(a, b), equal, max(differences, default=None), exact, reference)
+
+
+def _points(difference: float) -> str:
+    """Return by how many points the file's error rate is above the bundle's, of the difference the other way round."""
+    return f"{0.0 - 100 * difference:+.2f}"
 
 
 def _audio(cuts: Sequence[Cut], sample_rate: int) -> Iterator[np.ndarray]:

@@ -132,7 +132,7 @@ def test_every_kind_of_layer_is_rounded_by_channel(tmp_path, options):
     assert 0 < np.abs(np.exp(exact) - np.exp(rounded)).max() < 0.2
     stored = {item.name: item for item in onnx.load(paths[1]).graph.initializer}
     names = [name for name in stored if name.endswith("_int8")]
-    assert len(names) == (5 if "proj_size" in options else 3 if "zoneout" in options else 2)
+    assert len(names) == (4 if "proj_size" in options else 3 if "zoneout" in options else 2)
     assert all(stored[name].data_type == onnx.TensorProto.INT8 for name in names)
 
 
