@@ -116,6 +116,8 @@ class LossConfig:
         intermediate_layers: recurrent layers, counted from 1, that are to recognize as well (Lee & Watanabe 2021); the
             output layer is shared, and the model transcribes as without them.
         intermediate_weight: share of the mean of their losses in the whole.
+        lexicon: pronouncing dictionary, a word and its phones on each line; the intermediate layers are then to
+            recognize phones instead of word pieces (Krishna et al. 2018). The phones become tokens of the model.
         label_smoothing: share of the divergence from equally likely tokens, against overconfidence (Kim et al. 2018).
         consistency: weight of the divergence between the outputs for two views of each utterance, masked and warped in
             different ways (Yao et al. 2025); 0.2 as a rule. A step then takes twice the time.
@@ -123,6 +125,7 @@ class LossConfig:
 
     intermediate_layers: tuple[int, ...] = ()
     intermediate_weight: float = 0.3
+    lexicon: str = ""
     label_smoothing: float = 0.0
     consistency: float = 0.0
 

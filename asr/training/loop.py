@@ -31,6 +31,7 @@ from asr.text import BLANK
 from asr.torch_bundle import TorchBundle
 from asr.training.checkpoint import write_checkpoint
 from asr.training.config import TrainConfig
+from asr.training.lexicon import Lexicon
 from asr.training.optimizer import learning_rate, make_optimizer, moving_average
 from asr.training.step import GradientMaker
 
@@ -104,7 +105,10 @@ class Training:
         self.scaler.scale(
             torch.zeros((), device=fabric.device)
         )  # its scale is made by use, which a step may lack
-        self.gradients = GradientMaker(self.model, config.loss, autocast, self.scaler)
+        phones = None
+        if config.loss.lexicon:
+            phones = Lexicon.read(config.loss.lexicon).encoder(bundle.tokenizer)
+        self.gradients = GradientMaker(self.model, config.loss, autocast, self.scaler, phones)
         self.epoch, self.batch, self.step = 0, 0, 0  # batches done in this epoch, steps in all
         self.seconds_seen, self.minutes, self.best = 0.0, 0.0, float("inf")
         self.skipped_in_a_row, self.epoch_loss, self.epoch_steps = 0, 0.0, 0

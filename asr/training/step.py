@@ -1,11 +1,12 @@
 """The gradients of a batch: the loss, and what to do with faulty utterances and full memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from asr.ctc import ctc_loss, unalignable
 from asr.data import Batch
@@ -19,8 +20,9 @@ class GradientMaker:
     """Adds a batch's gradients to the model's parameters.
 
     Arguments: model; config of the loss; autocast, the type that matrices are multiplied in, None for float32; scaler
-    of the loss for float16. `left_out` collects {utterance: reason} of what cannot be learned from, `faults` the
-    reasons for which the step has to be skipped.
+    of the loss for float16; phones(text), the tokens that the intermediate layers are to recognize instead of the
+    text's, None for a text with a word whose pronunciation is unknown. `left_out` collects {utterance: reason} of what
+    cannot be learned from, `faults` the reasons for which the step has to be skipped.
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class GradientMaker:
         config: LossConfig,
         autocast: torch.dtype | None = None,
         scaler: torch.amp.GradScaler | None = None,
+        phones: Callable[[str], list[int] | None] | None = None,
     ):
         wrong = [layer for layer in config.intermediate_layers if not 1 <= layer < len(model.recurrent)]
         if wrong:
@@ -37,7 +40,7 @@ class GradientMaker:
                 f"{len(model.recurrent) - 1}, below the last of the model's {len(model.recurrent)}"
             )
         self.model, self.config = model, config
-        self.autocast, self.scaler = autocast, scaler
+        self.autocast, self.scaler, self.phones = autocast, scaler, phones
         self.left_out: dict[str, str] = {}
         self.faults: list[str] = []
 
@@ -112,9 +115,7 @@ class GradientMaker:
                 others = [self.model.score(hidden) for hidden in between[: len(config.intermediate_layers)]]
         loss = ctc_loss(logits, lengths, batch.tokens, batch.token_lengths, batch.ids)
         if others:
-            mean = torch.stack(
-                [ctc_loss(each, lengths, batch.tokens, batch.token_lengths, batch.ids) for each in others]
-            ).mean()
+            mean = torch.stack([self._intermediate_loss(scores, lengths, batch) for scores in others]).mean()
             loss = (1 - config.intermediate_weight) * loss + config.intermediate_weight * mean
         if config.label_smoothing:
             smooth = distance_from_uniform(logits, lengths) / batch.token_lengths.sum()
@@ -123,6 +124,23 @@ class GradientMaker:
             apart = divergence_of_views(logits, lengths) / batch.token_lengths.sum()
             loss = loss + config.consistency * apart
         return loss
+
+    def _intermediate_loss(self, logits: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
+        """Compute an intermediate layer's CTC loss, of phones where there is a lexicon, as a sum for a word piece."""
+        if self.phones is None:
+            return ctc_loss(logits, lengths, batch.tokens, batch.token_lengths, batch.ids)
+        targets = [torch.tensor(self.phones(text) or [], dtype=torch.int64) for text in batch.texts]
+        counts = torch.tensor([len(target) for target in targets])
+        tokens = pad_sequence(targets, batch_first=True).to(logits.device)
+        bad = unalignable(lengths.cpu(), tokens.cpu(), counts)
+        good = [index for index in range(len(targets)) if index not in bad]
+        if not good:
+            return logits.sum() * 0.0
+        counts = counts[good].to(logits.device)
+        mean = ctc_loss(
+            logits[good], lengths[good], tokens[good], counts, [batch.ids[index] for index in good]
+        )
+        return mean * counts.sum() / batch.token_lengths.sum()
 
 
 def distance_from_uniform(logits: Tensor, lengths: Tensor) -> Tensor:

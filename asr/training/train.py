@@ -34,6 +34,7 @@ from asr.training.checkpoint import has_checkpoint, read_checkpoint
 from asr.training.checks import quick_report, target_of
 from asr.training.config import CONFIG, TrainConfig, config_text, different_keys, flat, plain, read_yaml
 from asr.training.data import SpeechData
+from asr.training.lexicon import Lexicon
 from asr.training.loop import CommonError, StoppedError, Training, autocast_type
 from asr.training.progress import Progress, start_wandb
 from asr.training.report import write_report, write_run_file
@@ -320,7 +321,7 @@ def new_bundle(
         if config.data.join_utterances > 1:
             texts.append(" ")  # between the joined, though no transcript may have one
         tokenizer = (
-            BpeTokenizer.train(texts, config.text.vocab_size)
+            BpeTokenizer.train(texts, config.text.vocab_size, _phones(config))
             if config.text.tokenizer == "bpe"
             else CharacterTokenizer.from_texts(texts)
         )
@@ -337,6 +338,10 @@ def new_bundle(
     if config.run.warm_start and state is None:
         print(warm_start(bundle, TorchBundle.load(config.run.warm_start)))
     return bundle
+
+
+def _phones(config: TrainConfig) -> list[str]:
+    return Lexicon.read(config.loss.lexicon).phones if config.loss.lexicon else []
 
 
 def _some_samples(cuts: Sequence["Cut"], sample_rate: int, seed: int) -> Iterator[Tensor]:

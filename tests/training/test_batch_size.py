@@ -38,15 +38,15 @@ def test_what_a_batch_keeps_is_found_by_a_small_one():
 def test_the_number_follows_the_free_memory(monkeypatch, capsys):
     bundle = make_bundle()
     needed = bytes_per_second(bundle)
-    monkeypatch.setattr(batch_size, "free_memory", lambda accelerator: int(100 * needed / batch_size.SHARE))
+    monkeypatch.setattr(batch_size, "free_memory", lambda: int(100 * needed / batch_size.SHARE))
     assert with_batch_seconds(automatic(), bundle, 1e6).data.batch_seconds == pytest.approx(100, abs=2)
     assert "batches: " in capsys.readouterr().out
-    monkeypatch.setattr(batch_size, "free_memory", lambda accelerator: 10**15)
+    monkeypatch.setattr(batch_size, "free_memory", lambda: 10**15)
     assert with_batch_seconds(automatic(), bundle, 1e6).data.batch_seconds == batch_size.MOST_SECONDS
     # Of an hour no fewer than twenty batches, of a minute no batch shorter than the longest utterance may be.
     assert with_batch_seconds(automatic(), bundle, 3600).data.batch_seconds == 180
     assert with_batch_seconds(automatic(), bundle, 60).data.batch_seconds == automatic().data.max_seconds
-    monkeypatch.setattr(batch_size, "free_memory", lambda accelerator: 10**5)
+    monkeypatch.setattr(batch_size, "free_memory", lambda: 10**5)
     with pytest.raises(
         ConfigError, match=r"0.0 GB of free memory hold batches of 0 s, data.max_seconds is 30 s"
     ):
