@@ -17,9 +17,7 @@ FORMATS = ("onnx", "sherpa-onnx", "onnx-asr")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "model", metavar="BUNDLE", help="folder of a trained model, or the name of one that comes with asr"
-    )
+    parser.add_argument("model", metavar="BUNDLE", help="folder of a trained model, or a name: an4")
     parser.add_argument(
         "-o", "--output", required=True, metavar="DIR", help="folder that the files are written to"
     )
@@ -48,9 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
             agreement = check_export(bundle, path, arguments.format, arguments.int8, arguments.check)
         print(agreement.describe())
         if not agreement.accepted:
-            raise BundleError(
-                f"nothing was written to {arguments.output}: {_refusal(arguments, bundle.features.samples)}"
-            )
+            reason = _refusal(arguments, bundle.features.samples)
+            raise BundleError(f"nothing was written to {arguments.output}: {reason}")
     path = export(bundle, arguments.output, arguments.format, arguments.int8)
     print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
     if note := _limits(arguments.format, bundle.features.samples):
