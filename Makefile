@@ -23,7 +23,7 @@ help:
 demo: $(STAMP)
 	$(BIN)/python recipes/digits/synthesize.py --output-dir data/digits --hours 1.8
 	$(BIN)/asr train --config recipes/digits/config.yaml --overwrite
-	$(BIN)/asr evaluate --model runs/digits/bundle --manifest data/digits/cuts_test.jsonl.gz --worst 3
+	$(BIN)/asr evaluate --model runs/digits/bundle data/digits/cuts_test.jsonl.gz --worst 3
 	$(BIN)/asr transcribe data/digits/wav/test/test-00-00000.wav --model runs/digits/bundle
 
 # Two processes of one thread: most of the time goes into starting programs, which one core cannot share.

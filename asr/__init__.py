@@ -1,36 +1,53 @@
 """Speech recognition with convolutions, LSTMs and CTC: train, understand and ship.
 
     import asr
-    model = asr.load("runs/an4/bundle")
+    model = asr.load("an4")                     # a name, or the folder of a trained model
     print(model.transcribe("speech.wav").text)
 
+    report = asr.score(references, hypotheses)  # of any system
+    print(report.wer)
+
 Nothing heavy is imported until it is used.
+
+>>> import asr
+>>> asr.score(["three one", "yes"], ["three one", "no"]).wer
+0.3333333333333333
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asr.version import __version__
 
-if TYPE_CHECKING:
-    from asr.recognizer import Recognizer, load
-    from asr.scoring import ErrorReport, score
-    from asr.streaming import Stream
-    from asr.transcript import Transcript
-
+# name: the module that it comes from
 _HOMES = {
-    "load": "asr.recognizer",
-    "Recognizer": "asr.recognizer",
-    "Transcript": "asr.recognizer",
-    "Stream": "asr.streaming",
-    "score": "asr.scoring",
+    "AsrError": "asr.errors",
+    "Bundle": "asr.bundle",
     "ErrorReport": "asr.scoring",
+    "Recognizer": "asr.recognizer",
+    "Segment": "asr.transcript",
+    "Stream": "asr.streaming",
+    "Transcript": "asr.transcript",
+    "Word": "asr.transcript",
+    "available_models": "asr.bundle",
+    "compare": "asr.scoring.significance",
+    "load": "asr.recognizer",
+    "load_audio": "asr.audio",
+    "read_transcripts": "asr.scoring.formats",
+    "score": "asr.scoring",
+    "train": "asr.api",
+    "transcribe": "asr.api",
 }
-__all__ = ["ErrorReport", "Recognizer", "Stream", "Transcript", "__version__", "load", "score"]
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        from importlib import import_module
+    if name not in _HOMES:
+        raise AttributeError(f"module 'asr' has no attribute {name!r}")
+    from importlib import import_module
 
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'asr' has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,14 +1,19 @@
 """The formats of a transcript: text, JSON and subtitles as whisper writes them, CTM and TRN as sclite reads them."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from asr.transcript import Segment, Transcript, Word
 
 FORMATS = ("txt", "json", "srt", "vtt", "tsv", "ctm", "trn")
+DAMAGE_MS = 2000  # for which a subtitle that marks damage is shown
 ORIGINS_FILE = ".asr-origins.jsonl"
 
 
@@ -21,52 +26,131 @@ class Layout:
         max_line_width: characters in a line of subtitles; None leaves a segment on one line.
         max_line_count: lines in a subtitle; None leaves a segment in one subtitle.
         highlight_words: underline each word of a subtitle while it is spoken.
+        min_confidence: words of less are doubtful: [word] in txt, srt, vtt and tsv, `doubtful` in JSON.
+        omit_doubtful: leave them out of every format instead.
     """
 
     word_timestamps: bool = False
     max_line_width: int | None = None
     max_line_count: int | None = None
     highlight_words: bool = False
+    min_confidence: float = 0.0
+    omit_doubtful: bool = False
+
+    def spelled(self, word: Word) -> str:
+        """Return a word as people are to read it."""
+        return f"[{word.word}]" if word.confidence < self.min_confidence else word.word
+
+    def text(self, words: Iterable[Word]) -> str:
+        """Return words as a line of text."""
+        return " ".join(map(self.spelled, words))
 
 
-def render(transcript: Transcript, form: str, name: str, layout: Layout = Layout()) -> str:
-    """Write a transcript in one of FORMATS; `name` is the recording's in CTM and TRN."""
-    if form == "txt":
-        return transcript.text + "\n"
+def render(
+    transcript: Transcript,
+    form: str,
+    name: str,
+    layout: Layout = Layout(),
+    facts: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
+    """Write a transcript in one of FORMATS.
+
+    Arguments: name, the recording's in CTM and TRN; facts, what JSON says of the run before all else, such as the file
+    and the model. Words of several channels are written by time, with the channel's label. Where the audio is damaged
+    from some point on, a comment or a last line says so.
+    """
+    if form not in FORMATS:
+        raise ValueError(f"there is no format {form!r}; expected one of {', '.join(FORMATS)}")
+    if layout.omit_doubtful:
+        transcript = transcript.without_doubtful(layout.min_confidence)
     if form == "json":
-        return json.dumps(to_json(transcript, layout), ensure_ascii=False, indent=2) + "\n"
-    if form == "tsv":
-        lines = [f"{_ms(s.start)}\t{_ms(s.end)}\t{s.text}" for s in transcript.segments]
-        return "\n".join(["start\tend\ttext", *lines]) + "\n"
-    if form == "ctm":
-        return "".join(
-            f"{_id(name)} 1 {word.start:.3f} {word.end - word.start:.3f} {word.word} {word.confidence:.3f}\n"
-            for word in transcript.words
-        )
-    if form == "trn":
-        return f"{transcript.text} ({_id(name)})\n"
-    if form == "srt":
-        cues = enumerate(_cues(transcript.segments, layout, str), 1)
-        return "".join(
-            f"{i}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{text}\n\n" for i, (start, end, text) in cues
-        )
-    if form == "vtt":
-        cues = _cues(transcript.segments, layout, _escaped)
-        return "WEBVTT\n\n" + "".join(
-            f"{_clock(start, '.')} --> {_clock(end, '.')}\n{text}\n\n" for start, end, text in cues
-        )
-    raise ValueError(f"there is no format {form!r}; expected one of {', '.join(FORMATS)}")
+        return json.dumps(to_json(transcript, layout, facts), ensure_ascii=False, indent=2) + "\n"
+    return WRITERS[form](transcript, name, layout)
 
 
-def to_json(transcript: Transcript, layout: Layout = Layout()) -> dict:
-    """Give a transcript as plain values: whisper's field names, and beside them words, duration and alternatives."""
+def to_json(
+    transcript: Transcript, layout: Layout = Layout(), facts: Mapping[str, Any] = MappingProxyType({})
+) -> dict:
+    """Return a transcript as plain values: whisper's field names, and beside them words, duration and alternatives."""
+    if layout.omit_doubtful:
+        transcript = transcript.without_doubtful(layout.min_confidence)
     segments = []
     for number, segment in enumerate(transcript.segments):
         value = {"id": number, "start": segment.start, "end": segment.end, "text": segment.text}
+        if segment.speaker:
+            value["speaker"] = segment.speaker
         if layout.word_timestamps:
             value["words"] = [_timed_word(word) for word in segment.words]
         segments.append(value)
-    return {"text": transcript.text, "segments": segments, "language": None} | transcript.to_dict()
+    values = transcript.to_dict()
+    for word in values["words"]:
+        if word["confidence"] < layout.min_confidence:
+            word["doubtful"] = True
+    return {**facts, "text": transcript.text, "segments": segments, "language": None} | values
+
+
+def _txt(transcript: Transcript, name: str, layout: Layout) -> str:
+    if any(word.channel for word in transcript.words):
+        lines = [f"{_label(segment)}{layout.text(segment.words)}" for segment in transcript.segments]
+    else:
+        lines = [layout.text(transcript.words) if layout.min_confidence else transcript.text]
+    return "\n".join([*lines, *_damage(transcript)]) + "\n"
+
+
+def _srt(transcript: Transcript, name: str, layout: Layout) -> str:
+    cues = enumerate(_cues(transcript, layout, str), 1)
+    return "".join(
+        f"{i}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{text}\n\n" for i, (start, end, text) in cues
+    )
+
+
+def _vtt(transcript: Transcript, name: str, layout: Layout) -> str:
+    cues = _cues(transcript, layout, _escaped)
+    return "WEBVTT\n\n" + "".join(
+        f"{_clock(start, '.')} --> {_clock(end, '.')}\n{text}\n\n" for start, end, text in cues
+    )
+
+
+def _tsv(transcript: Transcript, name: str, layout: Layout) -> str:
+    rows = [(s.start, s.end, _label(s) + layout.text(s.words)) for s in transcript.segments]
+    rows += [(transcript.duration, transcript.duration, mark) for mark in _damage(transcript)]
+    return (
+        "\n".join(["start\tend\ttext", *(f"{_ms(start)}\t{_ms(end)}\t{text}" for start, end, text in rows)])
+        + "\n"
+    )
+
+
+def _ctm(transcript: Transcript, name: str, layout: Layout) -> str:
+    lines = [
+        f"{_id(name)} {word.channel or 1} {word.start:.3f} {word.end - word.start:.3f} {word.word} "
+        f"{word.confidence:.3f}\n"
+        for word in transcript.words
+    ]
+    return "".join([*lines, *(f";; {mark}\n" for mark in _damage(transcript))])
+
+
+def _trn(transcript: Transcript, name: str, layout: Layout) -> str:
+    return "".join([f"{transcript.text} ({_id(name)})\n", *(f";; {mark}\n" for mark in _damage(transcript))])
+
+
+# JSON is apart, since it takes facts, too.
+WRITERS: dict[str, Callable[[Transcript, str, Layout], str]] = {
+    "txt": _txt,
+    "srt": _srt,
+    "vtt": _vtt,
+    "tsv": _tsv,
+    "ctm": _ctm,
+    "trn": _trn,
+}
+
+
+def _damage(transcript: Transcript) -> list[str]:
+    """Return the line that marks damaged audio, if it is."""
+    return [f"[audio is damaged after {transcript.duration:.1f} s]"] if transcript.damage else []
+
+
+def _label(segment: Segment) -> str:
+    return f"{segment.speaker}: " if segment.speaker else ""
 
 
 def _timed_word(word: Word) -> dict:
@@ -80,6 +164,7 @@ def write_outputs(
     formats: Sequence[str],
     name: str,
     layout: Layout = Layout(),
+    facts: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write `target`.txt, `target`.json, ...; all of them whole, or none. Raises OSError."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +173,7 @@ def write_outputs(
         for form in formats:
             scratch = target.with_name(f".{target.name}.{form}.part")
             scratches.append((scratch, output_path(target, form)))
-            scratch.write_text(render(transcript, form, name, layout), "utf-8", "surrogateescape")
+            scratch.write_text(render(transcript, form, name, layout, facts), "utf-8", "surrogateescape")
         for scratch, path in scratches:
             scratch.replace(path)
     finally:
@@ -166,50 +251,61 @@ def output_path(target: Path, form: str) -> Path:
     return target.with_name(f"{target.name}.{form}")
 
 
-def _cues(segments: Iterable[Segment], layout: Layout, escape) -> Iterator[tuple[int, int, str]]:
-    """Give the subtitles: start and end in milliseconds, each after the one before, and their text."""
-    previous = 0
-    for start, end, text in _timed_texts(segments, layout, escape):
-        start = max(start, previous)
-        previous = max(end, start + 1)
-        yield start, previous, text
+def _cues(transcript: Transcript, layout: Layout, escape) -> list[tuple[int, int, str]]:
+    """Return the subtitles: start and end in milliseconds and their text; those of a channel never overlap."""
+    cues, ends = [], defaultdict(int)
+    for segment in transcript.segments:
+        for start, end, text in _timed_texts(segment, layout, escape):
+            start = max(start, ends[segment.speaker])
+            ends[segment.speaker] = end = max(end, start + 1)
+            cues.append((start, end, text))
+    end = _ms(transcript.duration)
+    cues += [(end, end + DAMAGE_MS, escape(mark)) for mark in _damage(transcript)]
+    return sorted(cues, key=itemgetter(0))
 
 
-def _timed_texts(segments: Iterable[Segment], layout: Layout, escape) -> Iterator[tuple[int, int, str]]:
-    for segment in segments:
-        lines = list(_lines(segment.words, layout.max_line_width))
-        count = layout.max_line_count or len(lines)
-        for block in (lines[i : i + count] for i in range(0, len(lines), count)):
-            words = [word for line in block for word in line]
-            if not layout.highlight_words:
-                yield _ms(words[0].start), _ms(words[-1].end), _spelled(block, escape)
-                continue
-            said = _ms(words[0].start)
-            for word in words:
-                if _ms(word.start) > said:
-                    yield said, _ms(word.start), _spelled(block, escape)
-                yield _ms(word.start), _ms(word.end), _spelled(block, escape, word)
-                said = _ms(word.end)
+def _timed_texts(segment: Segment, layout: Layout, escape) -> Iterator[tuple[int, int, str]]:
+    lines = list(_lines(segment.words, layout))
+    count = layout.max_line_count or len(lines)
+    label = _voice(segment, escape)
+    for block in (lines[i : i + count] for i in range(0, len(lines), count)):
+        words = [word for line in block for word in line]
+        if not layout.highlight_words:
+            yield _ms(words[0].start), _ms(words[-1].end), label + _spelled(block, layout, escape)
+            continue
+        shown = _ms(words[0].start)
+        for word in words:
+            if _ms(word.start) > shown:
+                yield shown, _ms(word.start), label + _spelled(block, layout, escape)
+            yield _ms(word.start), _ms(word.end), label + _spelled(block, layout, escape, word)
+            shown = _ms(word.end)
 
 
-def _lines(words: Sequence[Word], width: int | None) -> Iterator[list[Word]]:
-    """Break words into lines of at most `width` characters; a longer word has one for itself."""
+def _voice(segment: Segment, escape) -> str:
+    """Return the speaker's label: WebVTT has a tag for it."""
+    return f"<v {segment.speaker}>" if segment.speaker and escape is _escaped else _label(segment)
+
+
+def _lines(words: Sequence[Word], layout: Layout) -> Iterator[list[Word]]:
+    """Break words into lines of at most the layout's width; a longer word has a line for itself."""
+    width = layout.max_line_width
     line: list[Word] = []
     length = 0
     for word in words:
-        if line and width is not None and length + 1 + len(word.word) > width:
+        if line and width is not None and length + 1 + len(layout.spelled(word)) > width:
             yield line
             line, length = [], 0
-        length += len(word.word) + bool(line)
+        length += len(layout.spelled(word)) + bool(line)
         line.append(word)
     yield line
 
 
-def _spelled(lines: Iterable[Sequence[Word]], escape, underlined: Word | None = None) -> str:
-    return "\n".join(
-        " ".join(f"<u>{escape(word.word)}</u>" if word is underlined else escape(word.word) for word in line)
-        for line in lines
-    )
+def _spelled(lines: Iterable[Sequence[Word]], layout: Layout, escape, underlined: Word | None = None) -> str:
+    def spell(word: Word) -> str:
+        text = escape(layout.spelled(word))
+        return f"<u>{text}</u>" if word is underlined else text
+
+    return "\n".join(" ".join(map(spell, line)) for line in lines)
 
 
 def _escaped(text: str) -> str:

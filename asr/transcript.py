@@ -1,7 +1,8 @@
 """What a recognizer returns: words with times and confidences, and their text."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 
 # A pause between two words from which on they belong to two segments, and the longest segment if its words allow it.
 PAUSE_SECONDS = 0.8
@@ -19,13 +20,22 @@ class Character:
 
 @dataclass(frozen=True)
 class Word:
-    """A recognized word: start and end in seconds of the audio, confidence in [0, 1], its letters where asked for."""
+    """A recognized word.
+
+    Attributes:
+        word: its letters.
+        start, end: in seconds of the audio.
+        confidence: in [0, 1].
+        characters: its letters with their times, where asked for.
+        channel: that it was spoken on, counted from 1; 0 where channels are not told apart.
+    """
 
     word: str
     start: float
     end: float
     confidence: float
     characters: tuple[Character, ...] = ()
+    channel: int = 0
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,12 @@ class Segment:
     end: float
     text: str
     words: tuple[Word, ...]
+
+    @property
+    def speaker(self) -> str:
+        """Return the label of the channel that all of its words are on; "" where channels are not told apart."""
+        channel = self.words[0].channel
+        return f"channel {channel}" if channel else ""
 
 
 @dataclass(frozen=True)
@@ -57,6 +73,7 @@ class Transcript:
         alternatives: the next best texts, best first, where a beam search was asked for several.
         score: the text's own log score, to compare theirs with; None where there are none.
         seams: seconds at which long audio was divided into windows.
+        damage: why the audio could be read only so far; "" for audio that is whole.
 
     >>> print(Transcript("three one", (), 1.0))
     three one
@@ -68,6 +85,7 @@ class Transcript:
     alternatives: tuple[Alternative, ...] = ()
     score: float | None = None
     seams: tuple[float, ...] = ()
+    damage: str = ""
 
     def __str__(self) -> str:
         return self.text
@@ -80,21 +98,62 @@ class Transcript:
         >>> [segment.text for segment in Transcript("one two three", words, 4.0).segments]
         ['one two', 'three']
         """
-        return tuple(
-            Segment(words[0].start, words[-1].end, " ".join(word.word for word in words), words)
-            for words in _between_pauses(self.words)
-        )
+        channels: dict[int, list[Word]] = defaultdict(list)
+        for word in self.words:
+            channels[word.channel].append(word)
+        parts = [part for words in channels.values() for part in _between_pauses(words)]
+        segments = [Segment(words[0].start, words[-1].end, _text(words), words) for words in parts]
+        return tuple(sorted(segments, key=lambda segment: segment.start) if len(channels) > 1 else segments)
+
+    def without_doubtful(self, min_confidence: float) -> "Transcript":
+        """Return the transcript without the words of less confidence.
+
+        >>> words = (Word("yes", 0.1, 0.4, 0.9), Word("no", 0.5, 0.9, 0.2))
+        >>> Transcript("yes no", words, 1.0).without_doubtful(0.5).text
+        'yes'
+        """
+        words = tuple(word for word in self.words if word.confidence >= min_confidence)
+        return self if len(words) == len(self.words) else replace(self, text=_text(words), words=words)
 
     def to_dict(self) -> dict:
         """Return the transcript as plain values for JSON; words without letters' times leave them out."""
         values = asdict(self)
         del values["seams"]
+        if not self.damage:
+            del values["damage"]
         if self.score is None:
             del values["score"]
         for word in values["words"]:
-            if not word["characters"]:
-                del word["characters"]
+            for name in ("characters", "channel"):
+                if not word[name]:
+                    del word[name]
         return values
+
+
+def merge_channels(transcripts: Sequence[Transcript]) -> Transcript:
+    """Return one transcript of the channels of a recording: words by their time, each with its channel's number.
+
+    The text has the segments in order; alternatives and scores, which are of one channel each, are dropped.
+
+    >>> a = Transcript("hello", (Word("hello", 0.0, 0.5, 1.0),), 2.0)
+    >>> b = Transcript("hi", (Word("hi", 1.0, 1.5, 1.0),), 2.0)
+    >>> [(segment.speaker, segment.text) for segment in merge_channels([a, b]).segments]
+    [('channel 1', 'hello'), ('channel 2', 'hi')]
+    """
+    words = [
+        replace(word, channel=number)
+        for number, transcript in enumerate(transcripts, 1)
+        for word in transcript.words
+    ]
+    ordered = tuple(sorted(words, key=lambda word: word.start))
+    seams = tuple(sorted({seam for transcript in transcripts for seam in transcript.seams}))
+    duration = max(transcript.duration for transcript in transcripts)
+    merged = Transcript("", ordered, duration, seams=seams)
+    return replace(merged, text=" ".join(segment.text for segment in merged.segments))
+
+
+def _text(words: Iterable[Word]) -> str:
+    return " ".join(word.word for word in words)
 
 
 def _between_pauses(words: Sequence[Word]) -> Iterator[tuple[Word, ...]]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from speech import make_bundle
+from helpers import make_bundle
 
 from asr.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle, available_models, find_bundle
 from asr.errors import BundleError

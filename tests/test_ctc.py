@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 import torch
-from speech import log_probs_of
+from helpers import log_probs_of
 
 from asr.ctc import ctc_loss, frames_needed, unalignable
 from asr.decoding import greedy

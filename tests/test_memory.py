@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from speech import RATE, make_bundle, recognizer_of, say
+from helpers import RATE, make_bundle, recognizer_of, say
 
 from asr.decoding import greedy
 from asr.engines import torch_engine

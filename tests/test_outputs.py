@@ -151,7 +151,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     write_outputs(TALK, target, FORMATS, "talk")
     assert sorted(path.name for path in target.parent.iterdir()) == sorted(f"talk.{form}" for form in FORMATS)
 
-    def full(transcript, form, name, layout):
+    def full(transcript, form, *arguments):
         if form == "json":
             raise OSError(28, "No space left on device")
         return "new"

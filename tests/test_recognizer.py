@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from speech import RATE, make_bundle, recognizer_of, say
+from helpers import RATE, make_bundle, recognizer_of, say
 
 import asr
 from asr.errors import AsrError, AudioError

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from helpers import log_probs_of, make_bundle, recognizer_of, say
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from speech import log_probs_of, make_bundle, recognizer_of, say
 
 from asr.decoding import greedy
 from asr.errors import AsrError, AudioError, DecodingError

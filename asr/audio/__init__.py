@@ -1,6 +1,14 @@
 """Any audio file, bytes or stream becomes mono float32 samples at the model's rate."""
 
 from asr.audio.files import AUDIO_SUFFIXES, audio_files, files_in
-from asr.audio.read import load_audio, read_header, stream_audio
+from asr.audio.read import channel_count, load_audio, read_header, stream_audio
 
-__all__ = ["AUDIO_SUFFIXES", "audio_files", "files_in", "load_audio", "read_header", "stream_audio"]
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "audio_files",
+    "channel_count",
+    "files_in",
+    "load_audio",
+    "read_header",
+    "stream_audio",
+]

@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -24,6 +24,8 @@ from asr.errors import AudioError
 if TYPE_CHECKING:
     import soundfile
 
+OnDamage = Callable[[AudioError], object]
+SALVAGED_SECONDS = 0.5  # decoded at a time of audio that may be damaged
 BLOCK = 1 << 18  # frames decoded at a time, so that of many channels only the mono mix is ever held whole
 RESAMPLER_REACH = 0.05  # seconds to either side of a window that its resampled edges depend on
 # Lossy decoders and the resampler overshoot full scale a little, hot recordings somewhat more; both are
@@ -78,11 +80,13 @@ def stream_audio(
     sample_rate: int = 16000,
     seconds: float = 120.0,
     channels: Sequence[int] | None = None,
+    on_damage: OnDamage | None = None,
 ) -> Iterator[np.ndarray]:
     """Read audio as `load_audio` does, but in consecutive blocks, of which only one is held.
 
-    Arguments: source, sample_rate and channels as there; seconds of a block, the last one's are what is left. Yields
-    (time,) float32. Raises AudioError as `load_audio`, some of it only when the reading gets there.
+    Arguments: source, sample_rate and channels as there; seconds of a block, the last one's are what is left;
+    on_damage, called with the AudioError where damaged audio cannot be read on, at which it then ends. Yields (time,)
+    float32. Raises AudioError as `load_audio`, some of it only when the reading gets there.
 
     >>> [len(block) for block in stream_audio(_silence(40000), 16000, seconds=1.0)]
     [16000, 16000, 8000]
@@ -90,14 +94,17 @@ def stream_audio(
     import soxr
 
     name, size = _name(source), max(1, round(seconds * sample_rate))
-    with _told(name), _opened(source) as file, _decoder(file, name) as sound:
+    with _told(name), _opened(source) as file, _decoder(file, name, on_damage=on_damage) as sound:
         resampler = None
         if sound.samplerate != sample_rate:
             resampler = soxr.ResampleStream(sound.samplerate, sample_rate, 1, dtype="float32", quality="HQ")
 
         def resampled() -> Iterator[np.ndarray]:
-            at_once = max(1, round(seconds * sound.samplerate))
-            for block in _mono_blocks(sound, name, 0, sound.frames, channels, at_once):
+            # What is decoded at once is lost at once.
+            at_once = seconds if on_damage is None else min(seconds, SALVAGED_SECONDS)
+            size = max(1, round(at_once * sound.samplerate))
+            blocks = _mono_blocks(sound, name, 0, sound.frames, channels, size)
+            for block in blocks if on_damage is None else _until_damage(blocks, on_damage):
                 yield block if resampler is None else resampler.resample_chunk(block)
             if resampler is not None:
                 yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
@@ -113,6 +120,30 @@ def stream_audio(
             raise AudioError(f"{name} holds no audio")
         if len(held):
             yield held.clip(-1.0, 1.0)
+
+
+def _until_damage(blocks: Iterator[np.ndarray], on_damage: OnDamage) -> Iterator[np.ndarray]:
+    """Yield blocks until one cannot be read, which is an error only if it is the first."""
+    is_first = True
+    try:
+        for block in blocks:
+            yield block
+            is_first = False
+    except AudioError as error:
+        if is_first:
+            raise
+        on_damage(error)
+
+
+def channel_count(source: str | Path | bytes | BinaryIO) -> int:
+    """Return how many channels an audio file has. Raises AudioError.
+
+    >>> channel_count(_silence(100))
+    1
+    """
+    name = _name(source)
+    with _told(name), _opened(source) as file, _decoder(file, name, 1.0, lambda error: None) as sound:
+        return sound.channels
 
 
 def _silence(samples: int) -> bytes:
@@ -180,13 +211,31 @@ def _opened(source: str | Path | bytes | BinaryIO) -> Iterator[io.FileIO | io.By
 
 
 @contextmanager
+def _reported(on_damage: OnDamage | None) -> Iterator[None]:
+    """Call `on_damage`, if it is given, with an AudioError of the block instead of raising it."""
+    try:
+        yield
+    except AudioError as error:
+        if on_damage is None:
+            raise
+        on_damage(error)
+
+
+@contextmanager
 def _decoder(
-    file: io.FileIO | io.BytesIO, name: str, seconds: float | None = None
+    file: io.FileIO | io.BytesIO,
+    name: str,
+    seconds: float | None = None,
+    on_damage: OnDamage | None = None,
 ) -> Iterator["soundfile.SoundFile"]:
-    """Open the file with libsndfile or, where that cannot, what ffmpeg makes of its first `seconds` (None: of all)."""
+    """Open the file with libsndfile or, where that cannot, what ffmpeg makes of its first `seconds` (None: of all).
+
+    An incomplete file is refused with AudioError; `on_damage` is called with that instead.
+    """
     import soundfile
 
-    refuse_incomplete_container(file, name)
+    with _reported(on_damage):
+        refuse_incomplete_container(file, name)
     with ExitStack() as opened:
         try:
             sound = opened.enter_context(_libsndfile(file))
@@ -196,7 +245,8 @@ def _decoder(
             until = None if seconds is None else seconds + 1
             wav = opened.enter_context(through_ffmpeg(file, name, reason, until))
             sound = opened.enter_context(soundfile.SoundFile(wav, closefd=False))
-        refuse_short_data(sound, name)
+        with _reported(on_damage):
+            refuse_short_data(sound, name)
         if sound.frames == UNKNOWN_FRAMES:  # written as a stream, whose length only its end tells
             sound.seekable = lambda: False  # else soundfile seeks after each read, which fails at the end
         yield sound

@@ -1,12 +1,12 @@
-"""Say how well a model does on manifests: WER and CER with their intervals, what the errors are, and how fast it was.
+"""Measure a model's word error rate on test sets: with intervals, what the errors are, and how fast it was.
 
-  asr evaluate --model runs/an4/bundle --manifest data/an4/cuts_dev.jsonl.gz --json result.json
-  asr evaluate --model BUNDLE --manifest test-clean.jsonl.gz test-other.jsonl.gz --table markdown
-  asr evaluate --model BUNDLE --manifest cuts_dev.jsonl.gz --html report.html
+  asr evaluate data/an4/cuts_dev.jsonl.gz --model runs/an4/bundle --json result.json
+  asr evaluate test-clean.jsonl.gz test-other.jsonl.gz --model BUNDLE --table markdown
+  asr evaluate cuts_dev.jsonl.gz --model BUNDLE --html report.html
 
 References and hypotheses go through the normalizer that the model was trained with, or the one named. --nbest N adds
-the error rate of the best of N hypotheses. Words never seen in training are told apart where the training manifests
-are at hand.
+the error rate of the best of N hypotheses. Words that training had never seen are counted apart if the training
+manifests can be found.
 """
 
 import argparse
@@ -31,22 +31,20 @@ FIGURES = {"RTF": "real-time factor", "ECE %": "calibration error", "oracle WER 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--model", required=True, metavar="BUNDLE", help="folder of a trained model")
     parser.add_argument(
-        "--manifest",
-        required=True,
-        nargs="+",
-        metavar="CUTS",
-        help="cuts.jsonl.gz with references; one set each",
+        "manifests", nargs="+", metavar="MANIFEST", help="cuts.jsonl.gz with references; each is a test set"
     )
+    options.add_model(parser)
     parser.add_argument(
-        "--normalizer", metavar="NAME", help="of both sides: basic, english, none (default: the model's)"
+        "--normalizer",
+        metavar="NAME",
+        help="normalizer of both sides: basic, english, none (default: the model's)",
     )
     parser.add_argument(
         "--training-manifest",
         nargs="+",
         metavar="CUTS",
-        help="what the model was trained on, to know the words it has never seen (default: as the model says)",
+        help="training manifests: their words are those that the model has seen (default: those it was trained on)",
     )
     add_detail_arguments(parser, confusions=5, worst=5)
     options.add_computing(parser)
@@ -55,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate; 1 if any utterance could not be read."""
+    from asr.bundle import SHIPPED, find_bundle
     from asr.cli.evaluation import (
         check_fields,
         evaluate,
@@ -68,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     for path in (arguments.html, arguments.json):
         check_writable(path)
-    sets = {name: load_cuts(path) for name, path in _names(arguments.manifest).items()}
+    sets = {name: load_cuts(path) for name, path in _names(arguments.manifests).items()}
     for cuts in sets.values():
         check_fields(cuts, arguments.by)
     recognizer = options.load_recognizer(arguments)
@@ -105,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
         seams = {f"place in long audio of {name}": one.by_seam() for name, one in evaluations.items()}
         page = render(
             {name: one.report for name, one in shown.items()},
-            f"{_model_name(Path(arguments.model).resolve())} on {', '.join(reports)}",
+            f"{_model_name(find_bundle(arguments.model or SHIPPED).resolve())} on {', '.join(reports)}",
             extra={name: _in_full(figures) for name, figures in extra.items()},
             breakdowns={"familiarity of the word": seen} | seams,
             calibration=reliability(evaluations),
@@ -114,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         write(arguments.html, page)
     if arguments.json != "-":
-        _print(reports, extra, [f"computed on {recognizer.device}", *_missed(seen)], arguments)
+        _print(reports, extra, [f"computed on {recognizer.engine.device}", *_missed(seen)], arguments)
     return report_failures(failures, asked_for)
 
 
@@ -140,7 +139,7 @@ def _print(
     """Show one set in detail, several as a table with the details of each; other tables stand alone."""
     from asr.scoring.table import footnote, row, summary, table
 
-    several = len(arguments.manifest) > 1
+    several = len(arguments.manifests) > 1
     name, report = next(iter(reports.items()))
     if several or arguments.table != "text":
         print(table([row(name, report, extra[name]) for name, report in reports.items()], arguments.table))

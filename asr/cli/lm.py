@@ -1,8 +1,8 @@
-"""Build, judge and tune n-gram language models for beam search.
+"""Build, evaluate and tune n-gram language models for beam search.
 
   asr lm build text.txt -o lm.arpa.gz --order 3 --model BUNDLE     normalized as the model's transcripts
   asr lm score lm.arpa.gz other.txt                                perplexity and unknown words
-  asr lm tune --lm lm.arpa.gz --model BUNDLE --manifest dev.jsonl.gz
+  asr lm tune dev.jsonl.gz --lm lm.arpa.gz --model BUNDLE
 
 TEXT is a file of a sentence a line, a manifest of cuts (.jsonl, whose transcripts are taken), or - for standard input;
 .gz, .bz2 and .xz are read too. `tune` searches the language model's weight and the word bonus and stores the best in
@@ -41,22 +41,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "texts", nargs="+", metavar="TEXT", help="sentences, manifests, or - for standard input"
     )
     build.add_argument(
-        "-o", "--output", required=True, metavar="ARPA", help="file to write, - to print; .gz compresses it"
+        "-o",
+        "--output",
+        required=True,
+        metavar="ARPA",
+        help="file to write, - to print it; .gz compresses it",
     )
-    build.add_argument("--order", type=int, default=3, help="longest n-grams, in words (default: 3)")
+    build.add_argument(
+        "--order", type=int, default=3, help="length of the longest n-grams, in words (default: 3)"
+    )
     build.add_argument(
         "--prune",
         type=int,
         nargs="+",
         default=[],
         metavar="COUNT",
-        help="leave out n-grams seen at most so often, by order, the last for the rest, as in 0 0 1 (default: 0)",
+        help="counts up to which n-grams are left out, by order, the last for the rest, as in 0 0 1 (default: 0)",
     )
-    build.add_argument("--model", metavar="BUNDLE", help="normalize the text as this model's transcripts")
+    build.add_argument(
+        "--model", metavar="BUNDLE", help="trained model: the text is normalized as its transcripts"
+    )
     build.add_argument(
         "--tokens",
         action="store_true",
-        help="over the tokens of --model, for `--lexicon none`, instead of words",
+        help="tokens of --model instead of words, for `--lexicon none`",
     )
 
     score = actions.add_parser("score", help="print perplexity and rate of unknown words on a text")
@@ -64,28 +72,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     score.add_argument(
         "texts", nargs="+", metavar="TEXT", help="sentences, manifests, or - for standard input"
     )
-    score.add_argument("--model", metavar="BUNDLE", help="normalize the text as this model's transcripts")
-    score.add_argument("--tokens", action="store_true", help="the model is over the tokens of --model")
+    score.add_argument(
+        "--model", metavar="BUNDLE", help="trained model: the text is normalized as its transcripts"
+    )
+    score.add_argument("--tokens", action="store_true", help="tokens of --model instead of words")
 
     tune = actions.add_parser(
-        "tune", help="find the best weight and word bonus on a manifest, and store them"
+        "tune", help="find the best weight and word bonus on a development set, and store them in the model"
     )
-    tune.add_argument("--model", required=True, metavar="BUNDLE", help="folder of a trained model")
     tune.add_argument(
-        "--manifest", required=True, metavar="CUTS", help="cuts.jsonl.gz to tune on, never the test set"
+        "manifest", metavar="MANIFEST", help="cuts.jsonl.gz to tune on, never those of the test set"
     )
-    tune.add_argument("--lm", required=True, metavar="FILE", help="the language model")
-    tune.add_argument("--lexicon", metavar="FILE", help="the only words to recognize; none: any word")
-    tune.add_argument("--beam-size", type=int, default=32, metavar="N", help="(default: 32)")
-    tune.add_argument("--lm-weights", type=float, nargs="+", default=LM_WEIGHTS, metavar="W", help="to try")
+    tune.add_argument("--model", required=True, metavar="BUNDLE", help="trained model, a folder")
+    tune.add_argument("--lm", required=True, metavar="FILE", help="n-gram language model")
+    tune.add_argument("--lexicon", metavar="FILE", help="words that may be recognized; none: any word")
     tune.add_argument(
-        "--word-bonuses", type=float, nargs="+", default=WORD_BONUSES, metavar="B", help="to try"
+        "--beam-size",
+        type=int,
+        default=32,
+        metavar="N",
+        help="hypotheses kept by the beam search (default: 32)",
+    )
+    tune.add_argument(
+        "--lm-weights", type=float, nargs="+", default=LM_WEIGHTS, metavar="W", help="weights to try"
+    )
+    tune.add_argument(
+        "--word-bonuses", type=float, nargs="+", default=WORD_BONUSES, metavar="B", help="bonuses to try"
     )
     tune.add_argument(
         "--device", default="cpu", help="device of the acoustic model: cpu, cuda, ... (default: cpu)"
     )
     options.add_engine(tune)
-    tune.add_argument("--dry-run", action="store_true", help="store nothing in the model")
+    tune.add_argument("--dry-run", action="store_true", help="nothing is stored in the model")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -155,7 +173,7 @@ def _sentences(arguments: argparse.Namespace) -> Iterator[str]:
         except TextError:
             strange += 1
     if strange:
-        print(f"{strange} sentences have letters that the model lacks, and are left out", file=sys.stderr)
+        print(f"{strange} sentences have letters that the model lacks, and are skipped", file=sys.stderr)
 
 
 def read_texts(paths: Sequence[str]) -> Iterator[str]:

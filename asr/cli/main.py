@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from asr.cli.console import LOG_FORMS, note, printed_log
-from asr.cli.parser import COMMANDS, command_parser
+from asr.cli.parser import COMMANDS, DESCRIPTION, command_parser
 from asr.errors import AsrError
 from asr.version import DISTRIBUTION, __version__, install_hint
 from asr.wording import nearest
@@ -125,7 +125,7 @@ def _help() -> str:
         [
             "usage: asr COMMAND [ARGUMENTS...]",
             "",
-            "Train, understand and ship CNN + LSTM + CTC speech recognizers.",
+            DESCRIPTION,
             "",
             *lines,
             "",

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr.cli.console import note
+from asr.version import __version__
 
 if TYPE_CHECKING:
     from asr import Recognizer
 
+Container = argparse._ActionsContainer  # a parser, or a group of its arguments
 ENGINES = ("auto", "onnx", "torch")
 COMPUTE_TYPES = ("float32", "bfloat16", "int8")
 # Options of `add_decoding` that `asr.load` takes under the same names.
@@ -61,47 +63,52 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="BUNDLE",
-        help="folder of a trained model (default: the small one that comes with asr)",
+        help="trained model: a folder, or a name of `asr models` (default: the small one that comes with asr)",
     )
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
+def add_device(parser: Container) -> None:
     """Declare the option of the device that computes."""
     parser.add_argument(
         "--device", default="auto", help="device: auto, cpu, cuda, cuda:1, ... (default: auto)"
     )
 
 
-def add_engine(parser: argparse.ArgumentParser) -> None:
+def add_engine(parser: Container) -> None:
     """Declare the option of the engine that computes."""
     parser.add_argument(
         "--engine",
         choices=ENGINES,
         default="auto",
-        help="engine: onnx, which is light and runs on the CPU, torch, or auto (default: auto, onnx for float32 on the "
-        "CPU)",
+        help="engine: onnx, which is light and computes on the CPU in float32, torch, which does all else, or auto "
+        "(default: auto, the first of them that can)",
     )
 
 
-def add_computing(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of how a model is computed: device, precision, threads, batches, progress."""
-    group = parser.add_argument_group("computing")
-    add_device(group)  # type: ignore[arg-type] - a group takes arguments as a parser does
-    add_engine(group)  # type: ignore[arg-type]
-    group.add_argument(
+def add_precision(parser: Container) -> None:
+    """Declare the options of how the device computes."""
+    add_engine(parser)
+    parser.add_argument(
         "--compute-type",
         choices=COMPUTE_TYPES,
         default="float32",
         help="precision of the recurrent weights on a CPU, of the whole model on a GPU, which takes no int8; a lower "
         "one is faster for single files (default: float32)",
     )
-    group.add_argument(
+    parser.add_argument(
         "--threads",
         type=threads,
         default=0,
         metavar="N",
         help="CPU threads (default: 0, the engine's choice)",
     )
+
+
+def add_computing(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of how a model is computed: device, precision, threads, batches, progress."""
+    group = parser.add_argument_group("computing")
+    add_device(group)
+    add_precision(group)
     group.add_argument(
         "--batch-size",
         "--batch-seconds",
@@ -147,7 +154,7 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
 
 
 def model_folder(arguments: argparse.Namespace) -> Path:
-    """Return the folder of --model or, without it, of the model that comes with asr, with a note of its limits."""
+    """Return the folder (or name) of --model; without it the model that comes with asr, and a note of its limits."""
     from asr.bundle import SHIPPED, SHIPPED_HEARS
 
     if arguments.model is not None:
@@ -158,7 +165,14 @@ def model_folder(arguments: argparse.Namespace) -> Path:
 
 def decoding(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the decoder's options that were given, by the names that `asr.load` has for them."""
-    return {name: value for name in DECODING if (value := getattr(arguments, name)) is not None}
+    return {name: value for name in DECODING if (value := getattr(arguments, name, None)) is not None}
+
+
+def facts(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return what JSON outputs name of the run: the model and the version of asr."""
+    from asr.bundle import SHIPPED
+
+    return {"model": arguments.model or SHIPPED.name, "asr_version": __version__}
 
 
 def load_recognizer(arguments: argparse.Namespace) -> "Recognizer":

@@ -2,24 +2,30 @@
 
 import argparse
 import importlib
+import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 from asr.wording import nearest
 
+DESCRIPTION = "Train, understand and ship CNN + LSTM + CTC speech recognizers."
 # name: (module with add_arguments(parser) and run(arguments) -> exit status, one line of help)
 COMMANDS = {
     "prepare": ("asr.cli.prepare", "turn a corpus, or any folder of audio, into manifests to train on"),
     "check": ("asr.cli.check", "find what is wrong with a corpus before training on it"),
     "train": ("asr.cli.train", "train a recognizer from a configuration"),
     "transcribe": ("asr.cli.transcribe", "turn audio files into text"),
+    "listen": ("asr.cli.listen", "print words while they are spoken, from a microphone or a pipe"),
     "align": ("asr.cli.align", "find when each word of a known text is spoken"),
     "evaluate": ("asr.cli.evaluate", "measure a model's word error rate on a test set"),
     "export": ("asr.cli.export", "write a model for sherpa-onnx, onnx-asr or any ONNX runtime"),
     "lm": ("asr.cli.lm", "build, evaluate and tune n-gram language models"),
     "score": ("asr.cli.score", "score any system's transcripts against references"),
     "compare": ("asr.cli.compare", "test whether one of two systems is better than the other"),
+    "models": ("asr.cli.models", "list the models that come with asr"),
+    "info": ("asr.cli.info", "show versions, what computes here, and what a saved model holds"),
+    "completion": ("asr.cli.completion", "print a script that completes commands in a shell"),
 }
 
 
@@ -38,6 +44,10 @@ class Parser(argparse.ArgumentParser):
             known = nearest(name, self._option_string_actions) if name.startswith("-") else ""
             self.error(f"{unknown[0]!r} is not an argument of {self.prog}{known}; see `{self.prog} --help`")
         return arguments
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print help and errors; argparse would hide that they cannot be written."""
+        (file or sys.stderr).write(message)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:
@@ -60,3 +70,13 @@ def command_parser(name: str) -> tuple[Parser, ModuleType]:
     )
     command.add_arguments(parser)
     return parser, command
+
+
+def whole_parser() -> Parser:
+    """Return one parser of all commands, as tools that read a parser need it."""
+    whole = Parser("asr", description=DESCRIPTION)
+    whole.add_argument("--version", action="store_true", help="print the version")
+    commands = whole.add_subparsers(metavar="COMMAND")
+    for name, (module_name, summary) in COMMANDS.items():
+        importlib.import_module(module_name).add_arguments(commands.add_parser(name, help=summary))
+    return whole

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 State = tuple[Tensor, ...]  # (h,) or (h, c); h (batch, output), c (batch, hidden)
+RESETS = ("before", "after")
 
 
 class Weights(NamedTuple):
@@ -39,7 +40,7 @@ class Weights(NamedTuple):
 
 @dataclass(frozen=True)
 class CellOptions:
-    """What a cell's equations depend on besides its weights."""
+    """What a cell's equations depend on besides its weights. Raises ValueError for what cannot be."""
 
     hidden_size: int
     proj_size: int = 0
@@ -47,6 +48,22 @@ class CellOptions:
     layer_norm: bool = False
     cell_clip: float = 0.0  # bound on |c|, 0 for none
     proj_clip: float = 0.0  # bound on |projected h|, 0 for none
+
+    def __post_init__(self) -> None:
+        if self.reset not in RESETS:
+            raise ValueError(f"unknown reset {self.reset!r}; there are {', '.join(RESETS)}")
+        if self.cell_clip < 0 or self.proj_clip < 0:
+            raise ValueError(
+                f"bounds must be 0 (none) or more, got cell_clip {self.cell_clip}, proj_clip {self.proj_clip}"
+            )
+        if self.proj_clip and not self.proj_size:
+            raise ValueError(
+                f"proj_clip is {self.proj_clip}, but there is no projection to clip: proj_size is 0"
+            )
+        if not 0 <= self.proj_size < self.hidden_size:
+            raise ValueError(
+                f"proj_size must be 0 or below hidden_size {self.hidden_size}, got {self.proj_size}"
+            )
 
     @property
     def output_size(self) -> int:
@@ -66,13 +83,25 @@ class Noise(NamedTuple):
     zoneout_cell: Tensor | float = 0.0  # (batch, frame, H)
 
 
+class Call(NamedTuple):
+    """A layer to run: the argument that every backend takes."""
+
+    cell: str  # a name in CELLS
+    options: CellOptions
+    x: Tensor  # (batch, frame, input)
+    lengths: Tensor  # (batch,) int64, zero allowed
+    state: State  # h (direction, batch, P) and, for the LSTM family, c (direction, batch, H)
+    weights: list[Weights]  # one item a direction; the second direction reads each utterance in reverse
+    noise: list[Noise]  # one item a direction
+
+
 def layer_norm(values: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """Normalize the last axis (Ba et al. 2016), epsilon 1e-5."""
     return F.layer_norm(values, values.shape[-1:], weight, bias)
 
 
 def input_gates(x: Tensor, w: Weights, options: CellOptions) -> Tensor:
-    """Give every frame's `W_ih x + b_ih`, layer-normalized where the options say so.
+    """Return every frame's `W_ih x + b_ih`, layer-normalized where the options ask for it.
 
     Arguments: x (..., input). Returns (..., G*H).
     """
@@ -82,7 +111,7 @@ def input_gates(x: Tensor, w: Weights, options: CellOptions) -> Tensor:
 
 
 def recurrent_gates(h: Tensor, w: Weights, options: CellOptions, mask: Tensor | None) -> Tensor:
-    """Give one step's `W_hh h + b_hh`, h masked by variational dropout (Gal & Ghahramani 2016)."""
+    """Return one step's `W_hh h + b_hh`, h masked by variational dropout (Gal & Ghahramani 2016)."""
     h = h if mask is None else h * mask
     if options.layer_norm:
         return layer_norm(F.linear(h, w.weight_hh), w.norm_hh_weight, w.norm_hh_bias) + _or_zero(w.bias_hh)
@@ -178,6 +207,10 @@ class Cell:
         """True for cells with a cell state c, which may be projected, clipped and layer-normalized."""
         return "g" in self.gates
 
+    def fused_step(self, options: CellOptions) -> str:
+        """Return the name of this cell's step in the fused backends."""
+        return self.fused.format(reset=options.reset)
+
 
 CELLS: dict[str, Cell] = {
     "lstm": Cell(lstm_step, "ifgo", "lstm"),
@@ -187,8 +220,3 @@ CELLS: dict[str, Cell] = {
     "gru": Cell(gru_step, "rzn", "gru_{reset}"),
     "rnn_tanh": Cell(rnn_tanh_step, "n", "rnn_tanh"),
 }
-
-
-def fused_step(cell_name: str, reset: str) -> str:
-    """Name the fused backends' step of a cell; `reset` is CellOptions'."""
-    return CELLS[cell_name].fused.format(reset=reset)

@@ -1,11 +1,6 @@
-"""Choose who computes a layer: the fused kernels of the tensor's device, torch's own, or the reference.
+"""Choose who computes a layer: the fused kernels of the tensor's device, torch's own, or the reference."""
 
-A backend is a module with two functions:
-    refusal(cell_name, options, x, weights, noise) -> str | None   why it cannot run this, or None if it can
-    run(cell_name, options, x, lengths, state, weights, noise) -> (y, state)   as `reference.run`
-"""
-
-from types import ModuleType
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,67 +8,67 @@ from torch._C import _functorch  # type: ignore[attr-defined]
 from torch.autograd import forward_ad
 
 from asr.errors import BackendError
-from asr.recurrent import cpu_backend, native, reference
-from asr.recurrent.cells import CellOptions, Noise, State, Weights
+from asr.recurrent import reference, torch_backend
+from asr.recurrent.cells import Call, State
+from asr.recurrent.cpu import backend as cpu_backend
 
 BACKENDS = ("auto", "reference", "fused")
 
 
-def run(
-    backend: str,
-    cell_name: str,
-    options: CellOptions,
-    x: Tensor,
-    lengths: Tensor,
-    state: State,
-    weights: list[Weights],
-    noise: list[Noise],
-) -> tuple[Tensor, State]:
-    """Run one layer, every direction, with `backend`; see `reference.run` for the shapes.
+class Backend(Protocol):
+    """What a backend, a module, has."""
+
+    def refusal(self, call: Call) -> str | None:
+        """Return why this backend cannot run the layer, None if it can."""
+
+    def run(self, call: Call) -> tuple[Tensor, State]:
+        """Run the layer, every direction; shapes as `reference.run`."""
+        ...
+
+
+def run(backend: str, call: Call) -> tuple[Tensor, State]:
+    """Run one layer, every direction; see `reference.run` for the shapes.
 
     "auto" takes the fused kernels of a CPU, torch's own where those cannot be had, and the reference for what neither
     knows. On a GPU it takes torch's own (cuDNN) first: the Triton kernels pass every test in Triton's interpreter
     but were not yet measured on a device. "fused" raises BackendError, naming what is in the way.
     """
-    arguments = (cell_name, options, x, weights, noise)
     if backend == "reference":
-        return reference.run(cell_name, options, x, lengths, state, weights, noise)
-    watched = _watched()
-    fused = watched or fused_module(x.device.type)
-    reason = fused.refusal(*arguments) if isinstance(fused, ModuleType) else fused
-    if backend == "fused":
-        if reason is not None or isinstance(fused, str):
-            raise BackendError(f"backend 'fused' cannot run this layer: {reason}; use 'auto' or 'reference'")
-        return fused.run(cell_name, options, x, lengths, state, weights, noise)
+        return reference.run(call)
+    transformed = not torch.compiler.is_compiling() and _is_transformed()
+    fused, reason = (None, TRANSFORMED) if transformed else _fused(call)
+    if backend == "fused" and fused is None:
+        raise BackendError(f"backend 'fused' cannot run this layer: {reason}; use 'auto' or 'reference'")
     # torch's kernels take batches whose shapes depend on the lengths, which a compiled graph cannot.
-    own_kernels = not (torch.compiler.is_compiling() or watched) and native.refusal(*arguments) is None
-    if isinstance(fused, ModuleType) and reason is None and not (own_kernels and x.device.type == "cuda"):
-        module = fused
-    else:
-        module = native if own_kernels else reference
-    return module.run(cell_name, options, x, lengths, state, weights, noise)
+    by_torch = not (torch.compiler.is_compiling() or transformed) and torch_backend.refusal(call) is None
+    if fused is not None and not (backend == "auto" and by_torch and call.x.device.type == "cuda"):
+        return fused.run(call)
+    return (torch_backend if by_torch else reference).run(call)
 
 
-def _watched() -> str | None:
-    """Say so where derivatives forward, vmap or another of torch.func's follow each tensor, None elsewhere.
+TRANSFORMED = "torch.func and forward-mode differentiation cannot look into the fused kernels"
 
-    They see operators. Behind pointers they lose sight: a forward derivative would come out as zero, with no error.
+
+def _is_transformed() -> bool:
+    """Return True where forward-mode derivatives, vmap or another of torch.func's transforms follow each tensor.
+
+    They need operators that they can trace. Our kernels work on raw pointers: a forward derivative through them would
+    silently be zero.
     """
-    if torch.compiler.is_compiling():
-        return None
-    if forward_ad._current_level >= 0 or _functorch.maybe_current_level() is not None:
-        return "torch.func and forward-mode differentiation cannot look into the fused kernels"
-    return None
+    return forward_ad._current_level >= 0 or _functorch.maybe_current_level() is not None
 
 
-def fused_module(device_type: str) -> ModuleType | str:
-    """Give the module with the fused kernels for a device, or say why there is none."""
-    if device_type == "cpu":
-        return cpu_backend
-    if device_type == "cuda":
+def _fused(call: Call) -> tuple[Backend | None, str | None]:
+    """Return the fused kernels of the tensor's device, or None and the reason why they cannot run this layer."""
+    device = call.x.device.type
+    if device == "cpu":
+        backend: Backend = cpu_backend
+    elif device == "cuda":
         try:
-            from asr.recurrent import triton_backend  # only here: importing Triton takes a second
+            from asr.recurrent.gpu import backend  # only here: importing Triton takes a second
         except ImportError as error:
-            return f"the Triton kernels cannot be imported: {error}"
-        return triton_backend
-    return f"there are no fused kernels for device {device_type!r}"
+            return None, f"the Triton kernels cannot be imported: {error}"
+    else:
+        return None, f"there are no fused kernels for device {device!r}"
+    reason = backend.refusal(call)
+    return (backend, None) if reason is None else (None, reason)

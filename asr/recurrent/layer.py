@@ -7,9 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from asr.recurrent import dispatch
-from asr.recurrent.cells import CELLS, CellOptions, Noise, State, Weights
-
-RESETS = ("before", "after")
+from asr.recurrent.cells import CELLS, Call, CellOptions, Noise, State, Weights
 
 
 class RecurrentLayer(nn.Module):
@@ -73,30 +71,15 @@ class RecurrentLayer(nn.Module):
             raise ValueError(
                 f"input_size and hidden_size must be at least 1, got {input_size} and {hidden_size}"
             )
-        if reset not in RESETS:
-            raise ValueError(f"unknown reset {reset!r}; there are {', '.join(RESETS)}")
-        dropouts = {"input": input_dropout, "recurrent": recurrent_dropout, "weight": weight_dropout}
-        for name, rate in dropouts.items():
-            if not 0 <= rate < 1:
-                raise ValueError(f"{name}_dropout must be 0 or more and less than 1, got {rate}")
-        for name, rate in {"hidden": zoneout_hidden, "cell": zoneout_cell}.items():
-            if not 0 <= rate <= 1:
-                raise ValueError(f"zoneout_{name} must lie within 0 and 1, got {rate}")
-        if cell_clip < 0 or proj_clip < 0:
-            raise ValueError(
-                f"bounds must be 0 (none) or more, got cell_clip {cell_clip}, proj_clip {proj_clip}"
-            )
-        if proj_clip and not proj_size:
-            raise ValueError(f"proj_clip is {proj_clip}, but there is no projection to clip: proj_size is 0")
+        check_dropout(input=input_dropout, recurrent=recurrent_dropout, weight=weight_dropout)
+        check_zoneout(hidden=zoneout_hidden, cell=zoneout_cell)
         self.cell_name = cell
         self.cell = CELLS[cell]
+        self.options = CellOptions(hidden_size, proj_size, reset, layer_norm, cell_clip, proj_clip)
         if (proj_size or layer_norm or cell_clip or zoneout_cell) and not self.cell.lstm_family:
             raise ValueError(f"cell {cell!r} has no cell state to project, normalize, clip or zone out")
         if layer_norm and self.cell.peepholes:
             raise ValueError(f"layer normalization is defined for cells without peepholes, not for {cell!r}")
-        if not 0 <= proj_size < hidden_size:
-            raise ValueError(f"proj_size must be 0 or below hidden_size {hidden_size}, got {proj_size}")
-        self.options = CellOptions(hidden_size, proj_size, reset, layer_norm, cell_clip, proj_clip)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.output_size = self.options.output_size
@@ -107,7 +90,7 @@ class RecurrentLayer(nn.Module):
         self.zoneout_hidden = zoneout_hidden
         self.zoneout_cell = zoneout_cell
         self.backend = backend
-        for suffix in self._suffixes:
+        for suffix in self.directions():
             for name, shape in self._shapes(bias).items():
                 self.register_parameter(
                     name + suffix,
@@ -115,12 +98,12 @@ class RecurrentLayer(nn.Module):
                 )
         self.reset_parameters(init, forget_bias)
 
-    @property
-    def _suffixes(self) -> tuple[str, ...]:
+    def directions(self) -> tuple[str, ...]:
+        """Return the suffix of each direction's parameters, as in `weight_ih_l0_reverse`."""
         return ("_l0", "_l0_reverse") if self.bidirectional else ("_l0",)
 
     def _shapes(self, bias: bool) -> dict[str, tuple[int, ...] | None]:
-        """Shape of each field of Weights, None where this layer has no such parameter."""
+        """Return the shape of each field of Weights, None where this layer has no such parameter."""
         gates = len(self.cell.gates) * self.hidden_size
         norm_gates = (gates,) if self.options.layer_norm else None
         norm_cell = (self.hidden_size,) if self.options.layer_norm else None
@@ -159,15 +142,18 @@ class RecurrentLayer(nn.Module):
             else:
                 parameter.uniform_(-bound, bound)
         if forget_bias is not None and "f" in self.cell.gates:
-            f = self.cell.gates.index("f")
-            for suffix in self._suffixes:
-                for name, value in (("bias_ih", forget_bias), ("bias_hh", 0.0)):
-                    parameter = getattr(self, name + suffix)
-                    if parameter is not None:
-                        parameter[f * self.hidden_size : (f + 1) * self.hidden_size] = value
+            self._set_forget_bias(forget_bias)
+
+    def _set_forget_bias(self, value: float) -> None:
+        start = self.cell.gates.index("f") * self.hidden_size
+        for suffix in self.directions():
+            for name, share in (("bias_ih", value), ("bias_hh", 0.0)):
+                parameter = getattr(self, name + suffix)
+                if parameter is not None:
+                    parameter[start : start + self.hidden_size] = share
 
     def weights(self, suffix: str) -> Weights:
-        """Gather one direction's parameters, DropConnect applied to weight_hh in training."""
+        """Return one direction's parameters, DropConnect applied to weight_hh in training."""
         weights = Weights(*(getattr(self, name + suffix) for name in Weights._fields))
         if self.training and self.weight_dropout:
             weights = weights._replace(
@@ -180,13 +166,13 @@ class RecurrentLayer(nn.Module):
         if not self.training:
             return Noise(None, float(self.zoneout_hidden), float(self.zoneout_cell))
         batch, frames = x.shape[:2]
-        keep = 1 - self.recurrent_dropout
+        recurrent, keep = None, 1 - self.recurrent_dropout
+        if self.recurrent_dropout:
+            recurrent = x.new_empty(batch, self.output_size).bernoulli_(keep) / keep
         return Noise(
-            x.new_empty(batch, self.output_size).bernoulli_(keep) / keep if self.recurrent_dropout else None,
-            _ones_at(self.zoneout_hidden, (batch, frames, self.output_size), x)
-            if self.zoneout_hidden
-            else 0.0,
-            _ones_at(self.zoneout_cell, (batch, frames, self.hidden_size), x) if self.zoneout_cell else 0.0,
+            recurrent,
+            _ones_at(self.zoneout_hidden, (batch, frames, self.output_size), x),
+            _ones_at(self.zoneout_cell, (batch, frames, self.hidden_size), x),
         )
 
     def forward(
@@ -196,29 +182,21 @@ class RecurrentLayer(nn.Module):
         lengths, state = checked_arguments(self, x, lengths, state)
         if self.training and self.input_dropout:
             x = x * nn.functional.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.input_dropout)
-        weights = [self.weights(suffix) for suffix in self._suffixes]
+        weights = [self.weights(suffix) for suffix in self.directions()]
         noise = [self.draw_noise(x) for _ in weights]
-        y, final = dispatch.run(
-            self.backend,
-            self.cell_name,
-            self.options,
-            x,
-            lengths,
-            state,
-            weights,
-            noise,
-        )
+        call = Call(self.cell_name, self.options, x, lengths, state, weights, noise)
+        y, final = dispatch.run(self.backend, call)
         return y, final if self.cell.lstm_family else final[0]
 
     def extra_repr(self) -> str:
-        """Sizes and cell, as print(layer) shows them."""
+        """Return the cell and sizes that print(layer) shows."""
         return f"{self.cell_name}, {self.input_size}, {self.hidden_size}, bidirectional={self.bidirectional}"
 
 
 def checked_arguments(
     layer: Any, x: Tensor, lengths: Tensor, state: Tensor | State | None
 ) -> tuple[Tensor, State]:
-    """Give the lengths as int64 and the state that a layer starts from, zeros unless it was given.
+    """Return the lengths as int64 and the state that a layer starts from, zeros unless it was given.
 
     Raises ValueError for tensors whose shapes or types do not fit, since kernels read memory by the layer's sizes.
     """
@@ -242,11 +220,27 @@ def checked_arguments(
     return lengths, given
 
 
-def _ones_at(rate: float, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Draw zeros and ones, ones at `rate` (to within 2^-17), four from each random number.
+def check_dropout(**rates: float) -> None:
+    """Raise ValueError for a rate outside of 0 to below 1, named by its keyword."""
+    for name, rate in rates.items():
+        if not 0 <= rate < 1:
+            raise ValueError(f"{name}_dropout must be 0 or more and less than 1, got {rate}")
+
+
+def check_zoneout(**rates: float) -> None:
+    """Raise ValueError for a rate outside of 0 to 1, named by its keyword."""
+    for name, rate in rates.items():
+        if not 0 <= rate <= 1:
+            raise ValueError(f"zoneout_{name} must lie within 0 and 1, got {rate}")
+
+
+def _ones_at(rate: float, shape: tuple[int, ...], like: Tensor) -> Tensor | float:
+    """Draw zeros and ones, ones at `rate` (to within 2^-17), four from each random number; 0.0 for a rate of 0.
 
     A mask for every unit and frame would otherwise, drawn one by one on a CPU, take half of a layer's forward time.
     """
+    if rate == 0:
+        return 0.0
     count = math.prod(shape)
     numbers = torch.randint(-(2**63), 2**63 - 1, ((count + 3) // 4,), device=like.device)
     threshold = round(rate * 2**16) - 2**15

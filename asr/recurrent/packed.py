@@ -4,12 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from asr.errors import BackendError
-from asr.recurrent import cpu_backend
-from asr.recurrent.cells import State, Weights
+from asr.recurrent.cells import Call, Noise, State, Weights
+from asr.recurrent.cpu import backend
+from asr.recurrent.cpu.library import WEIGHT_KINDS
 from asr.recurrent.layer import RecurrentLayer, checked_arguments
 from asr.recurrent.stack import replace_modules
 
-PRECISIONS = tuple(cpu_backend.WEIGHT_KINDS)
+PRECISIONS = tuple(WEIGHT_KINDS)
 MATRICES = ("weight_ih", "weight_hh", "weight_hr")
 
 
@@ -43,16 +44,21 @@ class PackedLayer(nn.Module):
         )
         self.bidirectional = layer.bidirectional
         self.precision = precision
-        self.zoneout = (float(layer.zoneout_hidden), float(layer.zoneout_cell))
+        noise = Noise(None, float(layer.zoneout_hidden), float(layer.zoneout_cell))
         with torch.no_grad():
-            own = [
+            weights = [
                 Weights(*(getattr(layer, f"{name}{suffix}") for name in Weights._fields))
-                for suffix in layer._suffixes
+                for suffix in layer.directions()
             ]
-            if reason := cpu_backend.refusal(self.cell_name, self.options, own[0].weight_ih, own, []):
+            frames = weights[0].weight_ih.new_empty(0, 0, layer.input_size)
+            lengths = torch.empty(0, dtype=torch.int64)
+            self.call = Call(
+                self.cell_name, self.options, frames, lengths, (), weights, [noise] * len(weights)
+            )
+            if reason := backend.refusal(self.call):
                 raise BackendError(f"the recurrent layer cannot be packed: {reason}")
-            self.packed = cpu_backend.pack(self.cell_name, self.options, own, precision)
-            self.weights = [_without_matrices(direction) for direction in own]
+            self.packed = backend.pack(self.call, precision)
+            self.call = self.call._replace(weights=[_without_matrices(own) for own in weights])
 
     @torch.no_grad()
     def forward(
@@ -64,21 +70,12 @@ class PackedLayer(nn.Module):
                 "torch.jit.trace cannot look into a packed layer; trace the layer it was packed from"
             )
         lengths, state = checked_arguments(self, x, lengths, state)
-        y, final = cpu_backend.run_packed(
-            self.cell_name,
-            self.options,
-            x,
-            lengths,
-            state,
-            self.weights,
-            self.packed,
-            self.precision,
-            self.zoneout,
-        )
+        call = self.call._replace(x=x, lengths=lengths, state=state)
+        y, final = backend.run_packed(call, self.packed, self.precision)
         return y, final if self.cell.lstm_family else final[0]
 
     def extra_repr(self) -> str:
-        """Sizes, cell and precision, as print(layer) shows them."""
+        """Return the cell, sizes and precision that print(layer) shows."""
         return (
             f"{self.cell_name}, {self.input_size}, {self.hidden_size}, bidirectional={self.bidirectional}, "
             f"{self.precision}"

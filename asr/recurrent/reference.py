@@ -6,51 +6,26 @@ This loop and the equations in cells.py are what the fused backends must reprodu
 import torch
 from torch import Tensor
 
-from asr.recurrent.cells import (
-    CELLS,
-    Cell,
-    CellOptions,
-    Noise,
-    State,
-    Weights,
-    input_gates,
-)
+from asr.recurrent.cells import CELLS, Call, State, input_gates
 
 
-def run(
-    cell_name: str,
-    options: CellOptions,
-    x: Tensor,
-    lengths: Tensor,
-    state: State,
-    weights: list[Weights],
-    noise: list[Noise],
-) -> tuple[Tensor, State]:
-    """Run every direction of one layer: the boundary that each backend has.
+def refusal(call: Call) -> str | None:
+    """Return None: these loops run every layer."""
 
-    Arguments: x (batch, frame, input); lengths (batch,) int64; state: h (direction, batch, output) and, for the LSTM
-    family, c (direction, batch, hidden); weights and noise: one item a direction, the second one read in reverse.
-    Returns y (batch, frame, direction * output), zero past each length, and the final state shaped as `state`.
+
+def run(call: Call) -> tuple[Tensor, State]:
+    """Run every direction of a layer.
+
+    Returns y (batch, frame, direction * output), zero past each length, and the final state shaped as `call.state`.
     """
-    padding = torch.arange(x.shape[1], device=x.device) >= lengths.to(x.device).unsqueeze(1)
-    x = x.masked_fill(
-        padding.unsqueeze(2), 0
-    )  # or what is not finite there would reach the weights' gradients
-    outputs, finals = [], []
-    for direction, (own_weights, own_noise) in enumerate(zip(weights, noise, strict=True)):
-        own_state = tuple(part[direction] for part in state)
-        y, final = run_direction(
-            CELLS[cell_name],
-            options,
-            x,
-            lengths,
-            own_state,
-            own_weights,
-            own_noise,
-            reverse=direction == 1,
-        )
-        outputs.append(y)
-        finals.append(final)
+    # What padding holds may not be finite, and would reach the weights' gradients.
+    padding = torch.arange(call.x.shape[1], device=call.x.device) >= call.lengths.to(call.x.device).unsqueeze(
+        1
+    )
+    call = call._replace(x=call.x.masked_fill(padding.unsqueeze(2), 0))
+    outputs, finals = zip(
+        *(run_direction(call, direction) for direction in range(len(call.weights))), strict=True
+    )
     return torch.cat(outputs, -1), tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
 
@@ -65,30 +40,22 @@ def reverse_within_lengths(x: Tensor, lengths: Tensor) -> Tensor:
     return x.gather(1, index.reshape(*index.shape, *[1] * (x.dim() - 2)).expand_as(x))
 
 
-def run_direction(
-    cell: Cell,
-    options: CellOptions,
-    x: Tensor,
-    lengths: Tensor,
-    state: State,
-    weights: Weights,
-    noise: Noise,
-    reverse: bool,
-) -> tuple[Tensor, State]:
-    """Run one direction of one layer.
+def run_direction(call: Call, direction: int) -> tuple[Tensor, State]:
+    """Run one direction of a layer, the second one from each utterance's own last frame.
 
-    Arguments: x (batch, frame, input); lengths (batch,) int64, zero allowed; state: h (batch, output) and, for the
-    LSTM family, c (batch, hidden). With `reverse` each utterance is read from its own last frame.
-    Returns y (batch, frame, output), zero past each length, and the state after each utterance's last step.
+    Returns y (batch, frame, output), zero past each length, and the state after each utterance's last step:
+    h (batch, output) and, for the LSTM family, c (batch, hidden).
     """
-    if reverse:
-        x = reverse_within_lengths(x, lengths)
+    weights, noise, options = call.weights[direction], call.noise[direction], call.options
+    lengths = call.lengths.to(call.x.device)
+    x = reverse_within_lengths(call.x, lengths) if direction else call.x
+    state = tuple(part[direction] for part in call.state)
+    step = CELLS[call.cell].step
     gates_x = input_gates(x, weights, options)
-    lengths = lengths.to(x.device)
     outputs = []
     for t in range(x.shape[1]):
         inside = (t < lengths).unsqueeze(1)
-        new = cell.step(gates_x[:, t], state, weights, options, noise.recurrent)
+        new = step(gates_x[:, t], state, weights, options, noise.recurrent)
         new = tuple(
             _zoneout(share, t, old, value)
             for share, old, value in zip((noise.zoneout_hidden, noise.zoneout_cell), state, new, strict=False)
@@ -96,7 +63,7 @@ def run_direction(
         state = tuple(torch.where(inside, value, old) for value, old in zip(new, state, strict=True))
         outputs.append(torch.where(inside, state[0], 0.0))
     y = torch.stack(outputs, 1) if outputs else x.new_zeros(x.shape[0], 0, options.output_size)
-    return (reverse_within_lengths(y, lengths) if reverse else y), state
+    return (reverse_within_lengths(y, lengths) if direction else y), state
 
 
 def _zoneout(share: Tensor | float, t: int, old: Tensor, new: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.audio import AUDIO_SUFFIXES, load_audio, stream_audio
+from asr.audio import AUDIO_SUFFIXES, channel_count, load_audio, stream_audio
 from asr.errors import AudioError
 
 RATE = 16000
@@ -457,3 +457,43 @@ def test_blocks_come_until_the_damage(tmp_path):
         list(blocks)
     with pytest.raises(AudioError, match="there is no file"):
         next(stream_audio(tmp_path / "none.wav"))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"format": "WAV", "subtype": "PCM_16"},
+        {"format": "AIFF", "subtype": "PCM_16"},
+        {"format": "FLAC", "subtype": "PCM_16"},
+        {"format": "NIST", "subtype": "PCM_16"},
+        {"format": "OGG", "subtype": "VORBIS"},
+    ],
+)
+def test_what_comes_before_the_damage_can_be_kept(how):
+    content = encoded(noise(20.0), **how)
+    content, damage = content[: round(0.6 * len(content))], []
+    samples = np.concatenate(list(stream_audio(content, RATE, 7.0, on_damage=damage.append)))
+    assert 11.0 < len(samples) / RATE < 12.1
+    np.testing.assert_allclose(
+        samples, load_audio(encoded(noise(20.0), **how), RATE)[: len(samples)], atol=1e-6
+    )
+    assert "truncated" in str(damage[0])
+
+
+def test_sound_audio_has_no_damage_to_report():
+    damage = []
+    samples = list(stream_audio(encoded(tone(3.0), format="FLAC"), RATE, on_damage=damage.append))
+    assert len(np.concatenate(samples)) == 3 * RATE
+    assert not damage
+
+
+def test_what_has_nothing_to_keep_is_refused():
+    for content in (b"", b"no audio", encoded(np.array([np.nan] * 99), format="WAV", subtype="FLOAT")):
+        with pytest.raises(AudioError):
+            list(stream_audio(content, RATE, on_damage=lambda error: None))
+
+
+def test_channels_are_counted():
+    assert channel_count(encoded(np.zeros((99, 3)), format="WAV")) == 3
+    with pytest.raises(AudioError, match="no audio"):
+        channel_count(b"nothing")

@@ -1,7 +1,7 @@
 """A corpus prepared and a model trained once, through the command line, for every test here."""
 
 import pytest
-from speech import make_corpus, train_arguments
+from helpers import make_corpus, train_arguments
 
 from asr.cli import main
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import soundfile
-from speech import RATE, say
+from helpers import RATE, say
 
 import asr
 from asr.cli import main

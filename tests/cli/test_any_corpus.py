@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from speech import SETTINGS
+from helpers import SETTINGS
 
 from asr.cli.main import main
 

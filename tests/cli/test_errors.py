@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from speech import make_corpus, train_arguments
+from helpers import make_corpus, train_arguments
 
 from asr.cli import main
 
@@ -48,10 +48,10 @@ def test_letters_that_the_locale_lacks_are_escaped(tmp_path):
 
 
 def test_debug_shows_the_traceback(capsys):
-    assert main(["transcribe", "x.wav", "--model", "nowhere", "--debug"]) == 1
+    assert main(["align", "x.wav", "abc", "--model", "nowhere", "--debug"]) == 1
     error = capsys.readouterr().err
     assert "Traceback" in error
-    assert error.strip().splitlines()[-1].startswith("asr transcribe: ")
+    assert error.strip().splitlines()[-1].startswith("asr align: ")
 
 
 def test_misspelled_key_in_a_configuration(capsys, tmp_path):

@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pytest
 import soundfile
+from helpers import RATE, say
 from lhotse import AudioSource
-from speech import RATE, say
 
 from asr.cli import main
 from asr.scoring import ErrorReport
@@ -47,7 +47,7 @@ def test_sets_of_the_same_ids_keep_their_own_audio(bundle, dev, tmp_path):
         source["source"] = str(tmp_path / f"{number}.wav")
         soundfile.write(source["source"], samples + 0.01, rate)
     manifest, page = write(tmp_path / "cuts_noisy.jsonl", noisy), tmp_path / "page.html"
-    assert evaluate(bundle, "--manifest", dev, manifest, "--html", page) == 0
+    assert evaluate(bundle, dev, manifest, "--html", page) == 0
     audio = data_of(page)["audio"]
     assert len(audio) == 2 * len(noisy)
     for cut in noisy:
@@ -65,7 +65,7 @@ def test_fields_of_the_manifest_and_unseen_words(bundle, dev, tmp_path, capsys):
     cuts[0]["supervisions"][0]["text"] += " cabbage"
     manifest = write(tmp_path / "cuts.jsonl", cuts)
     result = tmp_path / "result.json"
-    assert evaluate(bundle, "--manifest", manifest, "--json", result, "--by", "gender", "age") == 0
+    assert evaluate(bundle, manifest, "--json", result, "--by", "gender", "age") == 0
     printed = capsys.readouterr().out
     said = [word for cut in cuts for word in cut["supervisions"][0]["text"].split()]
     known = {word for cut in cuts_of(train) for word in cut["supervisions"][0]["text"].split()}
@@ -86,7 +86,7 @@ def test_page_plays_and_pictures_the_worst(bundle, dev, tmp_path):
     cuts = cuts_of(dev)
     cuts[0]["supervisions"][0]["text"] = "cab cab cab cab"
     manifest = write(tmp_path / "cuts.jsonl", cuts)
-    assert evaluate(bundle, "--manifest", manifest, "--html", page, "--json", result) == 0
+    assert evaluate(bundle, manifest, "--html", page, "--json", result) == 0
     data = data_of(page)
     report = ErrorReport.from_json(result.read_text())
     wrong = {name for name, row in zip(report.ids, report.utterance_errors, strict=True) if row[:3].any()}
@@ -119,7 +119,7 @@ def test_long_audio_is_broken_down_by_seams(bundle, dev, tmp_path):
         part["duration"] = len(samples) / RATE
     cut["supervisions"][0]["text"] = text
     page = tmp_path / "report.html"
-    assert evaluate(bundle, "--manifest", write(tmp_path / "cuts.jsonl", [cut]), "--html", page) == 0
+    assert evaluate(bundle, write(tmp_path / "cuts.jsonl", [cut]), "--html", page) == 0
     assert "within 2 s of a seam" in page.read_text()
 
 
@@ -133,7 +133,7 @@ def test_padded_and_joined_cuts(bundle, dev, tmp_path, capsys):
     made = [first.pad(duration=first.duration + 0.5), second.append(third).resample(8000)]
     manifest, result = tmp_path / "mixed.jsonl", tmp_path / "result.json"
     CutSet.from_cuts(made).to_file(manifest)
-    assert evaluate(bundle, "--manifest", manifest, "--training-manifest", manifest, "--json", result) == 0
+    assert evaluate(bundle, manifest, "--training-manifest", manifest, "--json", result) == 0
     report = ErrorReport.from_json(result.read_text())
     texts = [cut.supervisions[0].text for cut in (first, second, third)]
     assert list(report.references) == [texts[0], f"{texts[1]} {texts[2]}"]
@@ -173,7 +173,7 @@ def test_oracle_of_a_long_recording(bundle, tmp_path, capsys):
     cut = MonoCut("a", 0, recording.duration, 0, [spoken], recording=recording)
     manifest, result = tmp_path / "long.jsonl", tmp_path / "result.json"
     CutSet.from_cuts([cut]).to_file(manifest)
-    assert evaluate(bundle, "--manifest", manifest, "--nbest", "5", "--json", result) == 0
+    assert evaluate(bundle, manifest, "--nbest", "5", "--json", result) == 0
     values = json.loads(result.read_text())
     assert 0 <= values["oracle_wer"] <= values["wer"] < 0.5
 
@@ -181,18 +181,18 @@ def test_oracle_of_a_long_recording(bundle, tmp_path, capsys):
 def test_oracle_of_the_n_best(bundle, dev, tmp_path, capsys):
     pytest.importorskip("flashlight.lib.text.decoder")
     result = tmp_path / "result.json"
-    assert evaluate(bundle, "--manifest", dev, "--nbest", "5", "--json", result) == 0
+    assert evaluate(bundle, dev, "--nbest", "5", "--json", result) == 0
     values = json.loads(result.read_text())
     assert 0 <= values["oracle_wer"] <= values["wer"]
     assert f"oracle WER {100 * values['oracle_wer']:.2f} %" in capsys.readouterr().out
-    assert evaluate(bundle, "--manifest", dev, "--json", result) == 0
+    assert evaluate(bundle, dev, "--json", result) == 0
     assert json.loads(result.read_text())["oracle_wer"] is None
     assert "oracle" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("form", ["csv", "markdown", "latex"])
 def test_tables_stand_alone(bundle, dev, form, capsys):
-    assert evaluate(bundle, "--manifest", dev, "--table", form) == 0
+    assert evaluate(bundle, dev, "--table", form) == 0
     output = capsys.readouterr()
     assert "normalizer basic" in output.err
     lines = output.out.splitlines()
@@ -206,7 +206,7 @@ def test_tables_stand_alone(bundle, dev, form, capsys):
 
 def test_another_normalizer(bundle, dev, capsys):
     pytest.importorskip("whisper_normalizer")
-    assert evaluate(bundle, "--manifest", dev, "--normalizer", "english") == 0
+    assert evaluate(bundle, dev, "--normalizer", "english") == 0
     assert "normalizer english (whisper-normalizer" in capsys.readouterr().out
 
 
@@ -243,7 +243,6 @@ def test_one_bad_utterance_of_each_kind(bundle, dev, tmp_path, capsys):
     result = tmp_path / "result.json"
     status = evaluate(
         bundle,
-        "--manifest",
         write(tmp_path / "cuts.jsonl", cuts),
         "--json",
         result,
@@ -268,31 +267,31 @@ def test_a_set_without_any_readable_utterance_is_left_out(bundle, dev, tmp_path,
     lost[1]["recording"]["sources"][0]["source"] = str(tmp_path / "corrupt.wav")
     result = tmp_path / "result.json"
     gone = write(tmp_path / "cuts_gone.jsonl", lost)
-    assert evaluate(bundle, "--manifest", dev, gone, "--json", result) == 1
+    assert evaluate(bundle, dev, gone, "--json", result) == 1
     output = capsys.readouterr()
     assert list(json.loads(result.read_text())["sets"]) == ["dev"]
     assert "gone" not in re.sub(r"\S*tmp\S*", "", output.out)
     assert "2 of " in output.err
-    assert evaluate(bundle, "--manifest", gone) == 1
+    assert evaluate(bundle, gone) == 1
     assert "no utterance could be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--manifest", "{empty}"], "is empty"),
-        (["--manifest", "{lost}"], "there is no manifest"),
-        (["--manifest", "{dev}", "--html", "{lost}/r.html"], "there is no folder"),
-        (["--manifest", "{dev}", "--normalizer", "basics"], "there are basic, english, none"),
+        (["{empty}"], "is empty"),
+        (["{lost}"], "there is no manifest"),
+        (["{dev}", "--html", "{lost}/r.html"], "there is no folder"),
+        (["{dev}", "--normalizer", "basics"], "there are basic, english, none"),
         (
-            ["--manifest", "{dev}", "--training-manifest", "{lost}"],
+            ["{dev}", "--training-manifest", "{lost}"],
             "there is no manifest .* of training words",
         ),
         (
-            ["--manifest", "{dev}", "--training-manifest", "{noise}"],
+            ["{dev}", "--training-manifest", "{noise}"],
             "is not a manifest of cuts, or is damaged",
         ),
-        (["--manifest", "{dev}", "--by", "hair"], "there is no field 'hair'"),
+        (["{dev}", "--by", "hair"], "there is no field 'hair'"),
     ],
 )
 def test_errors_are_one_clear_message(bundle, dev, tmp_path, arguments, message, capsys):
@@ -309,6 +308,6 @@ def test_errors_are_one_clear_message(bundle, dev, tmp_path, arguments, message,
     ("field", "message"), [("hair", "there is no field 'hair'"), ("speaker:16", "cannot be parted at 16")]
 )
 def test_fields_are_looked_for_before_anything_is_loaded(dev, tmp_path, field, message, capsys):
-    options = ["--model", str(tmp_path / "nowhere"), "--manifest", str(dev), "--by", field]
+    options = ["--model", str(tmp_path / "nowhere"), str(dev), "--by", field]
     assert main(["evaluate", *options]) == 1
     assert message in capsys.readouterr().err

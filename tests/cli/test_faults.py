@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import soundfile
-from speech import RATE, train_arguments
+from helpers import RATE, train_arguments
 
 from asr.bundle import Bundle
 from asr.cli import main

@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 import torch
-from speech import log_probs_of, make_bundle
+from helpers import log_probs_of, make_bundle
 
 import asr
 from asr.bundle import Bundle
@@ -102,7 +102,7 @@ def test_tune_stores_what_evaluate_and_transcribe_use(corpus, bundle, tmp_path, 
     text = str(cuts / "cuts_train.jsonl.gz")
     assert main(["lm", "build", text, "-o", lm, "--order", "2", "--model", model]) == 0
     assert main(["lm", "build", text, "-o", tokens, "--order", "3", "--model", model, "--tokens"]) == 0
-    tune = ["lm", "tune", "--model", model, "--manifest", manifest, "--lm"]
+    tune = ["lm", "tune", "--model", model, manifest, "--lm"]
     grid = ["--lm-weights", "0.5", "1", "--word-bonuses", "0", "1"]
     assert main([*tune, tokens, "--lexicon", "none", "--dry-run", *grid]) == 0
     assert not Bundle.load(model).decoding
@@ -117,7 +117,7 @@ def test_tune_stores_what_evaluate_and_transcribe_use(corpus, bundle, tmp_path, 
     assert ("does not help" in output) == (without <= best) == (not stored)
     assert not stored or f"LM weight {stored['lm_weight']}, word bonus {stored['word_bonus']}" in output
 
-    assert main(["evaluate", "--model", model, "--manifest", manifest, "--lm", lm, "--quiet"]) == 0
+    assert main(["evaluate", manifest, "--model", model, "--lm", lm, "--quiet"]) == 0
     assert "WER" in capsys.readouterr().out
     audio = str(corpus / "audio" / "utterance00.wav")
     assert main(["transcribe", audio, "--model", model, "--lm", lm, "--nbest", "3", "-f", "json"]) == 0
@@ -142,7 +142,7 @@ def test_tune_stores_what_helps_and_nothing_else(tmp_path, monkeypatch, capsys, 
     monkeypatch.setattr(
         "asr.cli.lm.acoustic_outputs", lambda *arguments: (["ab b"], log_probs_of(logits[None]))
     )
-    tune = ["lm", "tune", "--model", str(tmp_path / "bundle"), "--manifest", "any", "--lm", lm]
+    tune = ["lm", "tune", "--model", str(tmp_path / "bundle"), "any", "--lm", lm]
     assert main([*tune, "--lm-weights", "0.5", "--word-bonuses", "0"]) == 0
     stored = Bundle.load(tmp_path / "bundle").decoding
     assert stored == ({"beam_size": 32, "lm_weight": 0.5, "word_bonus": 0.0} if known == "ab b" else {})
@@ -161,7 +161,7 @@ def test_tune_leaves_out_what_it_cannot_judge(corpus, bundle, tmp_path, capsys):
     assert sorted(failures)[0].startswith(cuts[0].id)
     assert "has no transcript" in " ".join(failures)
     assert "there is no file nowhere.wav" in " ".join(failures)
-    tune = ["lm", "tune", "--model", str(bundle), "--manifest", "any", "--lm", "any", "--device"]
+    tune = ["lm", "tune", "--model", str(bundle), "any", "--lm", "any", "--device"]
     assert "there is no device 'foo'" in message_of(capsys, [*tune, "foo"])
     assert "torch finds no GPU" in message_of(capsys, [*tune, "cuda"]) or torch.cuda.is_available()
 

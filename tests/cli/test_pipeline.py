@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from speech import RATE, say
+from helpers import RATE, say
 
 import asr
 from asr.cli import main
@@ -34,7 +34,7 @@ def test_training_leaves_bundle_configuration_checkpoints_and_logs(run_folder):
 def test_trained_model_recognizes_unheard_speakers(bundle, corpus, tmp_path, capsys):
     result = tmp_path / "result.json"
     manifest = str(corpus / "cuts" / "cuts_dev.jsonl.gz")
-    assert main(["evaluate", "--model", str(bundle), "--manifest", manifest, "--json", str(result)]) == 0
+    assert main(["evaluate", "--model", str(bundle), manifest, "--json", str(result)]) == 0
     printed = capsys.readouterr().out
     assert "WER" in printed
     assert "real-time factor" in printed
@@ -53,7 +53,7 @@ def test_trained_model_recognizes_unheard_speakers(bundle, corpus, tmp_path, cap
 def test_several_sets_and_forms(bundle, corpus, tmp_path, capsys):
     dev, train = (str(corpus / "cuts" / f"cuts_{split}.jsonl.gz") for split in ("dev", "train"))
     result, page = tmp_path / "result.json", tmp_path / "report.html"
-    arguments = ["evaluate", "--model", str(bundle), "--manifest", dev, train, "--table", "markdown"]
+    arguments = ["evaluate", "--model", str(bundle), dev, train, "--table", "markdown"]
     assert main([*arguments, "--json", str(result), "--html", str(page), "--worst", "0"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("| set")
@@ -193,7 +193,7 @@ def test_manifest_naming_lost_files(bundle, corpus, tmp_path, capsys):
     manifest = tmp_path / "cuts.jsonl.gz"
     manifest.write_bytes(gzip.compress(cuts.replace(lost, "lost.wav").encode()))
     result = tmp_path / "result.json"
-    arguments = ["evaluate", "--model", str(bundle), "--manifest", str(manifest), "--json", str(result)]
+    arguments = ["evaluate", "--model", str(bundle), str(manifest), "--json", str(result)]
     assert main(arguments) == 1
     assert "lost.wav" in capsys.readouterr().err
     assert len(json.loads(result.read_text())["hypotheses"]) == len(cuts.splitlines()) - 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from speech import SETTINGS, make_bundle
+from helpers import SETTINGS, make_bundle
 
 from asr.audio import load_audio
 from asr.cli import main
@@ -67,8 +67,5 @@ def test_librispeech_recipe_on_four_real_utterances(shared_data, tmp_path, monke
         "--loss.intermediate_layers=[]",
     ]
     assert main([*arguments, *smaller]) == 0
-    assert (
-        main(["evaluate", "--model", "runs/librispeech/bundle", "--manifest", cuts, "--json", "result.json"])
-        == 0
-    )
+    assert main(["evaluate", "--model", "runs/librispeech/bundle", cuts, "--json", "result.json"]) == 0
     assert len(json.loads((tmp_path / "result.json").read_text())["hypotheses"]) == 4

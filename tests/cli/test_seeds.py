@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from speech import train_arguments
+from helpers import train_arguments
 
 from asr.cli import main
 

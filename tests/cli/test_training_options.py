@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from speech import train_arguments
+from helpers import train_arguments
 
 from asr.cli import main
 from asr.ctc import ctc_loss

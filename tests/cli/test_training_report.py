@@ -4,7 +4,7 @@ import math
 import re
 from html.parser import HTMLParser
 
-from speech import train_arguments
+from helpers import train_arguments
 
 from asr.cli import main
 from asr.training.report import chart, git_revision

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from speech import RATE, say
+from helpers import RATE, run_asr, say
 
 import asr
 from asr.cli import main
@@ -33,6 +33,13 @@ def tree(tmp_path):
     return folder
 
 
+@pytest.fixture
+def run(bundle, tree, tmp_path):
+    """Run a command line with the model, in which {tree}, {out} and {tmp} stand for folders."""
+    places = {"bundle": bundle, "tree": tree, "out": tmp_path / "out", "tmp": tmp_path}
+    return lambda line: run_asr(f"{line} --model {{bundle}}", **places)
+
+
 def names(folder):
     return sorted(
         str(path.relative_to(folder))
@@ -41,48 +48,35 @@ def names(folder):
     )
 
 
-def test_folders_keep_their_tree(bundle, tree, tmp_path):
+def test_folders_keep_their_tree(run, tmp_path):
     out = tmp_path / "out"
-    arguments = [
-        "transcribe",
-        str(tree),
-        "--recursive",
-        "--model",
-        str(bundle),
-        "-o",
-        str(out),
-        "-f",
-        "srt",
-        "ctm",
-    ]
-    assert main(arguments) == 0
+    assert run("transcribe {tree} --recursive -o {out} -f srt ctm") == 0
     assert names(out) == ["deeper/two.ctm", "deeper/two.srt", "one.ctm", "one.srt"]
-    assert main(["transcribe", f"{tree}/*/*.wav", "--model", str(bundle), "-o", str(out / "glob")]) == 0
+    assert run("transcribe {tree}/*/*.wav -o {out}/glob") == 0
     assert names(out / "glob") == ["deeper/two.txt"]
 
 
-def test_outputs_beside_the_inputs(bundle, tree):
-    assert main(["transcribe", str(tree / "one.wav"), "--model", str(bundle), "--beside", "-f", "all"]) == 0
+def test_outputs_beside_the_inputs(run, tree):
+    assert run("transcribe {tree}/one.wav --beside -f all") == 0
     assert names(tree) == sorted(["deeper/two.wav", "one.wav", *(f"one.{form}" for form in FORMATS)])
 
 
-def test_a_dash_for_the_output_prints(bundle, tree, monkeypatch, capsys):
+def test_a_dash_for_the_output_prints(run, tree, monkeypatch, capsys):
     monkeypatch.chdir(tree)
-    assert main(["transcribe", "one.wav", "--model", str(bundle), "-o", "-"]) == 0
+    assert run("transcribe one.wav -o -") == 0
     assert capsys.readouterr().out == "ab c\n"
     assert names(tree) == ["deeper/two.wav", "one.wav"]
 
 
-def test_what_is_done_is_kept_and_the_rest_goes_on(bundle, tree, tmp_path, capsys):
+def test_what_is_done_is_kept_and_the_rest_goes_on(run, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
     (out / "one.txt").write_text("mine")
-    arguments = ["transcribe", str(tree), "--recursive", "--model", str(bundle), "-o", str(out)]
-    assert main(arguments) == 0
-    assert "1 of 2 were done before" in capsys.readouterr().err
+    assert run("transcribe {tree} --recursive -o {out}") == 0
+    assert "1 of 2 have outputs already" in capsys.readouterr().err
     assert (out / "one.txt").read_text() == "mine"
     assert (out / "deeper" / "two.txt").read_text() != ""
-    assert main([*arguments, "--overwrite"]) == 0
+    assert run("transcribe {tree} --recursive -o {out} --overwrite") == 0
     assert (out / "one.txt").read_text() != "mine"
 
 
@@ -100,38 +94,36 @@ def test_lists_of_files_name_their_bad_entries(bundle, tree, tmp_path, capsys):
     assert "2 of 4 failed" in printed.err
 
 
-def test_several_formats_need_a_place(bundle, tree, capsys):
-    assert main(["transcribe", str(tree / "one.wav"), "--model", str(bundle), "-f", "srt", "vtt"]) == 1
+def test_several_formats_need_a_place(run, capsys):
+    assert run("transcribe {tree}/one.wav -f srt vtt") == 1
     assert "-o DIR or --beside" in capsys.readouterr().err
-    assert main(["transcribe", str(tree), "--recursive", "--model", str(bundle), "-f", "srt"]) == 1
+    assert run("transcribe {tree} --recursive -f srt") == 1
     assert "-o DIR or --beside" in capsys.readouterr().err
-    assert main(["transcribe", str(tree / "one.wav"), "--model", str(bundle), "-f", "vtt"]) == 0
+    assert run("transcribe {tree}/one.wav -f vtt") == 0
     assert capsys.readouterr().out.startswith("WEBVTT\n\n00:00:0")
 
 
-def test_line_count_needs_a_width(bundle, tree, capsys):
-    arguments = ["transcribe", str(tree / "one.wav"), "--model", str(bundle), "-f", "srt"]
-    assert main([*arguments, "--max-line-count", "2"]) == 1
+def test_line_count_needs_a_width(run, capsys):
+    assert run("transcribe {tree}/one.wav -f srt --max-line-count 2") == 1
     assert "--max-line-width" in capsys.readouterr().err
-    assert main([*arguments, "--max-line-width", "0"]) == 1
+    assert run("transcribe {tree}/one.wav -f srt --max-line-width 0") == 1
     assert "expected 1 or more" in capsys.readouterr().err
 
 
-def test_a_full_disk_stops_the_run(bundle, tree, tmp_path, capsys, monkeypatch):
+def test_a_full_disk_stops_the_run(run, capsys, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("asr.cli.transcribe.write_outputs", full)
-    arguments = ["transcribe", str(tree), "--recursive", "--model", str(bundle), "-o", str(tmp_path / "out")]
-    assert main(arguments) == 1
+    assert run("transcribe {tree} --recursive -o {out}") == 1
     errors = capsys.readouterr().err
     assert errors.count("No space left on device") == 1
-    assert "the same command goes on where it was" in errors
+    assert "the same command continues where it was" in errors
     assert "the others are finished" not in errors
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
-def test_an_output_that_cannot_be_written_whole_is_not_there(bundle, tmp_path):
+def test_an_output_that_cannot_be_written_whole_is_not_there(run, bundle, tmp_path):
     words = ["abc cab", " ".join(["abc"] * 30), "ba c"]
     for name, text in zip(("one", "two", "three"), words, strict=True):
         soundfile.write(tmp_path / f"{name}.wav", say(text, np.random.default_rng(0)), RATE)
@@ -153,7 +145,7 @@ def test_an_output_that_cannot_be_written_whole_is_not_there(bundle, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_standard_output_on_a_full_disk(bundle, tree):
+def test_standard_output_on_a_full_disk(run, bundle, tree):
     command = [sys.executable, "-m", "asr", "transcribe", str(tree / "one.wav"), "--model", str(bundle)]
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
@@ -162,15 +154,15 @@ def test_standard_output_on_a_full_disk(bundle, tree):
     assert result.stderr == expected
 
 
-def test_word_timestamps_of_standard_input(bundle, tree, capsys, monkeypatch):
+def test_word_timestamps_of_standard_input(run, tree, capsys, monkeypatch):
     content = (tree / "one.wav").read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
-    assert main(["transcribe", "-", "--model", str(bundle), "-f", "json", "--word-timestamps"]) == 0
+    assert run("transcribe - -f json --word-timestamps") == 0
     value = json.loads(capsys.readouterr().out)
     assert value["segments"][0]["words"][0].keys() == {"word", "start", "end", "probability"}
 
 
-def test_times_of_letters_change_no_word(bundle, tree, capsys):
+def test_times_of_letters_change_no_word(run, bundle, tree, capsys):
     command = ["transcribe", str(tree / "one.wav"), "--model", str(bundle), "-f", "json"]
     assert main([*command, "--word-timestamps"]) == 0
     plain = json.loads(capsys.readouterr().out)
@@ -183,7 +175,7 @@ def test_times_of_letters_change_no_word(bundle, tree, capsys):
         assert edges == sorted(edges)
         assert (edges[0], edges[-1]) == (word["start"], word["end"])
     assert timed == plain
-    assert main(["transcribe", str(tree / "one.wav"), "--model", str(bundle), "--character-timestamps"]) == 1
+    assert run("transcribe {tree}/one.wav --character-timestamps") == 1
     assert "add -f json" in capsys.readouterr().err
 
 
@@ -270,7 +262,7 @@ def test_an_input_newer_than_its_output_is_done_again(bundle, tree, tmp_path, ca
     soundfile.write(tree / "one.wav", say("cab ab", np.random.default_rng(0)), RATE)
     os.utime(tree / "one.wav", (time.time() + 5, time.time() + 5))
     assert main(arguments) == 0
-    assert "done before" not in capsys.readouterr().err
+    assert "outputs already" not in capsys.readouterr().err
     assert (out / "one.txt").read_text() != before
 
 
@@ -299,13 +291,13 @@ def test_a_folder_that_cannot_be_is_told_before_anything_is_heard(tree, capsys):
     assert capsys.readouterr().err.strip().endswith("one.wav/out: Not a directory")
 
 
-def test_a_file_named_in_two_ways_is_one(bundle, tree, monkeypatch, capsys):
+def test_a_file_named_in_two_ways_is_one(run, tree, monkeypatch, capsys):
     monkeypatch.chdir(tree)
-    assert main(["transcribe", "one.wav", "./one.wav", ".", "--model", str(bundle)]) == 0
+    assert run("transcribe one.wav ./one.wav .") == 0
     assert capsys.readouterr().out == "ab c\n"
 
 
-def test_an_interruption_ends_the_wait_for_standard_input(bundle, monkeypatch, capsys):
+def test_an_interruption_ends_the_wait_for_standard_input(run, monkeypatch, capsys):
     """Ctrl-C comes to the main thread, which therefore does the waiting."""
 
     class Waiting(io.BytesIO):
@@ -314,7 +306,7 @@ def test_an_interruption_ends_the_wait_for_standard_input(bundle, monkeypatch, c
             raise KeyboardInterrupt
 
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=Waiting()))
-    assert main(["transcribe", "-", "--model", str(bundle)]) == 130
+    assert run("transcribe -") == 130
     assert "interrupted" in capsys.readouterr().err
 
 
@@ -335,21 +327,21 @@ def test_another_file_of_the_same_name_is_not_done(bundle, tree, tmp_path, capsy
         return (out / "one.txt").read_text(), capsys.readouterr().err
 
     text = heard(mine)[0]
-    assert "done before" in heard(mine)[1]
+    assert "outputs already" in heard(mine)[1]
     replaced, told = heard(others)
     assert replaced != text
-    assert f"replaced ({out}/one.txt was made of {mine})" in told
+    assert f"of the same name ({out}/one.txt was made of {mine})" in told
     # Of several formats each knows its own; a file that was moved is the same.
     assert heard(mine, "-f", "srt")[0] == replaced
     moved = others.rename(tree / "one.wav.old").rename(tree / "deeper" / "one.wav")
-    assert "done before" in heard(moved)[1]
+    assert "outputs already" in heard(moved)[1]
     assert heard(mine)[0] == text
     # What a crash left of the last line, or nothing known at all, is as if the output were the file's.
     with (out / ORIGINS_FILE).open("a") as file:
         file.write('{"output": "one.t')
-    assert "done before" in heard(mine)[1]
+    assert "outputs already" in heard(mine)[1]
     (out / ORIGINS_FILE).unlink()
-    assert "done before" in heard(moved)[1]
+    assert "outputs already" in heard(moved)[1]
 
 
 def test_namesakes_keep_their_folders_whatever_is_added(bundle, tree, tmp_path, monkeypatch, capsys):
@@ -363,24 +355,24 @@ def test_namesakes_keep_their_folders_whatever_is_added(bundle, tree, tmp_path, 
     assert main(["transcribe", *paths[1:], "--model", str(bundle), "-o", str(out)]) == 0
     assert names(out) == ["b/x.txt", "c/x.txt"]
     assert main(["transcribe", *paths, "--model", str(bundle), "-o", str(out)]) == 0
-    assert "2 of 3 were done before" in capsys.readouterr().err
+    assert "2 of 3 have outputs already" in capsys.readouterr().err
     assert names(out) == ["a/x.txt", "b/x.txt", "c/x.txt"]
     assert main(["transcribe", *paths[1:], "--model", str(bundle), "-f", "ctm"]) == 0
     assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {"b-x", "c-x"}
 
 
-def test_a_glob_leaves_its_own_outputs_out(bundle, tree, capsys):
+def test_a_glob_leaves_its_own_outputs_out(run, tree, capsys):
     soundfile.write(tree / "talk 2024.05.wav", say("ab", np.random.default_rng(0)), RATE)
     for _ in range(2):
-        assert main(["transcribe", f"{tree}/*", "--model", str(bundle), "--beside", "-f", "all"]) == 0
-    assert "were done before" in capsys.readouterr().err
+        assert run("transcribe {tree}/* --beside -f all") == 0
+    assert "have outputs already" in capsys.readouterr().err
     stems = {
         name.removesuffix(f".{form}") for form in FORMATS for name in names(tree) if name.endswith(f".{form}")
     }
     assert stems == {"one", "talk 2024.05"}
 
 
-def test_names_that_are_not_utf8(bundle, tree, tmp_path, capfdbinary):
+def test_names_that_are_not_utf8(run, bundle, tree, tmp_path, capfdbinary):
     path = os.fsencode(tree) + b"/caf\xe9.wav"
     shutil.copy(tree / "one.wav", path)
     arguments = ["transcribe", os.fsdecode(path), str(tree / "one.wav"), "--model", str(bundle)]
@@ -435,26 +427,26 @@ def test_what_is_finished_is_printed_when_the_run_is_interrupted(bundle, tree, m
     assert "broken.wav" in printed.err
 
 
-def test_formats_may_stand_before_the_files(bundle, tree, capsys):
-    assert main(["transcribe", "--model", str(bundle), "-f", "trn", str(tree / "one.wav")]) == 0
+def test_formats_may_stand_before_the_files(run, capsys):
+    assert run("transcribe -f trn {tree}/one.wav") == 0
     assert capsys.readouterr().out == "ab c (one)\n"
-    assert main(["transcribe", "--model", str(bundle), str(tree / "one.wav"), "-f", "srtt"]) == 1
+    assert run("transcribe {tree}/one.wav -f srtt") == 1
     assert "there is no format 'srtt'; expected txt, json" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main(["transcribe", "--model", str(bundle), str(tree / "one.wav"), "--threads", "-1"])
+        run("transcribe {tree}/one.wav --threads -1")
     assert "'-1' was given; expected a number of threads" in capsys.readouterr().err
 
 
-def test_what_is_no_file_and_no_folder(bundle, tree, monkeypatch, capsys):
+def test_what_is_no_file_and_no_folder(run, tree, monkeypatch, capsys):
     monkeypatch.chdir(tree)
-    assert main(["transcribe", "", "/dev/null", "one.wav", "--model", str(bundle)]) == 1
+    assert run("transcribe '' /dev/null one.wav") == 1
     printed = capsys.readouterr()
     assert printed.out.splitlines() == ["one.wav: ab c"]
     assert "an input is empty ('')" in printed.err
     assert "/dev/null is empty (0 bytes)" in printed.err
 
 
-def test_a_pipe_is_read_once(bundle, tree):
+def test_a_pipe_is_read_once(run, bundle, tree):
     command = f'{sys.executable} -m asr transcribe --model {bundle} <(cat "{tree}/one.wav")'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout == "ab c\n"

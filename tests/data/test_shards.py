@@ -13,10 +13,10 @@ import loaders
 import numpy as np
 import pytest
 import torch
+from helpers import make_corpus, train_arguments
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lhotse import CutSet
-from speech import make_corpus, train_arguments
 
 from asr.cli.main import main
 from asr.data import BatchLimits, BatchOrder

@@ -6,9 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from helpers import log_probs_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from speech import log_probs_of
 from torch.nn.functional import one_hot
 
 from asr.decoding import align, greedy, loud_hops, word_edges

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from speech import log_probs_of
+from helpers import log_probs_of
 from torch.nn.functional import one_hot
 
 from asr.decoding import BeamConfig, BeamSearch, align, greedy

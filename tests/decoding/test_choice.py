@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from speech import make_bundle, say
+from helpers import make_bundle, say
 
 import asr
 from asr.cli.main import main

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from speech import log_probs_of
+from helpers import log_probs_of
 from torch.nn.functional import one_hot
 
 from asr.decoding import Hypothesis, concatenate, greedy

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from speech import log_probs_of
+from helpers import log_probs_of
 
 from asr.decoding import BeamConfig, BeamSearch, ParallelBeamSearch
 from asr.decoding.workers import usable_cores

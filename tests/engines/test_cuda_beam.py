@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from speech import log_probs_of, make_bundle
+from helpers import log_probs_of, make_bundle
 from torch.nn.functional import one_hot
 
 from asr.decoding import BeamConfig, BeamSearch, ParallelBeamSearch, greedy

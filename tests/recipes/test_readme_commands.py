@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from speech import RATE, SETTINGS, make_corpus, say
+from helpers import RATE, SETTINGS, make_corpus, say
 
 from asr.cli import main
 from asr.cli.main import COMMANDS
@@ -55,7 +55,7 @@ def run_all(
 def is_at_hand(command: list[str]) -> bool:
     """Whether a README's command needs neither a public corpus, nor several GPUs, nor words the test cannot say."""
     foreign = (
-        "--microphone",
+        "listen",
         "corpora/",
         "test-",
         "recipes/librispeech",
@@ -258,7 +258,7 @@ def test_readme_python(workplace, bundle_for_readme):
 
 @pytest.fixture
 def bundle_for_readme(workplace):
-    from speech import make_bundle
+    from helpers import make_bundle
 
     soundfile.write(workplace / "speech.wav", say("abc", np.random.default_rng(0)), RATE)
     make_bundle().save("runs/mine/bundle")

@@ -5,9 +5,11 @@ import threading
 
 import pytest
 import torch
+from calls import converted, make_call, outputs_and_gradients
 
 from asr.errors import BackendError
-from asr.recurrent import CELLS, Noise, RecurrentLayer, cpu_backend, pack_for_inference, reference
+from asr.recurrent import CELLS, RecurrentLayer, pack_for_inference, reference
+from asr.recurrent.cpu import backend
 
 LSTM_FAMILY = [name for name, cell in CELLS.items() if cell.lstm_family]
 NOISE = {"recurrent_dropout": 0.3, "zoneout_hidden": 0.2}
@@ -22,61 +24,18 @@ def _poisoned_memory(monkeypatch):
     torch.use_deterministic_algorithms(False)
 
 
-def outputs_and_gradients(run, layer, x, lengths, state, noise, dtype):
-    """Everything a caller may see of one layer, by name."""
-    x = x.detach().to(dtype).requires_grad_()
-    state = [part.detach().to(dtype).requires_grad_() for part in state]
-    parameters = {name: p.detach().to(dtype).requires_grad_() for name, p in layer.named_parameters()}
-    with torch.no_grad():
-        weights = [layer.weights(suffix) for suffix in layer._suffixes]
-    weights = [
-        type(own)(*(parameters.get(f"{name}{suffix}") for name in own._fields))
-        for own, suffix in zip(weights, layer._suffixes, strict=True)
-    ]
-    noise = [Noise(*(p.to(dtype) if isinstance(p, torch.Tensor) else p for p in own)) for own in noise]
-    y, final = run(layer.cell_name, layer.options, x, lengths, tuple(state), weights, noise)
-    generator = torch.Generator().manual_seed(1)
-    loss = sum(
-        (part * torch.randn(part.shape, generator=generator, dtype=torch.float64).to(dtype)).sum()
-        for part in (y, *final)
-    )
-    loss.backward()
-    found = {
-        "y": y,
-        **{f"final {i}": part for i, part in enumerate(final)},
-        "dx": x.grad,
-    }
-    found |= {f"d initial {i}": part.grad for i, part in enumerate(state)}
-    found |= {f"d{name}": parameter.grad for name, parameter in parameters.items()}
-    return {name: tensor.detach().double() for name, tensor in found.items()}
-
-
-def check(
-    cell,
-    batch,
-    frames,
-    input_size,
-    hidden_size,
-    *,
-    ragged=True,
-    contiguous=True,
-    **options,
-):
+def check(cell, batch, frames, input_size, hidden_size, *, ragged=True, contiguous=True, **options):
     """The kernels' error against float64 is at most twice the reference's own in float32, or 3e-6."""
     torch.manual_seed(batch + frames + hidden_size)
-    layer = RecurrentLayer(cell, input_size, hidden_size, **options)
     lengths = torch.randint(0, frames + 1, (batch,)) if ragged else torch.full((batch,), frames)
-    x = torch.randn(batch, frames, input_size)
+    sizes = {"frames": frames, "input_size": input_size, "hidden_size": hidden_size}
+    call = make_call(cell, lengths, **sizes, **options)
     if not contiguous:
-        x = torch.randn(frames, input_size, batch).permute(2, 0, 1)
-    directions = len(layer._suffixes)
-    sizes = (layer.output_size, hidden_size)[: 1 + layer.cell.lstm_family]
-    state = [torch.randn(directions, batch, size) / 2 for size in sizes]
-    noise = [layer.draw_noise(x) for _ in range(directions)]
-    truth = outputs_and_gradients(reference.run, layer, x, lengths, state, noise, torch.float64)
-    plain = outputs_and_gradients(reference.run, layer, x, lengths, state, noise, torch.float32)
-    fused = outputs_and_gradients(cpu_backend.run, layer, x, lengths, state, noise, torch.float32)
-    assert cpu_backend.refusal(cell, layer.options, x, [], noise) is None
+        call = call._replace(x=torch.randn(frames, input_size, batch).permute(2, 0, 1).requires_grad_())
+    truth = outputs_and_gradients(reference.run, converted(call, torch.float64))
+    plain = outputs_and_gradients(reference.run, call)
+    fused = outputs_and_gradients(backend.run, call)
+    assert backend.refusal(call) is None
     for name, expected in truth.items():
         scale = max(expected.abs().max().item(), 0.1) if expected.numel() else 1.0
         error = (fused[name] - expected).abs().amax().item() / scale if expected.numel() else 0.0

@@ -42,23 +42,7 @@ def x():
 def test_opcheck(layer, x, lengths, checks):
     weights = [getattr(layer, f"{name}_l0{side}") for side in ("", "_reverse") for name in FIELDS.split(",")]
     state = [torch.zeros(2, 3, 5, requires_grad=True) for _ in range(2)]
-    numbers = [0.0, 0.0, 0.0, 0.0]
-    arguments = (
-        x,
-        lengths,
-        state,
-        weights,
-        [],
-        FIELDS,
-        "",
-        "lstm",
-        "after",
-        5,
-        5,
-        numbers,
-        True,
-        "float32",
-    )
+    arguments = (x, lengths, state, weights, [], "lstm", FIELDS, "", [5, 5], [0.0] * 4, "training")
     torch.library.opcheck(torch.ops.asr.recurrent.default, arguments, test_utils=checks)
     strided = (x.detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_(), lengths)
     state = [part.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for part in state]

@@ -122,7 +122,7 @@ def onnx_result(kind, layer, x, lengths, gates, **attributes):
         return torch.cat([sign * tensor[g * size : (g + 1) * size] for sign, g in gates])
 
     def stacked(*names):
-        rows = [[reorder(getattr(layer, n + side)) for n in names] for side in layer._suffixes]
+        rows = [[reorder(getattr(layer, n + side)) for n in names] for side in layer.directions()]
         return torch.stack([torch.cat(row) for row in rows]).detach().numpy()
 
     inputs = {
@@ -136,7 +136,7 @@ def onnx_result(kind, layer, x, lengths, gates, **attributes):
     if kind == "LSTM":
         names += ["", ""]
         if layer.cell.peepholes:  # ONNX wants rows i, o, f
-            rows = [getattr(layer, f"weight_peephole{side}") for side in layer._suffixes]
+            rows = [getattr(layer, f"weight_peephole{side}") for side in layer.directions()]
             coupled = len(layer.cell.peepholes) == 2
             rows = [
                 torch.cat([-row[0], row[1], row[0]] if coupled else [row[0], row[2], row[1]]) for row in rows

@@ -56,7 +56,7 @@ def check(precision, cell, batch, frames, input_size, hidden_size, **options):
     layer = RecurrentLayer(cell, input_size, hidden_size, **options).eval()
     x, lengths = torch.randn(batch, frames, input_size), torch.randint(0, frames + 1, (batch,))
     sizes = (layer.output_size, hidden_size)[: 1 + layer.cell.lstm_family]
-    state = tuple(torch.randn(len(layer._suffixes), batch, size) / 2 for size in sizes)
+    state = tuple(torch.randn(len(layer.directions()), batch, size) / 2 for size in sizes)
     y, final = PackedLayer(layer, precision)(x, lengths, state)
     double_state = tuple(part.double() for part in state)
     expected, expected_final = expect(layer, precision, x.double(), lengths, double_state)

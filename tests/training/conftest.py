@@ -1,7 +1,7 @@
 """A prepared corpus for the tests that train."""
 
 import pytest
-from speech import make_corpus
+from helpers import make_corpus
 
 from asr.cli import main
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from speech import make_bundle, make_corpus, train_arguments
+from helpers import make_bundle, make_corpus, train_arguments
 
 from asr.cli.main import main
 from asr.errors import ConfigError

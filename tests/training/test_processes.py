@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from speech import RATE, train_arguments
+from helpers import RATE, train_arguments
 
 from asr.cli import main
 from asr.data.cuts import load_cuts, write_cuts

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from speech import train_arguments
+from helpers import train_arguments
 
 from asr.cli.main import main
 from asr.data import load_cuts

@@ -2,7 +2,7 @@
 //
 // Legend for shapes: B batch, T frames, I input, H hidden, P output (the projection's width, or H), G gates, D
 // directions; Hp and Pp are H and P rounded up to whole panels. All tensors are contiguous, and float where no other is
-// said; null where the layer has none. cpu_backend.py mirrors both structs field by field.
+// said; null where the layer has none. ../library.py mirrors both structs field by field.
 #pragma once
 #include <cstdint>
 

@@ -6,7 +6,10 @@ from torch import nn
 
 pytest.importorskip("triton")
 
-from asr.recurrent import RecurrentLayer, Weights, reference, triton_backend, triton_launch
+from calls import converted, errors, make_call, outputs_and_gradients
+
+from asr.recurrent import RecurrentLayer, reference
+from asr.recurrent.gpu import backend, launch
 
 pytestmark = [
     pytest.mark.gpu,
@@ -30,96 +33,54 @@ CASES = {
 
 @pytest.fixture(autouse=True)
 def _settings(monkeypatch):
-    monkeypatch.setattr(triton_launch.settings, "strategy", "auto")
-    monkeypatch.setattr(triton_launch.settings, "recompute_gates", False)
+    monkeypatch.setattr(launch.settings, "strategy", "auto")
+    monkeypatch.setattr(launch.settings, "recompute_gates", False)
 
 
-def make(cell, options, batch=5, frames=12, hidden=96, input_size=40, dtype=torch.float32):
+def make(cell, options, batch=5, frames=12, hidden_size=96, dtype=torch.float32):
     torch.manual_seed(0)
-    layer = RecurrentLayer(cell, input_size, hidden, **options).cuda()
     lengths = torch.randint(0, frames + 1, (batch,))
     lengths[batch // 2] = frames
-    x = torch.randn(batch, frames, input_size, device="cuda")
-    sizes = (layer.output_size, hidden) if layer.cell.lstm_family else (layer.output_size,)
-    state = tuple(torch.randn(2, batch, size, device="cuda") / 2 for size in sizes)
-    noise = [layer.draw_noise(x) for _ in range(2)]
-    weights = [layer.weights(suffix) for suffix in layer._suffixes]
-    return convert((cell, layer.options, x, lengths.cuda(), state, weights, noise), dtype)
-
-
-def convert(arguments, dtype):
-    cell, options, x, lengths, state, weights, noise = arguments
-
-    def leaf(t):
-        return t.detach().to(dtype).requires_grad_() if isinstance(t, torch.Tensor) else t
-
-    masks = [type(n)(*(m.to(dtype) if isinstance(m, torch.Tensor) else m for m in n)) for n in noise]
-    return (
-        cell,
-        options,
-        leaf(x),
-        lengths,
-        tuple(map(leaf, state)),
-        [Weights(*map(leaf, w)) for w in weights],
-        masks,
-    )
-
-
-def outputs_and_gradients(run, arguments):
-    _, _, x, _, state, weights, _ = arguments
-    y, final = run(*arguments)
-    leaves = [x, *state, *(t for w in weights for t in w if t is not None)]
-    outputs = [y, *final]
-    generator = torch.Generator().manual_seed(1)
-    cotangents = [torch.randn(t.shape, generator=generator).to(t) for t in outputs]
-    return outputs + list(torch.autograd.grad(outputs, leaves, cotangents))
-
-
-def errors(found, expected):
-    return [
-        ((f.double() - e.double()).norm() / e.double().norm()).item()
-        for f, e in zip(found, expected, strict=True)
-    ]
+    call = make_call(cell, lengths, input_size=40, hidden_size=hidden_size, **options)
+    return converted(converted(call, "cuda"), dtype)
 
 
 @pytest.mark.parametrize("strategy", ["steps", "persistent", "graph"])
 @pytest.mark.parametrize("case", CASES)
 def test_fp32_matches_the_reference(case, strategy, monkeypatch):
-    monkeypatch.setattr(triton_launch.settings, "strategy", strategy)
-    arguments = make(*CASES[case])
-    expected = outputs_and_gradients(reference.run, convert(arguments, torch.float64))
+    monkeypatch.setattr(launch.settings, "strategy", strategy)
+    call = make(*CASES[case])
+    expected = outputs_and_gradients(reference.run, converted(call, torch.float64))
     for _ in range(3):  # a graph is captured the second time and replayed the third
-        found = outputs_and_gradients(triton_backend.run, arguments)
-        assert max(errors(found, expected)) < 1e-5
+        found = outputs_and_gradients(backend.run, call)
+        assert max(errors(found, expected).values()) < 1e-5
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("case", CASES)
 def test_low_precision_errs_at_most_twice_as_much_as_torch(case, dtype):
-    arguments = make(*CASES[case], dtype=dtype)
-    expected = outputs_and_gradients(reference.run, convert(arguments, torch.float64))
-    own = errors(outputs_and_gradients(triton_backend.run, arguments), expected)
-    torchs = errors(outputs_and_gradients(reference.run, arguments), expected)
-    assert all(o <= 2 * max(t, torch.finfo(dtype).eps / 2) for o, t in zip(own, torchs, strict=True)), (
-        own,
-        torchs,
-    )
+    call = make(*CASES[case], dtype=dtype)
+    expected = outputs_and_gradients(reference.run, converted(call, torch.float64))
+    own = errors(outputs_and_gradients(backend.run, call), expected)
+    torchs = errors(outputs_and_gradients(reference.run, call), expected)
+    smallest = torch.finfo(dtype).eps / 2
+    assert all(own[name] <= 2 * max(torchs[name], smallest) for name in own), (own, torchs)
 
 
 @pytest.mark.parametrize(
     ("batch", "hidden"), [(1, 1), (3, 7), (3, 513), (33, 800), (65, 1024), (130, 100), (130, 1024)]
 )
 def test_sizes(batch, hidden):
-    arguments = make("lstm", {}, batch=batch, hidden=hidden, frames=6)
-    expected = outputs_and_gradients(reference.run, convert(arguments, torch.float64))
-    assert max(errors(outputs_and_gradients(triton_backend.run, arguments), expected)) < 1e-5
+    call = make("lstm", {}, batch=batch, hidden_size=hidden, frames=6)
+    expected = outputs_and_gradients(reference.run, converted(call, torch.float64))
+    assert max(errors(outputs_and_gradients(backend.run, call), expected).values()) < 1e-5
 
 
 @pytest.mark.parametrize(("batch", "hidden"), [(130, 1024), (70, 2048)])
 def test_wide_tiles_fit_into_shared_memory(batch, hidden):
-    arguments = make("lstm", {}, batch=batch, hidden=hidden, frames=3, dtype=torch.bfloat16)
-    found = outputs_and_gradients(triton_backend.run, arguments)
-    assert all(torch.isfinite(tensor).all() for tensor in found)
+    call = make("lstm", {}, batch=batch, hidden_size=hidden, frames=3, dtype=torch.bfloat16)
+    found = outputs_and_gradients(backend.run, call)
+    assert all(torch.isfinite(tensor).all() for tensor in found.values())
 
 
 @pytest.mark.parametrize("batch", [32, 64])
@@ -133,19 +94,19 @@ def test_bf16_is_as_close_to_float64_as_cudnn(ours, torchs, batch):
     expected, _ = cudnn.double()(x.double())
     theirs, _ = cudnn.bfloat16()(x.bfloat16())
     found, _ = layer.bfloat16()(x.bfloat16(), torch.full((batch,), 100, device="cuda"))
-    (own,), (other,) = errors([found], [expected]), errors([theirs], [expected])
+    own, other = (errors({"y": y}, {"y": expected})["y"] for y in (found, theirs))
     assert own <= 2 * other, (own, other)
 
 
 def test_repeated_runs_agree_to_the_bit_and_poisoned_outputs_do_not_show():
-    arguments = make("peephole", {}, batch=40, hidden=512, frames=40, dtype=torch.bfloat16)
+    call = make("peephole", {}, batch=40, hidden_size=512, frames=40, dtype=torch.bfloat16)
     torch.use_deterministic_algorithms(True)  # also fills what torch.empty returns with NaN
     try:
-        first = outputs_and_gradients(triton_backend.run, arguments)
+        first = outputs_and_gradients(backend.run, call)
         for _ in range(5):
-            again = outputs_and_gradients(triton_backend.run, arguments)
-            assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-        assert all(t.isfinite().all() for t in first)
+            again = outputs_and_gradients(backend.run, call)
+            assert all(torch.equal(first[name], value) for name, value in again.items())
+        assert all(t.isfinite().all() for t in first.values())
     finally:
         torch.use_deterministic_algorithms(False)
 

@@ -10,7 +10,8 @@ import torch
 import triton
 from torch import Tensor
 
-from asr.recurrent import triton_kernels as kernels
+from asr.recurrent.gpu.kernels import backward_kernel
+from asr.recurrent.gpu.primitives import Backward, Config, Forward
 
 
 @dataclass
@@ -85,8 +86,8 @@ def _multiprocessors(device: torch.device) -> int:
 
 def launch(
     kernel: Any,
-    pointers: kernels.Forward | kernels.Backward,
-    cfg: kernels.Config,
+    pointers: Forward | Backward,
+    cfg: Config,
     tiling: Tiling,
     phases: dict[int, int],
 ) -> None:
@@ -98,8 +99,8 @@ def launch(
 
 def _launch(
     kernel: Any,
-    pointers: kernels.Forward | kernels.Backward,
-    cfg: kernels.Config,
+    pointers: Forward | Backward,
+    cfg: Config,
     tiling: Tiling,
     phases: dict[int, int],
 ) -> None:
@@ -123,7 +124,7 @@ def _launch(
         return
 
     def launch_steps() -> None:
-        backward = kernel is kernels.backward_kernel
+        backward = kernel is backward_kernel
         for s in reversed(range(pointers.T)) if backward else range(pointers.T):
             for bit, programs in tiles.items():
                 kernel[(programs,)](pointers, s, s + 1, None, bit, cfg, **compiled)

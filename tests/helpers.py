@@ -1,6 +1,7 @@
-"""Small corpora and models that tests make themselves."""
+"""Commands run by a line, and small corpora and models that tests make themselves."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,14 @@ from asr.model_config import FrontEndConfig, ModelConfig
 from asr.recognizer import Recognizer
 from asr.text import CharacterTokenizer
 from asr.torch_bundle import TorchBundle
+
+
+def run_asr(line: str, **values: object) -> int:
+    """Run `asr LINE` in this process and return its exit status; {name} stands for a value, with its spaces."""
+    from asr.cli import main
+
+    return main([part.format(**values) for part in shlex.split(line)])
+
 
 RATE = 16000
 TONES = {"a": 400.0, "b": 1100.0, "c": 2500.0}  # Hz; a letter is a tone, a word one to three letters

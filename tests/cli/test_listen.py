@@ -8,10 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soxr
-from speech import RATE, say
+from helpers import RATE, run_asr, say
 
 import asr
-from asr.cli import main
 from asr.streaming import Stream
 
 TEXT = "ab c cab a bca"
@@ -65,18 +64,7 @@ def test_words_are_printed_as_the_stream_settles_them(bundle, speech, feed, caps
     stream.finish()
     assert stream.text.split()  # so that the comparison means something
     feed(pcm(speech))
-    arguments = [
-        "transcribe",
-        "--stream",
-        "-",
-        "--model",
-        str(bundle),
-        "--chunk",
-        "0.3",
-        "--look-ahead",
-        "0.6",
-    ]
-    assert main(arguments) == 0
+    assert run_asr("listen - --model {bundle} --chunk 0.3 --look-ahead 0.6", bundle=bundle) == 0
     assert capsys.readouterr().out == stream.text + "\n"
 
 
@@ -84,19 +72,18 @@ def test_another_rate_is_resampled(bundle, speech, feed, capsys):
     texts = []
     for samples, rate in ((speech, RATE), (soxr.resample(speech, RATE, 44100), 44100)):
         feed(pcm(samples))
-        arguments = ["transcribe", "--stream", "-", "--stream-rate", str(rate), "--model", str(bundle)]
-        assert main([*arguments, "--look-ahead", "9"]) == 0
+        line = "listen - --rate {rate} --model {bundle} --look-ahead 9"
+        assert run_asr(line, rate=rate, bundle=bundle) == 0
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1] != "\n"
 
 
 def test_an_interrupt_ends_with_what_was_heard(bundle, speech, feed, capsys):
-    arguments = ["transcribe", "--stream", "-", "--model", str(bundle)]
     feed(pcm(speech))
-    main(arguments)
+    run_asr("listen - --model {bundle}", bundle=bundle)
     whole = capsys.readouterr().out
     feed(pcm(speech), end=KeyboardInterrupt())
-    assert main(arguments) == 0
+    assert run_asr("listen - --model {bundle}", bundle=bundle) == 0
     assert capsys.readouterr().out == whole != "\n"
 
 
@@ -112,8 +99,8 @@ def test_an_interrupt_in_the_middle_of_a_step_waits_for_its_end(bundle, speech, 
 
     monkeypatch.setattr(Stream, "_advance", pressed)
     feed(pcm(speech))
-    assert main(["transcribe", "--stream", "-", "--model", str(bundle)]) == 0
-    heard = streams[2]._front.heard
+    assert run_asr("listen - --model {bundle}", bundle=bundle) == 0
+    heard = streams[2]._front.received
     assert 0 < heard < len(speech)
     expected = asr.load(bundle).stream()
     expected.feed(np.frombuffer(pcm(speech)[: 2 * heard], "<i2").astype(np.float32) / 32768)
@@ -126,40 +113,58 @@ def test_an_interrupt_in_the_middle_of_a_step_waits_for_its_end(bundle, speech, 
     ("content", "message"),
     [
         (b"", "standard input is empty"),
-        (b"RIFF....WAVE", "begins as a wav file does; --stream takes raw samples"),
-        (b"\0" * 8001, "ended in the middle of a 16-bit sample"),
+        (b"RIFF....WAVE", "begins as a wav file; expected raw samples; use `asr transcribe -` for a file"),
+        (b"\0" * 8001, "ended in the middle of a sample"),
     ],
 )
 def test_what_is_no_pcm_is_refused(bundle, feed, capsys, content, message):
     feed(content)
-    assert main(["transcribe", "--stream", "-", "--model", str(bundle)]) == 1
+    assert run_asr("listen - --model {bundle}", bundle=bundle) == 1
     assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("options", "message"),
     [
-        (["--stream", "speech.raw"], "--stream reads standard input: name - and nothing else"),
-        (["--stream"], "--stream reads standard input: name -"),
-        (["--stream", "-", "-o", "out"], "leave -o, --beside and -f out"),
-        (["--stream", "-", "--stream-rate", "0"], "expected 1 Hz or more"),
-        (["--stream", "-", "--chunk", "0"], "expected a chunk of more than 0 s"),
-        (["--stream", "-", "--beam-size", "3"], "a stream is decoded greedily"),
-        (["--microphone", "x.wav"], "--microphone was given with the input x.wav"),
-        (["--microphone", "--stream-rate", "8000"], "read at the model's rate"),
-        (["x.wav", "--look-ahead", "1"], "--look-ahead was given without --stream or --microphone"),
-        ([], "nothing was named"),
+        (
+            "speech.raw",
+            "'speech.raw' was given; expected - for standard input, or nothing for the microphone",
+        ),
+        ("- --chunk 0", "expected a chunk of more than 0 s"),
+        ("--rate 8000", "read at the model's rate"),
     ],
 )
-def test_options_that_do_not_fit(bundle, feed, capsys, arguments, message):
+def test_options_that_do_not_fit(bundle, feed, capsys, options, message):
     feed(b"\0\0")
-    assert main(["transcribe", *arguments, "--model", str(bundle)]) == 1
+    assert run_asr(f"listen {options} --model {{bundle}}", bundle=bundle) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("listen - --rate 0", "'0' was given; expected a whole number, 1 or more"),
+        ("listen - -o out", "'-o' is not an argument of asr listen"),
+        ("listen - --beam-size 3", "'--beam-size' is not an argument of asr listen"),
+        ("transcribe x.wav --look-ahead 1", "'--look-ahead' is not an argument of asr transcribe"),
+    ],
+)
+def test_options_of_other_commands(feed, capsys, line, message):
+    feed(b"\0\0")
+    with pytest.raises(SystemExit) as caught:
+        run_asr(line)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_transcribing_nothing_is_refused(bundle, capsys):
+    assert run_asr("transcribe --model {bundle}", bundle=bundle) == 1
+    assert "no input was given" in capsys.readouterr().err
 
 
 def test_a_terminal_is_no_pipe(bundle, feed, capsys):
     feed(b"", terminal=True)
-    assert main(["transcribe", "--stream", "-", "--model", str(bundle)]) == 1
+    assert run_asr("listen - --model {bundle}", bundle=bundle) == 1
     assert "standard input is a terminal" in capsys.readouterr().err
 
 
@@ -187,19 +192,19 @@ def test_a_microphone_is_read_until_the_interrupt(bundle, speech, monkeypatch, c
 
     played = SimpleNamespace(InputStream=InputStream, PortAudioError=PortAudioError)
     monkeypatch.setitem(sys.modules, "sounddevice", played)
-    assert main(["transcribe", "--microphone", "--model", str(bundle)]) == 0
+    assert run_asr("listen --model {bundle}", bundle=bundle) == 0
     printed = capsys.readouterr()
     stream = asr.load(bundle).stream()
     stream.feed(speech)
     stream.finish()
     assert printed.out == stream.text + "\n" != "\n"
     assert "listening" in printed.err
-    assert "some of it was lost" in printed.err
+    assert "some audio was lost" in printed.err
 
 
 def test_no_microphone(bundle, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    assert main(["transcribe", "--microphone", "--model", str(bundle)]) == 1
+    assert run_asr("listen --model {bundle}", bundle=bundle) == 1
     assert "pip install 'recurrent-asr[microphone]'" in capsys.readouterr().err
 
     def refuse(**_):
@@ -208,5 +213,5 @@ def test_no_microphone(bundle, monkeypatch, capsys):
     monkeypatch.setitem(
         sys.modules, "sounddevice", SimpleNamespace(InputStream=refuse, PortAudioError=PortAudioError)
     )
-    assert main(["transcribe", "--microphone", "--model", str(bundle)]) == 1
+    assert run_asr("listen --model {bundle}", bundle=bundle) == 1
     assert "the microphone cannot be read at 16000 Hz: Error querying" in capsys.readouterr().err

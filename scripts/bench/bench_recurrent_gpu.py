@@ -1,4 +1,4 @@
-"""Time the fused GPU layers against torch's cuDNN ones: `python scripts/bench_recurrent_gpu.py`.
+"""Time the fused GPU layers against torch's cuDNN ones: `python scripts/bench/bench_recurrent_gpu.py`.
 
 Contenders of a case are timed in turns within one process, by device events; medians. Each row also gives the floor:
 the larger of the floating-point operations over the rate of a large matrix product and the bytes that must pass
@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from asr.recurrent import RecurrentLayer, triton_launch
+from asr.recurrent import RecurrentLayer
+from asr.recurrent.gpu import launch
 
 LSTM_VARIANTS: dict[str, tuple[str, dict]] = {
     "peephole": ("peephole", {}),
@@ -125,7 +126,7 @@ def bench_case(args: argparse.Namespace, ceilings: Ceilings, batch: int, hidden:
         lengths = lengths.cuda()
 
         def run() -> torch.Tensor:
-            triton_launch.settings.strategy = strategy
+            launch.settings.strategy = strategy
             return layer(x, lengths)[0]
 
         return run

@@ -10,7 +10,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from asr.recurrent.cells import CellOptions, Noise, State, Weights
+from asr.recurrent.cells import Call, State
 
 # cuDNN copies weights that do not lie side by side, little beside the recurrence, and advises to call a function that
 # torch.nn.LSTM has.
@@ -19,33 +19,25 @@ warnings.filterwarnings("ignore", message="RNN module weights are not part of si
 KERNELS = {"lstm": torch._VF.lstm, "gru": torch._VF.gru, "rnn_tanh": torch._VF.rnn_tanh}
 
 
-def refusal(
-    cell_name: str, options: CellOptions, x: Tensor, weights: list[Weights], noise: list[Noise]
-) -> str | None:
-    """Say why torch's kernels cannot run this layer, None if they can."""
-    if x.is_meta:
+def refusal(call: Call) -> str | None:
+    """Return why torch's kernels cannot run this layer, None if they can."""
+    options = call.options
+    if call.x.is_meta:
         return "torch's kernels want to know the lengths, which a meta tensor does not hold"
-    if cell_name not in KERNELS or (cell_name == "gru" and options.reset != "after"):
-        return f"torch has no kernels for cell {cell_name!r} with reset {options.reset!r}"
+    if call.cell not in KERNELS or (call.cell == "gru" and options.reset != "after"):
+        return f"torch has no kernels for cell {call.cell!r} with reset {options.reset!r}"
     if options.layer_norm or options.cell_clip or options.proj_clip:
         return "torch's kernels know neither layer normalization nor clipping"
-    if any(isinstance(share, Tensor) or share for own in noise for share in own):
+    if any(isinstance(share, Tensor) or share for noise in call.noise for share in noise):
         return "torch's kernels know neither zoneout nor recurrent dropout"
     return None
 
 
-def run(
-    cell_name: str,
-    options: CellOptions,
-    x: Tensor,
-    lengths: Tensor,
-    state: State,
-    weights: list[Weights],
-    noise: list[Noise],
-) -> tuple[Tensor, State]:
+def run(call: Call) -> tuple[Tensor, State]:
     """Run one layer, every direction; see `reference.run` for the shapes."""
-    y = x.new_zeros(*x.shape[:2], len(weights) * options.output_size)
-    counts = lengths.cpu()
+    x, state, weights = call.x, call.state, call.weights
+    y = x.new_zeros(*x.shape[:2], len(weights) * call.options.output_size)
+    counts = call.lengths.cpu()
     order = counts.argsort(descending=True, stable=True)
     order = order[: int((counts > 0).sum())]  # torch's kernels take no empty utterances: their state stays
     if not len(order):
@@ -57,10 +49,10 @@ def run(
     start = [part[:, rows].contiguous() for part in state]
     has_bias = weights[0].bias_ih is not None
     flat = [w for own in weights for w in (*own[: 4 if has_bias else 2], own.weight_hr) if w is not None]
-    packed, *final = KERNELS[cell_name](
+    packed, *final = KERNELS[call.cell](
         x[place],
         running.sum(1),
-        tuple(start) if cell_name == "lstm" else start[0],
+        tuple(start) if call.cell == "lstm" else start[0],
         flat,
         has_bias,
         1,  # layer

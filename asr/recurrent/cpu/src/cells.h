@@ -1,4 +1,4 @@
-// The cells, forward and backward, on vectors of units: ../cells.py in C++. What a cell sees besides its gates' sums
+// The cells, forward and backward, on vectors of units: ../../cells.py in C++. What a cell sees besides its gates' sums
 // (states, noise, projection, storage) it reaches through `f`, a Forward or Backward.
 //
 // `slots` numbers what a frame saves for the backward pass. `d_slots` numbers the gradients of the gates' sums that a
@@ -180,7 +180,7 @@ struct Simple {
     }
 };
 
-// Every cell, by its name in ../cells.py's Cell.fused.
+// Every cell, by its name in ../../cells.py's Cell.fused.
 #define EACH_CELL(cell)                \
     cell(lstm, LongShortTerm<false>)   \
     cell(cifg, LongShortTerm<true>)    \

@@ -1,7 +1,7 @@
 """Compile the CPU kernels: on first use into the user's cache, or ahead of time.
 
-`python -m asr.recurrent.build` fills the cache, with `--in-package` it puts the library beside the sources, for a
-wheel. The sources under cpu/ include neither torch nor Python headers, so the library works with every version of
+`python -m asr.recurrent.cpu.build` fills the cache, with `--in-package` it puts the library beside the sources, for a
+wheel. The sources under src/ include neither torch nor Python headers, so the library works with every version of
 both. It links no OpenMP runtime of its own: it finds torch's when it is loaded. $CXX names another compiler,
 $ASR_RECURRENT_FLAGS adds flags (a sanitizer's, say), $ASR_RECURRENT_ISA forces avx512bf16, avx512vnni, avx512, avx2
 or portable kernels.
@@ -9,6 +9,7 @@ or portable kernels.
 
 import argparse
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -20,7 +21,8 @@ from pathlib import Path
 
 from asr.errors import BackendError
 
-SOURCES = Path(__file__).parent / "cpu"
+logger = logging.getLogger("asr.recurrent.cpu.build")  # __name__ is another where this module is the program
+SOURCES = Path(__file__).parent / "src"
 FLAGS = [
     "-std=c++17",
     "-O2",
@@ -50,7 +52,7 @@ INSTRUCTION_SETS = {  # the best first
 
 
 def library() -> Path:
-    """Give the compiled library's path, compiling it if neither the package nor the cache has it.
+    """Return the compiled library's path; compile it if neither the package nor the cache has it.
 
     Raises BackendError where that is impossible, with the reason.
     """
@@ -67,10 +69,8 @@ def library() -> Path:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asr"
         cached = cache / f"recurrent-{key}.so"
         if not cached.exists():
-            print(
-                "Compiling the recurrent kernels for this machine (once, about half a minute) ...",
-                file=sys.stderr,
-            )
+            cache.mkdir(parents=True, exist_ok=True)
+            logger.warning("Compiling the recurrent kernels for this machine (once, about half a minute) ...")
             compile_library(cached, compiler, extra)
     except (OSError, RuntimeError) as error:  # no such place, or no home to look for it in
         raise BackendError(
@@ -116,7 +116,7 @@ def compile_library(target: Path, compiler: str, extra: list[str] | None = None)
 
 
 def find_compiler() -> str:
-    """Give the C++ compiler: $CXX, or the first of c++, g++ and clang++. Raises BackendError if there is none."""
+    """Return the C++ compiler: $CXX, or the first of c++, g++ and clang++. Raises BackendError if there is none."""
     if not sys.platform.startswith("linux"):
         raise BackendError(f"the fused CPU kernels are built on Linux only, this is {sys.platform}")
     for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
@@ -126,7 +126,7 @@ def find_compiler() -> str:
 
 
 def _knows(compiler: str, flags: list[str]) -> bool:
-    """Say whether the compiler takes these flags: one of 2019 has not heard of AVX512-BF16."""
+    """Return whether the compiler takes these flags: those of 2019 do not know AVX512-BF16."""
     command = [compiler, *flags, "-E", "-x", "c++", os.devnull]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 

@@ -1,4 +1,4 @@
-"""Time the recurrent layers against torch's: `python scripts/bench_recurrent.py [--quick] [--only WORD]`.
+"""Time the recurrent layers against torch's: `python scripts/bench/bench_recurrent.py [--quick] [--only WORD]`.
 
 What is compared runs interleaved in one process, in turns. A round in which other processes took more than 5 % of the
 cores is thrown away and repeated; after too many of those the case is refused, for its numbers would mean nothing.
@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from asr.recurrent import PackedLayer, RecurrentLayer, cpu_backend
+from asr.recurrent import PackedLayer, RecurrentLayer
+from asr.recurrent.cpu import library
 
 warnings.filterwarnings(
     "ignore", category=DeprecationWarning
@@ -307,10 +308,10 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads for everyone")
     ARGUMENTS = parser.parse_args()
     torch.set_num_threads(ARGUMENTS.threads)
-    PEAK, BANDWIDTH = cpu_backend.peak_gflops(), bandwidth()
+    PEAK, BANDWIDTH = library.peak_gflops(), bandwidth()
     print(
         f"{platform.machine()}, {ARGUMENTS.threads} threads, torch {torch.__version__}, "
-        f"kernels {cpu_backend.instruction_set().decode()}, peak {PEAK:.0f} GFLOP/s, caches {BANDWIDTH:.0f} GB/s"
+        f"kernels {library.instruction_set().decode()}, peak {PEAK:.0f} GFLOP/s, caches {BANDWIDTH:.0f} GB/s"
     )
     chosen = SIZES[:3] if ARGUMENTS.quick else SIZES
     vanilla(chosen)

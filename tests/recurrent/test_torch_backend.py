@@ -1,8 +1,10 @@
 import pytest
 import torch
+from calls import converted, make_call, outputs_and_gradients
 
 from asr.errors import BackendError
-from asr.recurrent import CELLS, RecurrentLayer, cells, cpu_backend, dispatch, native, reference
+from asr.recurrent import CELLS, RecurrentLayer, cells, dispatch, reference, torch_backend
+from asr.recurrent.cpu import backend as cpu_backend
 
 LENGTHS = torch.tensor([4, 0, 9, 1, 9])
 
@@ -20,21 +22,12 @@ LENGTHS = torch.tensor([4, 0, 9, 1, 9])
 )
 def test_torchs_kernels_agree_with_the_equations(cell, options):
     torch.manual_seed(0)
-    layer = RecurrentLayer(cell, 5, 7, **options).double()
-    x = torch.randn(5, 9, 5, dtype=torch.float64, requires_grad=True)
-    sizes = (layer.output_size, 7)[: 1 + layer.cell.lstm_family]
-    directions = 2 if layer.bidirectional else 1
-    state = tuple(torch.randn(directions, 5, size, dtype=torch.float64, requires_grad=True) for size in sizes)
-    weights = [layer.weights(suffix) for suffix in layer._suffixes]
-    noise = [layer.draw_noise(x)] * directions
-    assert native.refusal(cell, layer.options, x, weights, noise) is None
-    results = []
-    for module in (native, reference):
-        y, final = module.run(cell, layer.options, x, LENGTHS, state, weights, noise)
-        loss = y.sin().sum() + sum(part.cos().sum() for part in final)
-        results.append((y, *final, *torch.autograd.grad(loss, [x, *state, *layer.parameters()])))
-    for theirs, ours in zip(*results, strict=True):
-        torch.testing.assert_close(theirs, ours, atol=1e-12, rtol=1e-12)
+    call = converted(make_call(cell, LENGTHS, input_size=5, hidden_size=7, **options), torch.float64)
+    assert torch_backend.refusal(call) is None
+    theirs, ours = (outputs_and_gradients(module.run, call) for module in (torch_backend, reference))
+    assert "dbias_hh_0" in ours or not options.get("bias", True)
+    for name, expected in ours.items():
+        torch.testing.assert_close(theirs[name], expected, atol=1e-12, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -50,10 +43,7 @@ def test_torchs_kernels_agree_with_the_equations(cell, options):
     ],
 )
 def test_what_torch_has_no_kernels_for_is_refused(cell, options):
-    layer = RecurrentLayer(cell, 5, 7, **options)
-    x = torch.randn(2, 4, 5)
-    weights, noise = [layer.weights("_l0")], [layer.draw_noise(x)]
-    assert native.refusal(cell, layer.options, x, weights, noise)
+    assert torch_backend.refusal(make_call(cell, [2, 4], input_size=5, hidden_size=7, **options))
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -1,0 +1,51 @@
+"""What `import asr` offers: to people, to `dir` and `help`, and to type checkers."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import asr
+
+STUB = Path(asr.__file__).with_suffix(".pyi")
+
+
+def test_every_name_can_be_seen_and_used():
+    assert set(asr.__all__) == set(dir(asr))
+    assert len(asr.__all__) == 17
+    for name in asr.__all__:
+        assert getattr(asr, name) is not None
+
+
+def test_the_stub_offers_the_same_names_from_the_same_modules():
+    homes = {
+        alias.asname: node.module
+        for node in ast.parse(STUB.read_text()).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert homes == asr._HOMES | {"__version__": "asr.version"}
+
+
+@pytest.mark.parametrize("name", [name for name in asr.__all__ if name != "__version__"])
+def test_every_name_explains_itself(name):
+    assert getattr(asr, name).__doc__
+
+
+def test_functions_are_not_hidden_by_modules_of_their_names():
+    """A submodule that is imported becomes an attribute of its package."""
+    modules = {path.stem for path in STUB.parent.iterdir()}
+    assert not modules & set(asr.__all__)
+
+
+def test_importing_takes_nothing_heavy():
+    code = "import asr, sys; print(sorted({'numpy', 'torch', 'soundfile'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
+
+
+def test_a_name_that_is_not_there():
+    with pytest.raises(AttributeError, match="has no attribute 'transcibe'"):
+        _ = asr.transcibe
