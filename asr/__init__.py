@@ -30,6 +30,7 @@ _HOMES = {
     "Word": "asr.transcript",
     "available_models": "asr.bundle",
     "compare": "asr.scoring.significance",
+    "evaluate": "asr.evaluation",
     "load": "asr.recognizer",
     "load_audio": "asr.audio",
     "read_transcripts": "asr.scoring.formats",

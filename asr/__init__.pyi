@@ -4,6 +4,7 @@ from asr.audio import load_audio as load_audio
 from asr.bundle import Bundle as Bundle
 from asr.bundle import available_models as available_models
 from asr.errors import AsrError as AsrError
+from asr.evaluation import evaluate as evaluate
 from asr.recognizer import Recognizer as Recognizer
 from asr.recognizer import load as load
 from asr.scoring import ErrorReport as ErrorReport
@@ -28,6 +29,7 @@ __all__ = [
     "__version__",
     "available_models",
     "compare",
+    "evaluate",
     "load",
     "load_audio",
     "read_transcripts",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from asr.cli.console import write
 from asr.cli.options import count
-from asr.cli.score import add_reading_arguments, load_report
+from asr.cli.results import add_reading_arguments, load_report
 from asr.errors import TextError
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from asr.cli import options
 from asr.cli.console import check_writable, progress_bar, report_failures, write
-from asr.cli.score import add_detail_arguments, details
+from asr.cli.results import add_detail_arguments, details
 from asr.errors import AsrError
 
 if TYPE_CHECKING:
-    from asr.cli.evaluation import Evaluation
+    from asr.evaluation import Evaluation
     from asr.scoring import ErrorReport
     from asr.scoring.breakdown import Group
 
@@ -54,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate; 1 if any utterance could not be read."""
     from asr.bundle import SHIPPED, find_bundle
-    from asr.cli.evaluation import (
+    from asr.data import load_cuts
+    from asr.evaluation import (
         check_fields,
         evaluate,
         familiarity,
@@ -62,7 +63,6 @@ def run(arguments: argparse.Namespace) -> int:
         trained_on,
         training_words,
     )
-    from asr.data import load_cuts
     from asr.scoring.report import check_normalizer
 
     for path in (arguments.html, arguments.json):
@@ -80,8 +80,13 @@ def run(arguments: argparse.Namespace) -> int:
     for name, cuts in sets.items():
         with progress_bar(len(cuts), f"evaluating {name}", "utterances", quiet=arguments.quiet) as bar:
             evaluation = evaluate(
-                recognizer, cuts, normalizer, arguments.batch_seconds, failures, lambda bar=bar: bar.update(1)
+                recognizer,
+                cuts,
+                normalizer=normalizer,
+                batch_seconds=arguments.batch_seconds,
+                progress=lambda bar=bar: bar.update(1),
             )
+        failures += evaluation.failures
         if evaluation.report.utterances:
             evaluations[name] = evaluation
     asked_for = sum(map(len, sets.values()))
@@ -96,10 +101,10 @@ def run(arguments: argparse.Namespace) -> int:
         result = {"sets": values} if len(sets) > 1 else next(iter(values.values()))
         write(arguments.json, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     if arguments.html:
-        from asr.cli.evaluation import sounds_and_pictures, told_apart
+        from asr.evaluation import sounds_and_pictures, with_distinct_ids
         from asr.scoring.html import render
 
-        shown = told_apart(evaluations)
+        shown = with_distinct_ids(evaluations)
         audio, pictures = sounds_and_pictures(recognizer, shown, Path(arguments.html))
         seams = {f"place in long audio of {name}": one.by_seam() for name, one in evaluations.items()}
         page = render(
@@ -156,7 +161,7 @@ def _print(
 
 def _extra(evaluations: "dict[str, Evaluation]") -> dict[str, dict[str, str]]:
     """Give each set's FIGURES; the oracle's only where a decoder gave several hypotheses."""
-    from asr.cli.evaluation import reliability
+    from asr.evaluation import reliability
 
     with_oracle = any(one.best for one in evaluations.values())
     extra = {}
@@ -181,7 +186,7 @@ def _missed(seen: "list[Group]") -> list[str]:
 
 
 def _values(evaluation: "Evaluation") -> dict[str, Any]:
-    from asr.cli.evaluation import reliability
+    from asr.evaluation import reliability
 
     judged = reliability({"": evaluation})
     values = evaluation.report.to_dict()

@@ -17,19 +17,17 @@ import json
 import lzma
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import islice, product
-from operator import itemgetter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from asr.cli import options
-from asr.errors import AudioError, DecodingError, ManifestError, TextError
+from asr.errors import DecodingError, TextError
 
-LM_WEIGHTS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5)
-WORD_BONUSES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
+if TYPE_CHECKING:
+    from asr.tuning import Trial
+
 OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-BATCH = 16  # utterances whose acoustic outputs are computed together
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,12 +91,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="hypotheses kept by the beam search (default: 32)",
     )
-    tune.add_argument(
-        "--lm-weights", type=float, nargs="+", default=LM_WEIGHTS, metavar="W", help="weights to try"
-    )
-    tune.add_argument(
-        "--word-bonuses", type=float, nargs="+", default=WORD_BONUSES, metavar="B", help="bonuses to try"
-    )
+    tune.add_argument("--lm-weights", type=float, nargs="+", metavar="W", help="weights to try")
+    tune.add_argument("--word-bonuses", type=float, nargs="+", metavar="B", help="bonuses to try")
     tune.add_argument(
         "--device", default="cpu", help="device of the acoustic model: cpu, cuda, ... (default: cpu)"
     )
@@ -178,6 +172,8 @@ def _sentences(arguments: argparse.Namespace) -> Iterator[str]:
 
 def read_texts(paths: Sequence[str]) -> Iterator[str]:
     """Read sentences from texts and manifests. Raises DecodingError for what cannot be read."""
+    from asr.data.cuts import cut_texts
+
     for path in paths:
         compressed = Path(path).suffix if Path(path).suffix in OPENERS else ""
         opened = OPENERS.get(compressed, open)
@@ -200,101 +196,43 @@ def read_texts(paths: Sequence[str]) -> Iterator[str]:
             raise DecodingError(f"{path} cannot be read as {wanted}: {error}") from error
 
 
-def cut_texts(cut: Mapping) -> Iterator[str]:
-    """Give the transcripts of a manifest's cut, of one made of several (padded, joined or mixed) in order of time."""
-    if "tracks" in cut:
-        for track in sorted(cut["tracks"], key=lambda track: track.get("offset", 0.0)):
-            yield from cut_texts(track["cut"])
-    elif cut.get("type") != "PaddingCut":
-        yield from (part.get("text") or "" for part in cut["supervisions"])
-
-
 def _tune(arguments: argparse.Namespace) -> int:
     from asr.bundle import store_decoding
-    from asr.decoding import BeamConfig, BeamSearch, greedy
     from asr.recognizer import load
-    from asr.scoring import score
-    from asr.text import normalize
+    from asr.tuning import LM_WEIGHTS, WORD_BONUSES, tune
 
-    recognizer = load(arguments.model, arguments.device, engine=arguments.engine)
-    bundle = recognizer.bundle
-    free = arguments.lexicon == "none"
-    bonuses = (0.0,) if free else arguments.word_bonuses  # nothing counts words where any token may end one
-    search = BeamSearch(
-        bundle.tokenizer,
-        BeamConfig(arguments.beam_size),
-        lm=arguments.lm,
-        lexicon=arguments.lexicon,
-        normalizer=bundle.normalizer,
-    )
     failures: list[str] = []
-    references, outputs = acoustic_outputs(recognizer, arguments.manifest, failures)
+    print("lm weight  word bonus  WER %")
+    tuning = tune(
+        load(arguments.model, arguments.device, engine=arguments.engine),
+        arguments.manifest,
+        arguments.lm,
+        arguments.lexicon,
+        beam_size=arguments.beam_size,
+        lm_weights=arguments.lm_weights or LM_WEIGHTS,
+        word_bonuses=arguments.word_bonuses or WORD_BONUSES,
+        on_failure=failures.append,
+        on_trial=_print_trial,
+    )
     for message in failures:
         print(message, file=sys.stderr)
-    if not outputs:
-        raise ManifestError(f"{arguments.manifest} holds no utterance with a transcript that could be read")
-    references = [normalize(text, bundle.normalizer) for text in references]
-
-    def word_error_rate(decode: Callable) -> float:
-        texts = [
-            " ".join(bundle.tokenizer.decode(hypothesis.tokens).split()) for hypothesis in decode(outputs)
-        ]
-        return score(references, [normalize(text, bundle.normalizer) for text in texts]).wer
-
-    results = {}
-    print("lm weight  word bonus  WER %")
-    without = {
-        "greedy": word_error_rate(greedy),
-        "beam, no lm": word_error_rate(BeamSearch(bundle.tokenizer, search.config)),
-    }
-    for name, rate in without.items():
-        print(f"{name:>21}  {100 * rate:5.2f}", flush=True)
-    for weight, bonus in product(arguments.lm_weights, bonuses):
-        config = replace(search.config, lm_weight=weight, word_bonus=bonus)
-        search.reweigh(config)
-        results[config] = word_error_rate(search)
-        print(f"{weight:9.2f}  {bonus:10.2f}  {100 * results[config]:5.2f}", flush=True)
-    best = min(results, key=lambda config: results[config])
-    print(f"best: LM weight {best.lm_weight}, word bonus {best.word_bonus}: WER {100 * results[best]:.2f} %")
-    better, rate = min(without.items(), key=itemgetter(1))
-    if rate <= results[best]:
+    best, without = tuning.best, tuning.best_without
+    weights = {name: getattr(best.config, name) for name in ("beam_size", "lm_weight", "word_bonus")}
+    print(
+        f"best: LM weight {weights['lm_weight']}, word bonus {weights['word_bonus']}: WER {100 * best.wer:.2f} %"
+    )
+    if not tuning.helps:
         print(
-            f"the language model does not help here: {better} has {100 * rate:.2f} % without it; nothing is stored"
+            f"the language model does not help here: {without.name} has {100 * without.wer:.2f} % without it; nothing "
+            "is stored"
         )
     elif not arguments.dry_run:
-        store_decoding(
-            arguments.model,
-            {"beam_size": best.beam_size, "lm_weight": best.lm_weight, "word_bonus": best.word_bonus},
-        )
+        store_decoding(arguments.model, weights)
         print(f"stored in {Path(arguments.model)}")
     return 1 if failures else 0
 
 
-def acoustic_outputs(recognizer, manifest: str, failures: list[str]) -> tuple[list[str], list]:
-    """Return the references and log-probabilities (frame, token) of every cut of a manifest.
-
-    Those that have no transcript or cannot be read are left out and named in `failures`.
-    """
-    from asr.data import load_cuts
-    from asr.data.cuts import text_of
-    from asr.data.reading import read_samples
-
-    references, outputs = [], []
-
-    def readable() -> Iterator:
-        for cut in sorted(load_cuts(manifest), key=lambda cut: cut.duration):
-            if (text := text_of(cut)) is None:
-                failures.append(f"{cut.id}: has no transcript to compare with")
-                continue
-            try:
-                samples = read_samples(cut, recognizer.sample_rate)
-            except AudioError as error:
-                failures.append(f"{cut.id}: {error}")
-                continue
-            references.append(text)
-            yield samples
-
-    pending = readable()
-    while samples := list(islice(pending, BATCH)):
-        outputs += recognizer.log_probs(samples)
-    return references, outputs
+def _print_trial(trial: "Trial") -> None:
+    config = trial.config
+    columns = f"{trial.name:>21}" if config is None else f"{config.lm_weight:9.2f}  {config.word_bonus:10.2f}"
+    print(f"{columns}  {100 * trial.wer:5.2f}", flush=True)

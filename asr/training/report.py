@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from asr.data.cuts import load_cuts
+from asr.data.cuts import Cut, load_cuts
 from asr.data.reading import read_samples
 from asr.data.shards import is_sharded
 from asr.errors import AsrError
-from asr.features.spectrogram import spectrogram
+from asr.evaluation import utterance_picture
 from asr.recognizer import Recognizer, load
-from asr.reports.picture import picture
 from asr.scoring.align import align
 from asr.scoring.html import fill_in as fill
 from asr.scoring.html import head
@@ -379,7 +378,7 @@ def _pictures(run: Path, config: str, samples: Sequence[Mapping[str, Any]]) -> s
         drawn = [
             f"<h3>{escape(name)}</h3>"
             f'<div class="wide" role="region" aria-label="Spectrogram, scrollable" tabindex="0">'
-            f"{_picture(model, read_samples(cuts[name], model.sample_rate))}</div>"
+            f"{_picture(model, cuts[name])}</div>"
             for name in names
             if name in cuts and cuts[name].duration <= LONGEST_PICTURE
         ]
@@ -392,14 +391,9 @@ def _pictures(run: Path, config: str, samples: Sequence[Mapping[str, Any]]) -> s
     return f'<p class="key">{key}</p>{"".join(drawn)}'
 
 
-def _picture(model: Recognizer, samples: np.ndarray) -> str:
-    return picture(
-        spectrogram(samples, model.bundle.features),
-        np.exp(model.log_probs(samples)),
-        [token.replace(" ", "␣") for token in model.bundle.tokenizer.tokens],
-        [(word.word, word.start, word.end) for word in model.transcribe(samples).words],
-        len(samples) / model.sample_rate,
-    )
+def _picture(model: Recognizer, cut: Cut) -> str:
+    samples = read_samples(cut, model.sample_rate)
+    return utterance_picture(model, samples, model.transcribe(samples))
 
 
 def _list(lines: Sequence[str]) -> str:

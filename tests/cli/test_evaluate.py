@@ -214,8 +214,8 @@ def test_what_a_normalizer_taught_the_model_to_write_is_right(dev):
     pytest.importorskip("whisper_normalizer")
     from types import SimpleNamespace
 
-    from asr.cli.evaluation import evaluate as evaluate_cuts
     from asr.data import load_cuts
+    from asr.evaluation import evaluate as evaluate_cuts
     from asr.text import normalize
     from asr.transcript import Transcript
 
@@ -228,7 +228,7 @@ def test_what_a_normalizer_taught_the_model_to_write_is_right(dev):
         sample_rate=16000,
         transcribe_as_completed=lambda sources, **_: [(0, Transcript(taught, (), 1.0))],
     )
-    assert evaluate_cuts(perfect, [cut], "english", 240.0, []).report.wer == 0
+    assert evaluate_cuts(perfect, [cut]).report.wer == 0
 
 
 def test_one_bad_utterance_of_each_kind(bundle, dev, tmp_path, capsys):

@@ -14,8 +14,8 @@ from helpers import log_probs_of, make_bundle
 import asr
 from asr.bundle import Bundle
 from asr.cli import main
-from asr.cli.lm import acoustic_outputs
 from asr.data.cuts import load_cuts, write_cuts
+from asr.tuning import acoustic_outputs
 
 pytest.importorskip("flashlight.lib.text")
 
@@ -140,7 +140,7 @@ def test_tune_stores_what_helps_and_nothing_else(tmp_path, monkeypatch, capsys, 
     logits = torch.nn.functional.one_hot(tokens, 5) * 9.0
     logits[0, 2] = 8.5
     monkeypatch.setattr(
-        "asr.cli.lm.acoustic_outputs", lambda *arguments: (["ab b"], log_probs_of(logits[None]))
+        "asr.tuning.acoustic_outputs", lambda *arguments: (["ab b"], log_probs_of(logits[None]))
     )
     tune = ["lm", "tune", "--model", str(tmp_path / "bundle"), "any", "--lm", lm]
     assert main([*tune, "--lm-weights", "0.5", "--word-bonuses", "0"]) == 0
@@ -155,7 +155,7 @@ def test_tune_leaves_out_what_it_cannot_judge(corpus, bundle, tmp_path, capsys):
     cuts[1].recording.sources[0].source = "nowhere.wav"
     failures = []
     references, outputs = acoustic_outputs(
-        asr.load(bundle, "cpu"), write_cuts(cuts, tmp_path, "some"), failures
+        asr.load(bundle, "cpu"), write_cuts(cuts, tmp_path, "some"), failures.append
     )
     assert len(references) == len(outputs) == 2
     assert sorted(failures)[0].startswith(cuts[0].id)

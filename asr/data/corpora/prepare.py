@@ -222,14 +222,9 @@ def by_layout(layout: Callable[[CorpusFolder], Splits]) -> Reader:
     return read
 
 
-def by_lhotse(name: str, text: Callable[[Any], str | None] | None = None, **options) -> Reader:
+def by_lhotse(name: str, **options: Any) -> Reader:
     """Read a corpus by lhotse's recipe of that name, see `recipes.read`."""
-    return lambda source, progress, parts: recipes.read(name, source, parts, text, **options)
-
-
-def _spoken_by_ljspeech(segment: Any) -> str | None:
-    """Give the transcript with its numbers and abbreviations written out."""
-    return (segment.custom or {})["normalized_text"]
+    return lambda source, progress, parts: recipes.read(name, source, parts, **options)
 
 
 def _librispeech(source: CorpusFolder, progress: Progress, parts: Sequence[str]) -> dict[str, list[Cut]]:
@@ -250,7 +245,7 @@ READERS = {
     "fsdd": by_layout(published.fsdd),
     "gigaspeech": by_layout(published.gigaspeech),
     "librispeech": _librispeech,
-    "ljspeech": by_lhotse("ljspeech", _spoken_by_ljspeech),
+    "ljspeech": by_layout(published.ljspeech),
     "mini_librispeech": _librispeech,
     "mls": by_layout(published.multilingual_librispeech),
     "speech_commands": by_layout(published.speech_commands),

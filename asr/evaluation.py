@@ -1,21 +1,17 @@
-"""What `asr evaluate` computes: transcripts of a test set, scored, and what a report tells and shows of them."""
+"""How well a model does on a test set: its transcripts, scored, and what a report shows of them."""
 
-import gzip
-import json
 import os
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from asr.cli.lm import cut_texts
-from asr.data.cuts import Cut, file_of, speaker_of, text_of
+from asr.data.cuts import Cut, file_of, load_cuts, manifest_texts, speaker_of, text_of
 from asr.data.reading import read_samples
-from asr.errors import AudioError, ManifestError
+from asr.errors import AudioError
 from asr.features.spectrogram import spectrogram
 from asr.recognizer import Recognizer
 from asr.reports.picture import PLAYED, audio_uri, picture
@@ -29,8 +25,9 @@ from asr.sources import AudioSource
 from asr.text import normalize
 from asr.transcript import Transcript
 
-SHOWN = 50  # of the worst utterances, with their audio and picture in the page
-SHOWN_SECONDS = 40.0  # longer ones would make the page heavy
+# The worst utterances whose audio and picture are in the page; longer ones would make it heavy.
+SHOWN = 50
+SHOWN_SECONDS = 40.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,7 @@ class Evaluation:
         report: their scores.
         best: scores of the best of each n-best list; None where no list holds two.
         elapsed: seconds of work, reading included.
+        failures: what could not be read, or has no reference, each with its reason.
     """
 
     cuts: list[Cut]
@@ -49,10 +47,11 @@ class Evaluation:
     report: ErrorReport
     best: ErrorReport | None
     elapsed: float
+    failures: list[str] = field(default_factory=list)
 
     @property
     def rtf(self) -> float:
-        """Real-time factor: seconds of work for a second of audio, reading included."""
+        """Return the real-time factor: seconds of work for a second of audio, reading included."""
         seconds = sum(cut.duration for cut in self.cuts)
         return self.elapsed / seconds if seconds else 0.0
 
@@ -63,64 +62,97 @@ class Evaluation:
 
 
 def evaluate(
-    recognizer: Recognizer,
-    cuts: Sequence[Cut],
-    normalizer: str,
-    batch_seconds: float | None,
-    failures: list[str],
+    model: Recognizer,
+    manifest: str | Path | Sequence[Cut],
+    *,
+    normalizer: str | None = None,
+    batch_seconds: float | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> Evaluation:
-    """Transcribe and score a set; what cannot be read, or has no reference, goes to `failures` with its reason."""
-    snr: list[float | None] = [None] * len(cuts)
+    """Transcribe a test set and score it.
 
-    def blocks(index: int) -> Iterator[np.ndarray]:
-        samples = read_samples(cuts[index], recognizer.sample_rate)
-        snr[index] = signal_to_noise(samples, recognizer.sample_rate)
-        yield samples
+    Arguments: manifest, a file of cuts as `asr prepare` writes it, or the cuts; normalizer of both sides, the model's
+    where none is named; batch_seconds as in `Recognizer.transcribe_many`; progress, called after each
+    utterance. Raises ManifestError for a manifest that cannot be read; of its utterances, those that cannot be read or
+    have no reference are the evaluation's `failures`.
 
-    texts = list(map(text_of, cuts))
-    judged = [index for index, text in enumerate(texts) if text is not None]
-    failures += [
+    >>> from asr.recognizer import load
+    >>> evaluate(load("an4", device="cpu"), "data/an4/cuts_dev.jsonl.gz").report.wer  # doctest: +SKIP
+    0.0478
+    >>> evaluate(load("an4", device="cpu"), [], normalizer="none").transcripts
+    []
+    """
+    cuts = load_cuts(manifest) if isinstance(manifest, str | Path) else manifest
+    normalizer = normalizer or model.bundle.normalizer
+    texts = [text_of(cut) for cut in cuts]
+    failures = [
         f"{cut.id}: has no transcript to compare with"
         for cut, text in zip(cuts, texts, strict=True)
         if text is None
     ]
-    sources = [AudioSource(cuts[i].id, lambda i=i: blocks(i), cuts[i].duration) for i in judged]
-    transcripts: dict[int, Transcript] = {}
     began = time.perf_counter()
-    for place, outcome in recognizer.transcribe_as_completed(sources, batch_seconds=batch_seconds):
+    judged = [(cut, text) for cut, text in zip(cuts, texts, strict=True) if text is not None]
+    readings = [_Reading(cut, model.sample_rate) for cut, _ in judged]
+    transcripts: dict[int, Transcript] = {}
+    sources = [AudioSource(reading.cut.id, reading.blocks, reading.cut.duration) for reading in readings]
+    for place, outcome in model.transcribe_as_completed(sources, batch_seconds=batch_seconds):
         progress()
         if isinstance(outcome, Transcript):
-            transcripts[judged[place]] = outcome
+            transcripts[place] = outcome
         else:
             failures.append(f"{sources[place].name}: {outcome}")
     elapsed = time.perf_counter() - began
-
     done = sorted(transcripts)
-    heard = [transcripts[i] for i in done]
-    n_best = [[one.text, *(other.text for other in one.alternatives)] for one in heard]
-    references = [texts[i] or "" for i in done]
-    if normalizer == recognizer.bundle.normalizer:
-        # The model writes as its normalizer does, and scoring passes that on once more: so do the references, for
-        # rules that change what they wrote (English ones make 0351 of "zero three five one", and 351 of that).
+    references = [judged[i][1] for i in done]
+    if normalizer == model.bundle.normalizer:
+        # The model writes as its normalizer does, and scoring applies that once more: so do the references, for rules
+        # that change what they wrote (English ones make 0351 of "zero three five one", and 351 of that).
         references = [normalize(text, normalizer) for text in references]
-    fields = manifest_fields([cuts[i] for i in done])
-    options = {
-        "ids": [cuts[i].id for i in done],
-        "fields": fields | {"snr": fields.get("snr", [snr[i] for i in done])},  # as estimated, if not known
-        "normalizer": normalizer,
-    }
+    return _scored(
+        [readings[i] for i in done], [transcripts[i] for i in done], references, normalizer, elapsed, failures
+    )
+
+
+class _Reading:
+    """A cut, and the signal-to-noise ratio of its samples once they were read."""
+
+    def __init__(self, cut: Cut, sample_rate: int):
+        self.cut, self.sample_rate = cut, sample_rate
+        self.snr: float | None = None
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        samples = read_samples(self.cut, self.sample_rate)
+        self.snr = signal_to_noise(samples, self.sample_rate)
+        yield samples
+
+
+def _scored(
+    readings: Sequence[_Reading],
+    transcripts: list[Transcript],
+    references: Sequence[str],
+    normalizer: str,
+    elapsed: float,
+    failures: list[str],
+) -> Evaluation:
+    cuts = [reading.cut for reading in readings]
+    fields = manifest_fields(cuts)
+    # As estimated, if the manifest does not tell.
+    fields.setdefault("snr", [reading.snr for reading in readings])
+    options = {"ids": [cut.id for cut in cuts], "fields": fields, "normalizer": normalizer}
+    texts = [transcript.text for transcript in transcripts]
+    n_best = [[t.text, *(alternative.text for alternative in t.alternatives)] for t in transcripts]
     return Evaluation(
-        cuts=[cuts[i] for i in done],
-        transcripts=heard,
-        report=score(references, [one.text for one in heard], **options),
+        cuts=cuts,
+        transcripts=transcripts,
+        report=score(references, texts, **options),
         best=oracle(references, n_best, **options) if any(len(texts) > 1 for texts in n_best) else None,
         elapsed=elapsed,
+        failures=failures,
     )
 
 
 def manifest_fields(cuts: Sequence[Cut]) -> dict[str, list]:
-    """Give by column what a manifest says of its utterances in words or numbers, None where it does not."""
+    """Return by column what a manifest tells of its utterances in words or numbers, None where it does not."""
     rows = []
     for cut in cuts:
         spoken = cut.supervisions[0]
@@ -142,20 +174,17 @@ def manifest_fields(cuts: Sequence[Cut]) -> dict[str, list]:
 
 
 def check_fields(cuts: Sequence[Cut], asked: Sequence[tuple[str, list[float]]]) -> None:
-    """Refuse fields and ranges that errors cannot be broken down by, before hours are spent on transcripts.
-
-    Raises TextError, as `by_field` would on the result.
-    """
+    """Raise TextError for fields and ranges that errors cannot be broken down by, before hours of transcribing."""
     judged = [cut for cut in cuts if text_of(cut) is not None]
     texts = [text_of(cut) or "" for cut in judged]
     fields = {"snr": [0.0] * len(judged)} | manifest_fields(judged)
     perfect = score(texts, texts, fields=fields, bootstrap=0)
-    for field, edges in asked:
-        by_field(perfect, field, edges)
+    for name, edges in asked:
+        by_field(perfect, name, edges)
 
 
 def reliability(evaluations: Mapping[str, Evaluation]) -> Calibration | None:
-    """Judge the words' confidences; None where the normalizer joined or cut words, and where there is no word."""
+    """Return how right the words' confidences are; None without words, or where the normalizer joined or cut them."""
     whole = merge({name: evaluation.report for name, evaluation in evaluations.items()})
     confidences = [
         [word.confidence for word in transcript.words]
@@ -166,27 +195,16 @@ def reliability(evaluations: Mapping[str, Evaluation]) -> Calibration | None:
 
 
 def training_words(manifests: Sequence[str], normalizer: str) -> set[str]:
-    """Give the words of manifests of cuts, normalized. Raises ManifestError."""
+    """Return the words of manifests of cuts, normalized. Raises ManifestError."""
     words: set[str] = set()
-    for path in map(Path, manifests):
-        try:
-            with (
-                gzip.open(path, "rt", encoding="utf-8")
-                if path.suffix == ".gz"
-                else path.open(encoding="utf-8") as lines
-            ):
-                for line in lines:
-                    for text in cut_texts(json.loads(line)):
-                        words.update(normalize(text, normalizer).split())
-        except FileNotFoundError:
-            raise ManifestError(f"there is no manifest {path} of training words") from None
-        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
-            raise ManifestError(f"{path} is not a manifest of cuts, or is damaged: {error!r}") from error
+    for path in manifests:
+        for text in manifest_texts(path):
+            words.update(normalize(text, normalizer).split())
     return words
 
 
 def trained_on(training: Mapping[str, Any]) -> list[str]:
-    """Give the manifests that a bundle says it was trained on, if all of them are still there."""
+    """Return the manifests that a bundle names as its training data, if all of them are still there."""
     named = training.get("train_manifests") or []
     manifests = [named] if isinstance(named, str) else list(named)
     return manifests if all(map(os.path.isfile, manifests)) else []
@@ -197,21 +215,23 @@ def familiarity(reports: Mapping[str, ErrorReport], words: set[str]) -> list[Gro
     return by_familiarity(merge(reports), words) if words else []
 
 
-def told_apart(evaluations: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
+def with_distinct_ids(evaluations: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
     """Put the set's name before all ids where sets share some, for a page to show each its own audio."""
-    ids = [name for one in evaluations.values() for name in one.report.ids]
+    ids = [utterance for evaluation in evaluations.values() for utterance in evaluation.report.ids]
     if len(set(ids)) == len(ids):
         return dict(evaluations)
-    return {
-        name: replace(one, report=replace(one.report, ids=tuple(f"{name} {each}" for each in one.report.ids)))
-        for name, one in evaluations.items()
-    }
+
+    def renamed(name: str, evaluation: Evaluation) -> Evaluation:
+        ids = tuple(f"{name} {utterance}" for utterance in evaluation.report.ids)
+        return replace(evaluation, report=replace(evaluation.report, ids=ids))
+
+    return {name: renamed(name, evaluation) for name, evaluation in evaluations.items()}
 
 
 def sounds_and_pictures(
     recognizer: Recognizer, evaluations: Mapping[str, Evaluation], page: Path
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Give addresses of audio, and pictures, by utterance's id, for a page at `page`.
+    """Return addresses of audio, and pictures, by utterance's id, for a page at `page`.
 
     The worst utterances' audio goes into the page, with a picture of each; the others' is linked where browsers
     can play the file.
@@ -229,7 +249,7 @@ def sounds_and_pictures(
         except AudioError:  # gone since it was read
             continue
         audio[name] = audio_uri(samples, recognizer.sample_rate)
-        pictures[name] = _picture(recognizer, samples, transcript)
+        pictures[name] = utterance_picture(recognizer, samples, transcript)
     return audio, pictures
 
 
@@ -251,7 +271,7 @@ def _worst(evaluations: Mapping[str, Evaluation]) -> list[tuple[str, Cut, Transc
 
 
 def _link(cut: Cut, page: Path) -> str | None:
-    """Address a cut's stretch of its file, relative to the page; None for what browsers do not play."""
+    """Return the address of a cut's stretch of its file, relative to the page; None for what browsers do not play."""
     file = file_of(cut)
     if file is None or Path(file).suffix.lower() not in PLAYED:
         return None
@@ -259,11 +279,12 @@ def _link(cut: Cut, page: Path) -> str | None:
     return f"{address(file, page)}#t={start:.3f},{end:.3f}"
 
 
-def _picture(recognizer: Recognizer, samples: np.ndarray, transcript: Transcript) -> str:
+def utterance_picture(model: Recognizer, samples: np.ndarray, transcript: Transcript) -> str:
+    """Return an SVG of an utterance: spectrogram, what the model found in each frame, and the words decoded of it."""
     return picture(
-        spectrogram(samples, recognizer.bundle.features),
-        np.exp(recognizer.log_probs(samples)),
-        [token.replace(" ", "␣") for token in recognizer.bundle.tokenizer.tokens],
+        spectrogram(samples, model.bundle.features),
+        np.exp(model.log_probs(samples)),
+        [token.replace(" ", "␣") for token in model.bundle.tokenizer.tokens],
         [(word.word, word.start, word.end) for word in transcript.words],
-        len(samples) / recognizer.sample_rate,
+        len(samples) / model.sample_rate,
     )

@@ -1,0 +1,120 @@
+"""The weights of a language model in a beam search, tuned on a development set."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from asr.data.cuts import load_cuts, text_of
+from asr.data.reading import read_samples
+from asr.decoding import BeamConfig, BeamSearch, Decoder, greedy
+from asr.decoding.vocabulary import NO_LEXICON
+from asr.errors import AudioError, ManifestError
+from asr.recognizer import Recognizer
+from asr.scoring import score
+from asr.text import normalize
+
+LM_WEIGHTS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5)
+WORD_BONUSES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
+# Utterances whose log-probabilities are computed together.
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A decoder, and its word error rate on the development set; `config` is None without the language model."""
+
+    name: str
+    wer: float
+    config: BeamConfig | None = None
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What was tried: without the language model, and with each of the weights and bonuses."""
+
+    without: list[Trial]
+    trials: list[Trial]
+
+    @property
+    def best(self) -> Trial:
+        """Return the first of the best with the language model."""
+        return min(self.trials, key=lambda trial: trial.wer)
+
+    @property
+    def best_without(self) -> Trial:
+        """Return the first of the best without the language model."""
+        return min(self.without, key=lambda trial: trial.wer)
+
+    @property
+    def helps(self) -> bool:
+        """Return whether the language model makes fewer errors than there are without it."""
+        return self.best.wer < self.best_without.wer
+
+
+def tune(
+    model: Recognizer,
+    manifest: str | Path,
+    lm: str | Path,
+    lexicon: str | Path | None = None,
+    *,
+    beam_size: int = 32,
+    lm_weights: Sequence[float] = LM_WEIGHTS,
+    word_bonuses: Sequence[float] = WORD_BONUSES,
+    on_failure: Callable[[str], object] = lambda message: None,
+    on_trial: Callable[[Trial], object] = lambda trial: None,
+) -> Tuning:
+    """Try all weights of a language model with all bonuses for words; the model itself is computed once.
+
+    Arguments: manifest to tune on, never that of the test set; lm and lexicon as in `BeamSearch`; lm_weights and
+    word_bonuses to try, of which only 0 is where any token may end a word; on_failure and on_trial, called with each
+    utterance that is left out and each result. Raises ManifestError where no utterance is left, DecodingError for files
+    that cannot be used.
+    """
+    tokenizer, normalizer = model.bundle.tokenizer, model.bundle.normalizer
+    search = BeamSearch(tokenizer, BeamConfig(beam_size), lm=lm, lexicon=lexicon, normalizer=normalizer)
+    references, outputs = acoustic_outputs(model, manifest, on_failure)
+    if not outputs:
+        raise ManifestError(f"{manifest} holds no utterance with a transcript that could be read")
+    references = [normalize(text, normalizer) for text in references]
+
+    def tried(name: str, decode: Decoder, config: BeamConfig | None = None) -> Trial:
+        texts = [tokenizer.decode(hypothesis.tokens) for hypothesis in decode(outputs)]
+        hypotheses = [normalize(" ".join(text.split()), normalizer) for text in texts]
+        trial = Trial(name, score(references, hypotheses).wer, config)
+        on_trial(trial)
+        return trial
+
+    without = [tried("greedy", greedy), tried("beam, no lm", BeamSearch(tokenizer, search.config))]
+    trials = []
+    for weight, bonus in product(lm_weights, (0.0,) if str(lexicon) == NO_LEXICON else word_bonuses):
+        config = replace(search.config, lm_weight=weight, word_bonus=bonus)
+        search.reweigh(config)
+        trials.append(tried("lm", search, config))
+    return Tuning(without, trials)
+
+
+def acoustic_outputs(
+    model: Recognizer, manifest: str | Path, on_failure: Callable[[str], object]
+) -> tuple[list[str], list[np.ndarray]]:
+    """Return the references of a manifest's cuts and their log-probabilities (frame, token).
+
+    Those that have no transcript or cannot be read are left out, with a call of `on_failure`.
+    """
+    references, outputs, batch = [], [], []
+    for cut in sorted(load_cuts(manifest), key=lambda cut: cut.duration):
+        if (text := text_of(cut)) is None:
+            on_failure(f"{cut.id}: has no transcript to compare with")
+            continue
+        try:
+            batch.append(read_samples(cut, model.sample_rate))
+        except AudioError as error:
+            on_failure(f"{cut.id}: {error}")
+            continue
+        references.append(text)
+        if len(batch) == BATCH:
+            outputs += model.log_probs(batch)
+            batch = []
+    return references, outputs + model.log_probs(batch)
