@@ -103,14 +103,11 @@ def make_engine(
         raise AsrError(f"compute type {compute_type!r} is unknown; there are {', '.join(COMPUTE_TYPES)}")
     if engine not in ("auto", *ENGINES):
         raise AsrError(f"there is no engine {engine!r}; there are auto, {', '.join(ENGINES)}")
-    if engine == "auto":
-        engine = chosen_engine(device, compute_type)
-    package, hint, module, name = ENGINES[engine]
+    chosen = chosen_engine(device, compute_type) if engine == "auto" else engine
+    package, hint, module, name = ENGINES[chosen]
     if not find_spec(package):
-        raise AsrError(
-            f"{device} in {compute_type} by the engine {engine} needs the package {package}, which is not installed; "
-            f"{hint}"
-        )
+        purpose = f"compute type {compute_type} on {device}" if engine == "auto" else f"the engine {chosen}"
+        raise AsrError(f"{purpose} needs the package {package}, which is not installed; {hint}")
     return getattr(import_module(module), name)(bundle, device, compute_type, threads)
 
 

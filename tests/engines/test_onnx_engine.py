@@ -127,3 +127,22 @@ def test_recognition_needs_no_torch():
         [sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=False
     )
     assert result.stdout == "True\n", result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"engine": "torch"},
+            r"the engine torch needs the package torch, which is not installed; pip install",
+        ),
+        (
+            {"compute_type": "int8"},
+            r"compute type int8 on cpu needs the package torch, .*recurrent-asr\[torch\]",
+        ),
+    ],
+)
+def test_a_package_that_is_absent_is_named_with_its_extra(monkeypatch, options, message):
+    monkeypatch.setattr("asr.engines.find_spec", lambda name: None if name == "torch" else True)
+    with pytest.raises(AsrError, match=message):
+        make_engine(Bundle.load(SHIPPED), "cpu", **options)
