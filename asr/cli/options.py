@@ -89,12 +89,6 @@ def add_precision(parser: Container) -> None:
     """Declare the options of how the device computes."""
     add_engine(parser)
     parser.add_argument(
-        "--engine",
-        choices=("auto", "torch", "onnx"),
-        default="auto",
-        help="engine: auto, the first of torch and onnx that is installed, or one of them (default: auto)",
-    )
-    parser.add_argument(
         "--compute-type",
         choices=COMPUTE_TYPES,
         default="float32",
