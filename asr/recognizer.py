@@ -254,8 +254,8 @@ class Recognizer:
             hypothesis, tokenizer, self.engine.seconds_per_frame, loud, duration, character_times
         )
         alternatives = tuple(
-            Alternative(" ".join(tokenizer.decode(other.tokens).split()), other.score)
-            for other in hypothesis.alternatives
+            Alternative(" ".join(tokenizer.decode(alternative.tokens).split()), alternative.score)
+            for alternative in hypothesis.alternatives
         )
         score = hypothesis.score if alternatives else None
         text = " ".join(word.word for word in words)

@@ -47,6 +47,11 @@ class Stream:
             the model reads in both directions and 0 where it does not.
 
     Raises AsrError for a chunk that is not positive, and for a look-ahead that is negative or of no use to the model.
+
+    >>> import asr
+    >>> stream = asr.load("an4", device="cpu").stream()
+    >>> stream.feed(np.zeros(8000, np.float32)) + stream.finish()
+    []
     """
 
     def __init__(

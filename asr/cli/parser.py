@@ -36,8 +36,12 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*arguments, **options, allow_abbrev=False)  # --seed would be --seeds
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
-        """Parse arguments; unknown options end the program as argparse's errors do."""
-        arguments, unknown = self.parse_known_args(args, namespace)
+        """Parse arguments; unknown options end the program as argparse's errors do.
+
+        Inputs and options may stand in any order, which argparse does not allow of commands with commands of their own.
+        """
+        parse = self.parse_known_args if self._subparsers else self.parse_known_intermixed_args
+        arguments, unknown = parse(args, namespace)
         if unknown:
             name = unknown[0].split("=")[0]
             known = nearest(name, self._option_string_actions) if name.startswith("-") else ""

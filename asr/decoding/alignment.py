@@ -83,7 +83,7 @@ def _best_path(log_probs: np.ndarray, tokens: Sequence[int]) -> np.ndarray:
     path = np.empty(frames, np.int64)
     for frame in range(frames - 1, -1, -1):
         path[frame] = labels[state]
-        state -= moves[frame, state]
+        state -= int(moves[frame, state])
     return path
 
 

@@ -1,21 +1,26 @@
 """RecurrentLayer: one uni- or bidirectional recurrent layer over ragged batches."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
+from asr.errors import BackendError
 from asr.recurrent import dispatch
 from asr.recurrent.cells import CELLS, Call, CellOptions, Noise, State, Weights
+from asr.wording import short
+
+WHOLE_NUMBERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
 
 
 class RecurrentLayer(nn.Module):
     """One recurrent layer that reads each utterance from its own start and, reversed, from its own end.
 
-    Called as ``layer(x, lengths, state=None) -> (y, state)``: x (batch, frame, input_size); lengths (batch,) int64,
-    in any order, zero allowed; y (batch, frame, direction * output_size), zero past each length. The state is h or,
-    for the LSTM family, (h, c), shaped (direction, batch, size) as torch.nn.LSTM shapes it.
+    Called as ``layer(x, lengths, state=None) -> (y, state)``: x (batch, frame, input_size); lengths (batch,), whole
+    numbers in any order, zero allowed; y (batch, frame, direction * output_size), zero past each length. The state is
+    h or, for the LSTM family, (h, c), shaped (direction, batch, size) as torch.nn.LSTM shapes it.
     Parameters are named, shaped and ordered as torch.nn.LSTM's, so that state dicts load both ways.
 
     Arguments:
@@ -175,8 +180,11 @@ class RecurrentLayer(nn.Module):
             _ones_at(self.zoneout_cell, (batch, frames, self.hidden_size), x),
         )
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        refuse_scripting(self)
+
     def forward(
-        self, x: Tensor, lengths: Tensor, state: Tensor | State | None = None
+        self, x: Tensor, lengths: Tensor | Sequence[int], state: Tensor | State | None = None
     ) -> tuple[Tensor, Tensor | State]:
         """Run the layer; see the class for shapes."""
         lengths, state = checked_arguments(self, x, lengths, state)
@@ -193,10 +201,18 @@ class RecurrentLayer(nn.Module):
         return f"{self.cell_name}, {self.input_size}, {self.hidden_size}, bidirectional={self.bidirectional}"
 
 
+def refuse_scripting(module: nn.Module) -> NoReturn:
+    """Raise BackendError: what torch.jit.script calls before it compiles a module."""
+    raise BackendError(
+        f"torch.jit.script cannot compile {type(module).__name__}, whose kernels are no TorchScript; use torch.export, "
+        "torch.compile or torch.jit.trace"
+    )
+
+
 def checked_arguments(
-    layer: Any, x: Tensor, lengths: Tensor, state: Tensor | State | None
+    layer: Any, x: Tensor, lengths: Tensor | Sequence[int], state: Tensor | State | None
 ) -> tuple[Tensor, State]:
-    """Return the lengths as int64 and the state that a layer starts from, zeros unless it was given.
+    """Return the lengths as an int64 tensor and the state that a layer starts from, zeros unless it was given.
 
     Raises ValueError for tensors whose shapes or types do not fit, since kernels read memory by the layer's sizes.
     """
@@ -204,7 +220,9 @@ def checked_arguments(
         raise ValueError(
             f"x must be floating point (batch, frame, {layer.input_size}), got {x.dtype} of {tuple(x.shape)}"
         )
-    if lengths.shape != x.shape[:1] or lengths.is_floating_point():
+    if not isinstance(lengths, Tensor):
+        lengths = _as_tensor(lengths, len(x))
+    if lengths.shape != x.shape[:1] or lengths.dtype not in WHOLE_NUMBERS:
         raise ValueError(
             f"lengths must be {x.shape[0]} whole numbers, got {lengths.dtype} of {tuple(lengths.shape)}"
         )
@@ -218,6 +236,13 @@ def checked_arguments(
         found = [tuple(part.shape) for part in given]
         raise ValueError(f"the state must have the shapes {shapes}, got {found}")
     return lengths, given
+
+
+def _as_tensor(lengths: Sequence[int], count: int) -> Tensor:
+    try:
+        return torch.as_tensor(lengths) if len(lengths) else torch.empty(0, dtype=torch.int64)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"lengths must be {count} whole numbers, got {short(repr(lengths))}") from None
 
 
 def check_dropout(**rates: float) -> None:

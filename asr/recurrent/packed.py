@@ -1,5 +1,7 @@
 """Layers whose weights were packed once, for inference on a CPU: faster for small batches, in int8 most of all."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -7,7 +9,8 @@ from asr.errors import BackendError
 from asr.recurrent.cells import Call, Noise, State, Weights
 from asr.recurrent.cpu import backend
 from asr.recurrent.cpu.library import WEIGHT_KINDS
-from asr.recurrent.layer import RecurrentLayer, checked_arguments
+from asr.recurrent.interface import TorchCalls, TorchInterface
+from asr.recurrent.layer import RecurrentLayer, checked_arguments, refuse_scripting
 from asr.recurrent.stack import replace_modules
 
 PRECISIONS = tuple(WEIGHT_KINDS)
@@ -60,9 +63,12 @@ class PackedLayer(nn.Module):
             self.packed = backend.pack(self.call, precision)
             self.call = self.call._replace(weights=[_without_matrices(own) for own in weights])
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        refuse_scripting(self)
+
     @torch.no_grad()
     def forward(
-        self, x: Tensor, lengths: Tensor, state: Tensor | State | None = None
+        self, x: Tensor, lengths: Tensor | Sequence[int], state: Tensor | State | None = None
     ) -> tuple[Tensor, Tensor | State]:
         """Run the layer; see RecurrentLayer for shapes."""
         if torch.jit.is_tracing():  # type: ignore[attr-defined]
@@ -88,12 +94,32 @@ def _without_matrices(weights: Weights) -> Weights:
     return Weights(**(kept | {name: torch.empty(0) for name in MATRICES if name in kept}))
 
 
+class PackedTorchLayers(TorchCalls):
+    """A TorchInterface whose layers were packed: called as torch.nn.LSTM, GRU and RNN are, without parameters."""
+
+    def __init__(self, interface: TorchInterface, precision: str):
+        super().__init__()
+        for name in TorchCalls.__annotations__:
+            setattr(self, name, getattr(interface, name))
+        layers = (interface.recurrent_layer(index) for index in range(interface.num_layers))
+        self.layers = nn.ModuleList(PackedLayer(layer, precision) for layer in layers)
+        self.train(interface.training)
+
+    def run_layer(self, index: int, x: Tensor, lengths: Tensor, state: State | None) -> tuple:
+        """Run one packed layer."""
+        return self.layers[index](x, lengths, state)
+
+
 def pack_for_inference(module: nn.Module, precision: str = "float32") -> nn.Module:
-    """Replace every RecurrentLayer inside a model by a PackedLayer.
+    """Replace every RecurrentLayer, and every layer from `replace_torch_layers`, inside a model by a packed one.
 
     Works in place and returns the module, or its replacement where it is itself such a layer. For inference on
     this machine's CPU only; keep the trained model, for this one cannot be trained or saved.
     """
-    return replace_modules(
-        module, lambda each: PackedLayer(each, precision) if isinstance(each, RecurrentLayer) else None
-    )
+
+    def packed(layer: nn.Module) -> nn.Module | None:
+        if isinstance(layer, RecurrentLayer):
+            return PackedLayer(layer, precision)
+        return PackedTorchLayers(layer, precision) if isinstance(layer, TorchInterface) else None
+
+    return replace_modules(module, packed)

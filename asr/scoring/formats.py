@@ -68,6 +68,13 @@ def read_transcripts(path: str | Path, side: str = "hypothesis", form: str = "au
 
     `side` ("reference" or "hypothesis") chooses the key where JSON holds several texts. Raises TextError for
     what is missing, unreadable or malformed, with the line.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "reference.trn")
+    ...     _ = path.write_text("three one seven (u1)")
+    ...     read_transcripts(path).texts
+    {'u1': 'three one seven'}
     """
     path = Path(path)
     if form not in FORMATS:

@@ -42,6 +42,10 @@ class ErrorReport:
     ("speakers" or "utterances"); None where there is nothing to resample. Transcripts are normalized, as they
     were compared, by the rules of `normalizer` in their version. `fields` are columns of what else is known of
     the utterances: speaker, gender, duration, ...
+
+    >>> report = score(["the cat sat"], ["the cat sat down"])
+    >>> report.words, report.word_errors.insertions
+    (3, 1)
     """
 
     word_errors: ErrorCounts

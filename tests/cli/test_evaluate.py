@@ -285,7 +285,7 @@ def test_a_set_without_any_readable_utterance_is_left_out(bundle, dev, tmp_path,
         (["{dev}", "--normalizer", "basics"], "there are basic, english, none"),
         (
             ["{dev}", "--training-manifest", "{lost}"],
-            "there is no manifest .* of training words",
+            r"there is no manifest .*lost\.jsonl; expected one of cuts",
         ),
         (
             ["{dev}", "--training-manifest", "{noise}"],

@@ -32,7 +32,8 @@ def torch_modules():
 def test_a_replaced_torch_layer_computes_the_same(backend, index):
     torch.manual_seed(0)
     theirs = list(torch_modules())[index]
-    ours = replace_torch_layers(theirs, backend=backend)
+    ours = replace_torch_layers(copy.deepcopy(theirs), backend=backend)
+    assert type(ours) is not type(theirs)
     x = torch.randn(5, 3, 4)
     lengths = torch.tensor([3, 1, 2, 3, 3]) if theirs.batch_first else torch.tensor([5, 2, 3])
     packed = nn.utils.rnn.pack_padded_sequence(x, lengths, theirs.batch_first, enforce_sorted=False)
@@ -47,7 +48,7 @@ def test_a_replaced_torch_layer_computes_the_same(backend, index):
 
 def test_state_dicts_go_both_ways():
     for theirs in torch_modules():
-        ours = replace_torch_layers(theirs)
+        ours = replace_torch_layers(copy.deepcopy(theirs))
         assert set(ours.state_dict()) == set(theirs.state_dict())
         other = copy.deepcopy(theirs)
         other.load_state_dict(ours.state_dict())
