@@ -6,6 +6,7 @@ in doubt. A model that was trained on the corpus knows it well enough, wrong tra
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,10 +82,8 @@ def _cuts(splits: Mapping[str, Sequence[Cut]]) -> Iterator[tuple[str, int, Cut]]
             continue
         first = 0
         for shard, durations in enumerate(cuts.durations):
-            try:
+            with suppress(AudioError):
                 yield from ((split, first + index, cut) for index, cut in enumerate(cuts.open(shard)))
-            except AudioError:
-                pass
             first += len(durations)
 
 
@@ -127,7 +126,10 @@ def mismatches(judgments: Sequence[Judgment]) -> list[Finding]:
 def worst(judgments: Sequence[Judgment], count: int) -> str:
     """List the utterances with the largest gaps and the highest word error rates, whether in doubt or not."""
     lines = []
-    for title, key in (("alignment", lambda item: item.gap), ("word error rate", lambda item: (item.wer, item.gap))):
+    for title, key in (
+        ("alignment", lambda item: item.gap),
+        ("word error rate", lambda item: (item.wer, item.gap)),
+    ):
         lines.append(f"worst by {title}:")
         for item in sorted(judgments, key=key, reverse=True)[:count]:
             lines.append(

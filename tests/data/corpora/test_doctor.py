@@ -187,7 +187,10 @@ def test_mistakes_at_the_command(planted, tmp_path, capsys):
     for arguments, message in (
         (["--fix", str(tmp_path / "x.jsonl.gz")], "is one file for 2 manifests; give a folder"),
         (["--fix", str(folder)], "would replace the manifest that is checked"),
-        (["--ignore", "silence"], "--ignore 'silence' is no kind of finding; there are unreadable"),
+        (
+            ["--ignore", "silence"],
+            "'silence' is no kind of finding (did you mean 'silent'?); there are unreadable",
+        ),
         (["--json", str(tmp_path / "no" / "x.json")], "cannot write"),
         (["--model", str(tmp_path)], "is no bundle"),
     ):

@@ -25,7 +25,7 @@ def check(
         splits: {"train": cuts, ...}, what is trained on first: of two that share something, the earlier is named.
             Lists of cuts, or `Shards`.
         target: the model that they are meant for.
-        decode: read the audio; else only its header, in which silent and clipped audio and copies of a file cannot be seen.
+        decode: read the audio; else only its header, which shows no silent or clipped audio and no copies of a file.
         jobs: threads; progress wraps the loop over utterances.
         more: findings of others, as of `asr.mismatch`.
     """
