@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from asr.cli import options
 from asr.cli.console import check_writable, progress_bar, report_failures, write
-from asr.cli.results import add_detail_arguments, details
+from asr.cli.results import add_details, details
 from asr.errors import AsrError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CUTS",
         help="training manifests: their words are those that the model has seen (default: those it was trained on)",
     )
-    add_detail_arguments(parser, confusions=5, worst=5)
+    add_details(parser, confusions=5, worst=5)
     options.add_computing(parser)
     options.add_decoding(parser)
 
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate; 1 if any utterance could not be read."""
     from asr.data import load_cuts
     from asr.evaluation import check_fields, familiarity, trained_on, training_words
-    from asr.scoring.report import check_normalizer
+    from asr.scoring.cleaning import Cleaning
 
     for path in (arguments.html, arguments.json):
         check_writable(path)
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_fields(cuts, arguments.by)
     model = options.load_recognizer(arguments)
     normalizer = arguments.normalizer or model.bundle.normalizer
-    check_normalizer(normalizer)
+    Cleaning(normalizer)  # refuses a normalizer that is missing before hours are spent
     manifests = arguments.training_manifest or trained_on(model.bundle.training)
     vocabulary = training_words(manifests, normalizer)
     evaluations, failures = _evaluations(model, sets, normalizer, arguments)
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.html:
         write(arguments.html, _page(model, evaluations, seen, arguments))
     if arguments.json != "-":
-        _print(evaluations, [f"computed on {model.engine.device}", *_missed(seen)], arguments)
+        _print(evaluations, [f"device: {model.engine.device}", *_missed(seen)], arguments)
     return report_failures(failures, total)
 
 
@@ -154,15 +154,14 @@ def _model_name(folder: Path) -> str:
 
 def _print(evaluations: "dict[str, Evaluation]", notes: list[str], arguments: argparse.Namespace) -> None:
     """Print one set in detail, several as a table with the details of each; other tables stand alone."""
-    from asr.scoring.table import footnote, row, summary, table
+    from asr.scoring.table import results, summary
 
     several = len(arguments.manifests) > 1
     reports = {name: evaluation.report for name, evaluation in evaluations.items()}
     extra = _extra(evaluations)
     name, report = next(iter(reports.items()))
     if several or arguments.table != "text":
-        print(table([row(name, report, extra[name]) for name, report in reports.items()], arguments.table))
-        notes.insert(0, footnote(report))
+        print(results(reports, arguments.table, extra))
     else:
         print(f"WER {100 * report.wer:.2f} %, CER {100 * report.cer:.2f} %\n\n{summary(report)}\n")
         notes.insert(0, ", ".join(f"{name} {value}" for name, value in _in_full(extra[name]).items()))
