@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from asr.cli import options
 from asr.cli.console import STDOUT, note
 from asr.errors import DecodingError, TextError
 
@@ -96,6 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tune.add_argument(
         "--device", default="cpu", help="device of the acoustic model: cpu, cuda, ... (default: cpu)"
     )
+    options.add_engine(tune)
     tune.add_argument("--dry-run", action="store_true", help="nothing is stored in the model")
 
 
@@ -198,7 +200,7 @@ def _tune(arguments: argparse.Namespace) -> int:
     failures: list[str] = []
     print("lm weight  word bonus  WER %")
     tuning = tune(
-        load(arguments.model, arguments.device),
+        load(arguments.model, arguments.device, engine=arguments.engine),
         arguments.manifest,
         arguments.lm,
         arguments.lexicon,

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import make_corpus, train_arguments
+from helpers import make_corpus, run_asr, train_arguments
 
 from asr.cli import main
 
@@ -81,22 +81,8 @@ def test_dev_letters_outside_the_alphabet_are_named(capsys, corpus, tmp_path):
     folder = tmp_path / "dev"
     manifest = make_corpus(folder, utterances=4, seed=9)
     manifest.write_text(manifest.read_text().replace('"text": "', '"text": "ж', 1))
-    assert (
-        main(
-            [
-                "prepare",
-                "manifest",
-                str(manifest),
-                "--output-dir",
-                str(folder),
-                "--split",
-                "dev",
-                "--dev-fraction",
-                "0",
-            ]
-        )
-        == 0
-    )
+    line = "prepare manifest {manifest} --output-dir {folder} --split dev --dev-fraction 0"
+    assert run_asr(line, manifest=manifest, folder=folder) == 0
     arguments = train_arguments(
         corpus, tmp_path / "run", "--run.epochs=1", f"--data.dev={folder}/cuts_dev.jsonl.gz"
     )
