@@ -221,9 +221,9 @@ def score(
 ) -> ErrorReport:
     """Score hypotheses against references, utterance by utterance.
 
-    Words are what white space separates; characters are Unicode code points, one space between words
-    included. Both sides go through the same `normalizer` (a name of `asr.text`), then through the replacements of
-    the file `rules` (see `asr.scoring.rules`). An empty reference makes every word of its hypothesis an insertion.
+    White space separates words; characters are Unicode code points, one space between words included. Both sides go
+    through the same `normalizer` (a name of `asr.text`), then through the replacements of the file `rules`
+    (`asr.scoring.rules`). An empty reference makes every word of its hypothesis an insertion.
     With `alternatives`, of `{ a / b }` the one counts that fits the other side, and `@` there is no word. `aligner`
     "jiwer" counts the fewest errors, "sclite" as NIST's tool does: regardless of case, `@` being no word ("sclite-s",
     as its option -s: case counts). The intervals come from `bootstrap` draws (0: none) over speakers, over utterances
@@ -238,15 +238,12 @@ def score(
     """
     if isinstance(references, str) and isinstance(hypotheses, str):
         references, hypotheses = [references], [hypotheses]
-    if aligner not in ALIGNERS:
-        raise TextError(f"there is no aligner {aligner!r}; expected one of {', '.join(ALIGNERS)}")
+    _check_aligner(aligner)
     columns = {name: tuple(values) for name, values in (fields or {}).items()}
     if speakers is not None:
         columns = {"speaker": tuple(speakers)} | columns
     names = tuple(ids) if ids is not None else tuple(map(str, range(1, len(references) + 1)))
-    for name, values in {"hypotheses": hypotheses, "ids": names, **columns}.items():
-        if len(values) != len(references):
-            raise TextError(f"{len(references)} references but {len(values)} {name}; expected one each")
+    _check_lengths(len(references), {"hypotheses": hypotheses, "ids": names, **columns})
     clean = Cleaning(normalizer, rules, alternatives, aligner)
     left, right = clean(references, hypotheses)
     words = count_errors(map(str.split, left), map(str.split, right), aligner)
@@ -270,6 +267,17 @@ def score(
     )
     report.__dict__["utterance_errors"] = words  # already counted: fills the cached property
     return report
+
+
+def _check_aligner(aligner: str) -> None:
+    if aligner not in ALIGNERS:
+        raise TextError(f"there is no aligner {aligner!r}; expected one of {', '.join(ALIGNERS)}")
+
+
+def _check_lengths(count: int, columns: Mapping[str, Sequence]) -> None:
+    for name, values in columns.items():
+        if len(values) != count:
+            raise TextError(f"{count} references but {len(values)} {name}; expected one each")
 
 
 def _one_space(text: str) -> str:
