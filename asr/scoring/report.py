@@ -246,8 +246,7 @@ def score(
     _check_lengths(len(references), {"hypotheses": hypotheses, "ids": names, **columns})
     clean = Cleaning(normalizer, rules, alternatives, aligner)
     left, right = clean(references, hypotheses)
-    words = count_errors(map(str.split, left), map(str.split, right), aligner)
-    characters = count_errors(map(_one_space, left), map(_one_space, right))
+    words, characters = _errors(left, right, aligner)
     numbers, resampled = blocks(columns.get("speaker"), len(left))
     report = ErrorReport(
         word_errors=ErrorCounts(*words.sum(axis=0).tolist()),
@@ -267,6 +266,14 @@ def score(
     )
     report.__dict__["utterance_errors"] = words  # already counted: fills the cached property
     return report
+
+
+def _errors(
+    references: Sequence[str], hypotheses: Sequence[str], aligner: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the counts (utterance, 4) of words and of characters."""
+    words = count_errors(map(str.split, references), map(str.split, hypotheses), aligner)
+    return words, count_errors(map(_one_space, references), map(_one_space, hypotheses))
 
 
 def _check_aligner(aligner: str) -> None:
