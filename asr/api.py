@@ -24,7 +24,7 @@ def transcribe(
 ) -> "Transcript": ...
 
 
-def transcribe(audio, model=SHIPPED, **options):
+def transcribe(audio: Any, model: "str | Path | Recognizer" = SHIPPED, **options: Any) -> Any:
     """Transcribe a file, bytes, an open binary stream or samples; a list gives a list.
 
     Arguments: model, its name or folder, or a recognizer; options, those of `asr.load`. Whoever calls this more than

@@ -17,10 +17,12 @@ import json
 import lzma
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
+from asr.cli import options
+from asr.cli.console import STDOUT, note
 from asr.errors import DecodingError, TextError
 
 if TYPE_CHECKING:
@@ -95,6 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tune.add_argument(
         "--device", default="cpu", help="device of the acoustic model: cpu, cuda, ... (default: cpu)"
     )
+    options.add_engine(tune)
     tune.add_argument("--dry-run", action="store_true", help="nothing is stored in the model")
 
 
@@ -109,20 +112,17 @@ def _build(arguments: argparse.Namespace) -> int:
 
     check_order(arguments.order, "the model asked for (--order)")
     model = build(_sentences(arguments), arguments.order, arguments.prune)
-    told = sys.stdout
-    if arguments.output == "-":
-        told = sys.stderr
+    report: Callable[[str], None] = print
+    if arguments.output == STDOUT:
         sys.stdout.writelines(model.arpa_lines())
+        report = note
     else:
         model.write_arpa(arguments.output)
     sizes = ", ".join(f"{len(ngrams.word)} {n}-grams" for n, ngrams in enumerate(model.orders, start=1))
-    print(f"{arguments.output}: {sizes}", file=told)
+    report(f"{arguments.output}: {sizes}")
     if model.fallback_orders:
         orders = ", ".join(map(str, model.fallback_orders))
-        print(
-            f"too little text to estimate the discounts of order {orders}: 0.5, 1 and 1.5 are taken",
-            file=told,
-        )
+        report(f"too little text to estimate the discounts of order {orders}: 0.5, 1 and 1.5 are taken")
     return 0
 
 
@@ -143,7 +143,7 @@ def _score(arguments: argparse.Namespace) -> int:
 
 
 def _sentences(arguments: argparse.Namespace) -> Iterator[str]:
-    """Give the texts' sentences, normalized and cut into tokens as the arguments ask."""
+    """Yield the texts' sentences, normalized and cut into tokens as the arguments ask."""
     if arguments.model is None:
         if arguments.tokens:
             raise DecodingError("--tokens was given without --model; name the model whose tokens are meant")
@@ -154,7 +154,7 @@ def _sentences(arguments: argparse.Namespace) -> Iterator[str]:
     from asr.text import normalize
 
     bundle = Bundle.load(arguments.model)
-    names, strange = token_names(bundle.tokenizer), 0
+    names, skipped = token_names(bundle.tokenizer), 0
     for sentence in read_texts(arguments.texts):
         text = normalize(sentence, bundle.normalizer)
         if not arguments.tokens:
@@ -163,35 +163,33 @@ def _sentences(arguments: argparse.Namespace) -> Iterator[str]:
         try:
             yield " ".join(names[token] for token in bundle.tokenizer.encode(text))
         except TextError:
-            strange += 1
-    if strange:
-        print(f"{strange} sentences have letters that the model lacks, and are skipped", file=sys.stderr)
+            skipped += 1
+    if skipped:
+        note(f"{skipped} sentences have letters that the model lacks, and are skipped")
 
 
 def read_texts(paths: Sequence[str]) -> Iterator[str]:
-    """Read sentences from texts and manifests. Raises DecodingError for what cannot be read."""
+    """Yield the sentences of texts and manifests. Raises DecodingError for what cannot be read."""
     from asr.data.cuts import cut_texts
 
     for path in paths:
         compressed = Path(path).suffix if Path(path).suffix in OPENERS else ""
-        opened = OPENERS.get(compressed, open)
-        manifest = path.removesuffix(compressed).endswith(".jsonl")
+        is_manifest = path.removesuffix(compressed).endswith(".jsonl")
         try:
-            with (
-                io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig")  # whatever the terminal's encoding
-                if path == "-"
-                else opened(path, "rt", encoding="utf-8-sig")
-            ) as file:
+            with _opened(path, compressed) as file:
                 for line in file:
-                    if manifest:
-                        yield from cut_texts(json.loads(line))
-                    else:
-                        yield line.rstrip("\n")
+                    yield from cut_texts(json.loads(line)) if is_manifest else [line.rstrip("\n")]
         except FileNotFoundError:
             raise DecodingError(f"there is no text {path}") from None
         except (OSError, EOFError, lzma.LZMAError, zlib.error, ValueError, KeyError, TypeError) as error:
-            wanted = "a manifest of cuts" if manifest else "text in UTF-8"
-            raise DecodingError(f"{path} cannot be read as {wanted}: {error}") from error
+            expected = "a manifest of cuts" if is_manifest else "text in UTF-8"
+            raise DecodingError(f"{path} cannot be read as {expected}: {error}") from error
+
+
+def _opened(path: str, compressed: str) -> IO[str]:
+    if path == "-":
+        return io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig")  # whatever the terminal's encoding
+    return OPENERS.get(compressed, open)(path, "rt", encoding="utf-8-sig")
 
 
 def _tune(arguments: argparse.Namespace) -> int:
@@ -202,7 +200,7 @@ def _tune(arguments: argparse.Namespace) -> int:
     failures: list[str] = []
     print("lm weight  word bonus  WER %")
     tuning = tune(
-        load(arguments.model, arguments.device),
+        load(arguments.model, arguments.device, engine=arguments.engine),
         arguments.manifest,
         arguments.lm,
         arguments.lexicon,
@@ -213,7 +211,7 @@ def _tune(arguments: argparse.Namespace) -> int:
         on_trial=_print_trial,
     )
     for message in failures:
-        print(message, file=sys.stderr)
+        note(message)
     best, without = tuning.best, tuning.best_without
     weights = {name: getattr(best.config, name) for name in ("beam_size", "lm_weight", "word_bonus")}
     print(

@@ -13,6 +13,8 @@ FLOOR = 1e-10
 # Least standard deviation to divide by, in nats. Speech varies by 1 to 4 in every band; what varies less than
 # this is silence, whose rounding errors would otherwise be blown up into features.
 STD_FLOOR = 0.1
+# Least standard deviation of samples to divide by: only digital silence has less.
+SAMPLE_STD_FLOOR = 1e-10
 # The number of an utterance's loudest frames that give the level of its speech; a word has as many.
 LOUDEST_FRAMES = 50
 # In nats: frames within 20 dB of the loudest are taken for speech; what stands out from the quietest tenth by less than
@@ -39,6 +41,8 @@ class FeatureConfig:
         normalize: "utterance" gives each band of each utterance mean 0 and variance 1; "global" uses the mean and
             variance of the training data, so that silence around the speech changes nothing, and what is transcribed
             is brought to the training data's level if it is far from it; "none" leaves the log power.
+        samples: "recorded" takes them as they are; "standardized" gives those of each utterance mean 0 and variance 1
+            first, as sherpa-onnx does, so that a model trained so computes there exactly what it computes here.
     """
 
     sample_rate: int = 16000
@@ -49,6 +53,7 @@ class FeatureConfig:
     f_min: float = 20.0
     f_max: float | None = None
     normalize: Literal["utterance", "global", "none"] = "utterance"
+    samples: Literal["recorded", "standardized"] = "recorded"
 
     def __post_init__(self):
         check_bounds("features", self, "sample_rate", "n_fft", "win_length", "hop_length", "n_mels", least=1)
@@ -67,6 +72,8 @@ class FeatureConfig:
             raise ConfigError(
                 f"features.normalize is {self.normalize!r}; expected 'utterance', 'global' or 'none'"
             )
+        if self.samples not in ("recorded", "standardized"):
+            raise ConfigError(f"features.samples is {self.samples!r}; expected 'recorded' or 'standardized'")
         empty = int((self.mel_filters().sum(0) == 0).sum())
         if empty:
             raise ConfigError(

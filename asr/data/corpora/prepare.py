@@ -105,7 +105,7 @@ def _wanted(name: str, corpus: Corpus, parts: Sequence[str]) -> list[Archive]:
     if not corpus.archives:
         raise ManifestError(
             f"{name} cannot be downloaded here{': ' + corpus.by_hand if corpus.by_hand else ''}; "
-            "give its folder as --corpus-dir, without --download"
+            "give its folder, without --download"
         )
     there = {archive.part for archive in corpus.archives} - {""}
     unknown = set(parts) - there

@@ -269,9 +269,7 @@ def test_training_goes_on_and_says_what_it_left_out(tmp_path, capsys):
 
 
 def test_real_corpora_are_well(shared_data, tmp_path):
-    assert (
-        main(["prepare", "an4", "--corpus-dir", str(shared_data / "an4"), "--output-dir", str(tmp_path)]) == 0
-    )
+    assert main(["prepare", "an4", str(shared_data / "an4"), "--output-dir", str(tmp_path)]) == 0
     assert main(["check", str(tmp_path / "cuts_train.jsonl.gz"), str(tmp_path / "cuts_dev.jsonl.gz")]) == 0
 
 

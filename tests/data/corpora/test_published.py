@@ -306,7 +306,6 @@ def test_the_command_takes_parts_language_and_jobs(tmp_path, write_audio, capsys
     arguments = [
         "prepare",
         "common_voice",
-        "--corpus-dir",
         str(folder),
         "--output-dir",
         str(tmp_path / "out"),

@@ -1,6 +1,6 @@
 """Time the scoring of a million made-up pairs of ten words, with intervals over a thousand speakers.
 
-python scripts/bench_scoring.py [--pairs 1000000] [--aligner sclite]
+python scripts/bench/bench_scoring.py [--pairs 1000000] [--aligner sclite]
 """
 
 import argparse

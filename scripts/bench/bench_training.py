@@ -1,4 +1,4 @@
-"""Time training steps: `python scripts/bench_training.py --config recipes/an4/config.yaml`, options as of `asr train`.
+"""Time training steps: `python scripts/bench/bench_training.py --config recipes/an4/config.yaml`, asr train's options.
 
 The same batches of the recipe's own training data go, in turns in one process, through its model as it is and through
 the same network with torch.nn.LSTM on packed sequences in place of our recurrent layers; with `--speechbrain 2` also

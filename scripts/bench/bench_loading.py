@@ -1,7 +1,7 @@
 """Say how fast batches are made, in seconds of speech a second, and which stage costs what.
 
-  python scripts/bench_loading.py data/libri/cuts_train.jsonl.gz --noise NOISE_FOLDER --workers 2
-  python scripts/bench_loading.py data/libri/shar_train          shards instead of files
+  python scripts/bench/bench_loading.py data/libri/cuts_train.jsonl.gz --noise NOISE_FOLDER --workers 2
+  python scripts/bench/bench_loading.py data/libri/shar_train          shards instead of files
 
 The loader alone, without a model. Each stage is measured in one process; the whole in as many as --workers says.
 """
