@@ -164,7 +164,7 @@ def _target(arguments: argparse.Namespace, trained_on: Sequence) -> "Target":
         bundle = Bundle.load(arguments.model)
         front_end = bundle.model.front_end
         return target_of(bundle.features, front_end, bundle.normalizer, bundle.tokenizer)
-    from asr.training.config import read_config
+    from asr.training.read_config import read_config
 
     config = read_config(["--config", arguments.config] if arguments.config else [])
     text, tokenizer = config.text, None

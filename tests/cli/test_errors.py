@@ -57,7 +57,7 @@ def test_debug_shows_the_traceback(capsys):
 def test_misspelled_key_in_a_configuration(capsys, tmp_path):
     (tmp_path / "config.yaml").write_text("model:\n  hidden_sise: 3\n")
     message = message_of(capsys, ["train", "--config", str(tmp_path / "config.yaml")])
-    assert "'model.hidden_sise'; the nearest valid key is 'model.hidden_size'" in message
+    assert "'model.hidden_sise' (did you mean 'model.hidden_size'?)" in message
 
 
 def test_impossible_model(capsys, corpus, tmp_path):
@@ -74,7 +74,7 @@ def test_missing_manifest(capsys, tmp_path):
 
 def test_a_run_is_not_overwritten_unasked(capsys, corpus, run_folder):
     message = message_of(capsys, train_arguments(corpus, run_folder, "--run.epochs=1"))
-    assert "--resume goes on with it, --overwrite replaces it" in message
+    assert "--resume continues it, --overwrite replaces it" in message
 
 
 def test_dev_letters_outside_the_alphabet_are_named(capsys, corpus, tmp_path):

@@ -16,7 +16,7 @@ from asr.data.corpora.doctor.texts import unusual_durations
 from asr.data.corpora.utterances import Utterance, build_cuts
 from asr.data.cuts import write_cuts
 from asr.text import CharacterTokenizer
-from asr.training.checks import quick_check, quick_report, target_of
+from asr.training.checks import quick_report, target_of
 
 RATE = 16000
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -315,7 +315,7 @@ def test_the_short_check_of_a_training_run(write_audio, tmp_path):
     utterances = [Utterance(f"u{i}", write_audio(tmp_path / f"{i}.wav"), "a word") for i in range(3)]
     cuts = build_cuts([*utterances, Utterance("none", utterances[0].audio, "?")])[0]
     splits = {"train": cuts[:-1], "dev": cuts[-1:]}
-    assert [item.kind for item in quick_check(splits, target_of_defaults())].count("empty") == 1
+    assert [item.kind for item in check_texts(splits, target_of_defaults())].count("empty") == 1
     assert quick_report(splits, target_of_defaults()).startswith(
         "check: 1 empty, 2 same sentence; `asr check`"
     )
