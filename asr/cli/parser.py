@@ -15,6 +15,7 @@ COMMANDS = {
     "prepare": ("asr.cli.prepare", "turn a corpus, or any folder of audio, into manifests to train on"),
     "check": ("asr.cli.check", "find what is wrong with a corpus before training on it"),
     "train": ("asr.cli.train", "train a recognizer from a configuration"),
+    "report": ("asr.cli.report", "draw a training run's report again"),
     "transcribe": ("asr.cli.transcribe", "turn audio files into text"),
     "listen": ("asr.cli.listen", "print words while they are spoken, from a microphone or a pipe"),
     "align": ("asr.cli.align", "find when each word of a known text is spoken"),

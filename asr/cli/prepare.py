@@ -16,7 +16,8 @@
   NeMo's JSON lines (.json, .jsonl): audio_filepath and text, perhaps offset, duration, speaker, gender, lang, channel
   a Kaldi data folder: wav.scp and text, perhaps segments, reco2file_and_channel, utt2spk, spk2gender, spk2age
 
-Paths in a table are relative to it, and text is UTF-8. The command writes cuts_train.jsonl.gz, cuts_dev.jsonl.gz and,
+Paths in a table are relative to it or to the current folder, and text is UTF-8. The manifests name audio by absolute
+paths, so that they can be used from any folder. The command writes cuts_train.jsonl.gz, cuts_dev.jsonl.gz and,
 if the corpus has a test set, cuts_test.jsonl.gz. Audio that cannot be read is skipped and listed at the end; the exit
 status is then 1.
 """
@@ -77,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dev-speakers",
         nargs="+",
         metavar="SPEAKER",
-        help="speakers held out for development, if the corpus has no dev split",
+        help="speakers held out for development, if the corpus has no dev split; also as 19,226,3664",
     )
     parser.add_argument(
         "--dev-fraction",
@@ -140,7 +141,7 @@ def _prepare(arguments: argparse.Namespace) -> "Preparation":
     from asr.data.corpora.prepare import prepare, prepare_manifest
 
     options = {
-        "dev_speakers": arguments.dev_speakers,
+        "dev_speakers": _names(arguments.dev_speakers),
         "dev_fraction": arguments.dev_fraction,
         "seed": arguments.seed,
         "language": arguments.language,
@@ -161,6 +162,13 @@ def _prepare(arguments: argparse.Namespace) -> "Preparation":
             tell=lambda message: note(f"asr prepare: {message}"),
             **options,
         )
+
+
+def _names(arguments: list[str] | None) -> list[str] | None:
+    """Part what is separated by commas, too."""
+    if arguments is None:
+        return None
+    return [name for argument in arguments for name in argument.split(",") if name]
 
 
 def _write_shards(splits: dict, output_dir: Path, jobs: int) -> list[str]:

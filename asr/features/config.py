@@ -32,17 +32,19 @@ class FeatureConfig:
     """How samples become features.
 
     Attributes:
-        sample_rate: of the samples, in Hz.
+        sample_rate: rate of the samples, in Hz.
         n_fft: length of the Fourier transform, in samples, even.
         win_length: length of the Hann window, in samples, at most n_fft.
         hop_length: samples from one frame to the next.
         n_mels: mel bands.
-        f_min, f_max: lowest and highest frequency of the bands in Hz; f_max None is half the sample rate.
-        normalize: "utterance" gives each band of each utterance mean 0 and variance 1; "global" uses the mean and
-            variance of the training data, so that silence around the speech changes nothing, and what is transcribed
-            is brought to the training data's level if it is far from it; "none" leaves the log power.
-        samples: "recorded" takes them as they are; "standardized" gives those of each utterance mean 0 and variance 1
-            first, as sherpa-onnx does, so that a model trained so computes there exactly what it computes here.
+        f_min: lowest frequency of the bands, in Hz.
+        f_max: highest frequency of the bands, in Hz; null for half the sample rate.
+        normalize: normalization; "utterance" gives each band of each utterance mean 0 and variance 1; "global" uses
+            the mean and variance of the training data, so that silence around the speech changes nothing, and what is
+            transcribed is brought to the training data's level if it is far from it; "none" leaves the log power.
+        samples: scale of the samples; "recorded" takes them as they are; "standardized" gives those of each utterance
+            mean 0 and variance 1 first, as sherpa-onnx does, so that a model trained so computes there exactly what it
+            computes here.
     """
 
     sample_rate: int = 16000
@@ -107,10 +109,10 @@ class SpecAugmentConfig:
 
     Attributes:
         frequency_masks: masks over mel bands, for each utterance.
-        frequency_width: widest of them, in bands.
+        frequency_width: widest frequency mask, in bands.
         time_masks: masks over frames, for each utterance.
-        time_width: widest of them, in frames.
-        time_share: widest of them, as a share of the utterance's own frames.
+        time_width: widest time mask, in frames.
+        time_share: widest time mask, as a share of the utterance's frames.
         frequency_warp: most by which an utterance's frequencies are raised or lowered, as a share of them: another
             speaker's vocal tract (Jaitly & Hinton 2013); 0.1 as a rule.
     """

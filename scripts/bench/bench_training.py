@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.ctc import ctc_loss
-from asr.data import Batch, load_cuts
+from asr.data import Batch
 from asr.model import AcousticModel
 from asr.model_config import ModelConfig
 from asr.recurrent import RecurrentLayer
-from asr.training.config import TrainConfig, read_config
-from asr.training.data import SpeechData
-from asr.training.train import new_bundle
+from asr.training.build import new_bundle
+from asr.training.config import TrainConfig
+from asr.training.data import SpeechData, all_cuts, load_corpora
+from asr.training.read_config import read_config
 
 HOW_TO_INSTALL = (
     "SpeechBrain comes with `pip install --no-deps speechbrain hyperpyyaml ruamel.yaml`, whose versions of torch and "
@@ -160,9 +161,11 @@ def main() -> None:
     arguments, configuration = parser.parse_known_args()
     config = read_config(configuration)
     source = read_config(["--config", arguments.data]) if arguments.data else config
-    train, dev = ([*load_cuts(str(path))] for path in (source.data.train, source.data.dev))
+    train, dev = (
+        load_corpora(paths, key) for paths, key in ((source.data.train, "train"), (source.data.dev, "dev"))
+    )
     torch.manual_seed(0)
-    bundle = new_bundle(source, train)
+    bundle = new_bundle(source, all_cuts(train))
     n_mels, vocab_size = source.features.n_mels, bundle.tokenizer.vocab_size
 
     def batches_of(config: TrainConfig, count: int) -> list[Batch]:

@@ -238,6 +238,8 @@ def equipped(workplace):
     make_corpus(workplace / "recordings" / "inside", utterances=3)
     for name in ("speech.wav", "new_recording.wav", "spelled.wav"):
         soundfile.write(workplace / name, say("abc", np.random.default_rng(0)), RATE)
+    call = np.stack([say("abc", np.random.default_rng(seed)) for seed in range(2)], axis=1)
+    soundfile.write(workplace / "call.wav", call, RATE)
     for name in ("references.trn", "hypotheses.trn", "system_a.trn", "system_b.trn"):
         (workplace / name).write_text("".join(f"a b c {name[0]} (speaker-{i})\n" for i in range(9)))
     make_bundle().save("runs/mine/bundle")
