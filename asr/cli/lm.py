@@ -34,15 +34,19 @@ OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of build, score and tune."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="build|score|tune")
-    _add_build(actions)
-    _add_score(actions)
-    _add_tune(actions)
-
-
-def _add_build(actions) -> None:
-    parser = actions.add_parser(
-        "build", help="estimate a model by interpolated modified Kneser-Ney smoothing"
+    _add_build(
+        actions.add_parser("build", help="estimate a model by interpolated modified Kneser-Ney smoothing")
     )
+    _add_score(actions.add_parser("score", help="print perplexity and rate of unknown words on a text"))
+    _add_tune(
+        actions.add_parser(
+            "tune",
+            help="find the best weight and word bonus on a development set, and store them in the model",
+        )
+    )
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "texts", nargs="+", metavar="TEXT", help="sentences, manifests, or - for standard input"
     )
@@ -74,8 +78,7 @@ def _add_build(actions) -> None:
     )
 
 
-def _add_score(actions) -> None:
-    parser = actions.add_parser("score", help="print perplexity and rate of unknown words on a text")
+def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("lm", metavar="LM", help="ARPA file, also compressed, or KenLM binary")
     parser.add_argument(
         "texts", nargs="+", metavar="TEXT", help="sentences, manifests, or - for standard input"
@@ -86,10 +89,7 @@ def _add_score(actions) -> None:
     parser.add_argument("--tokens", action="store_true", help="tokens of --model instead of words")
 
 
-def _add_tune(actions) -> None:
-    parser = actions.add_parser(
-        "tune", help="find the best weight and word bonus on a development set, and store them in the model"
-    )
+def _add_tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "manifest", metavar="MANIFEST", help="cuts.jsonl.gz to tune on, never those of the test set"
     )
