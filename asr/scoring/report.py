@@ -221,9 +221,9 @@ def score(
 ) -> ErrorReport:
     """Score hypotheses against references, utterance by utterance.
 
-    White space separates words; characters are Unicode code points, one space between words included. Both sides go
-    through the same `normalizer` (a name of `asr.text`), then through the replacements of the file `rules`
-    (`asr.scoring.rules`). An empty reference makes every word of its hypothesis an insertion.
+    Words are what white space separates; characters are Unicode code points, one space between words
+    included. Both sides go through the same `normalizer` (a name of `asr.text`), then through the replacements of
+    the file `rules` (see `asr.scoring.rules`). An empty reference makes every word of its hypothesis an insertion.
     With `alternatives`, of `{ a / b }` the one counts that fits the other side, and `@` there is no word. `aligner`
     "jiwer" counts the fewest errors, "sclite" as NIST's tool does: regardless of case, `@` being no word ("sclite-s",
     as its option -s: case counts). The intervals come from `bootstrap` draws (0: none) over speakers, over utterances
@@ -238,15 +238,13 @@ def score(
     """
     if isinstance(references, str) and isinstance(hypotheses, str):
         references, hypotheses = [references], [hypotheses]
-    _check_aligner(aligner)
-    columns = {name: tuple(values) for name, values in (fields or {}).items()}
-    if speakers is not None:
-        columns = {"speaker": tuple(speakers)} | columns
-    names = tuple(ids) if ids is not None else tuple(map(str, range(1, len(references) + 1)))
-    _check_lengths(len(references), {"hypotheses": hypotheses, "ids": names, **columns})
+    if aligner not in ALIGNERS:
+        raise TextError(f"there is no aligner {aligner!r}; expected one of {', '.join(ALIGNERS)}")
+    names, columns = _columns(references, hypotheses, ids, speakers, fields or {})
     clean = Cleaning(normalizer, rules, alternatives, aligner)
     left, right = clean(references, hypotheses)
-    words, characters = _errors(left, right, aligner)
+    words = count_errors(map(str.split, left), map(str.split, right), aligner)
+    characters = count_errors(map(_one_space, left), map(_one_space, right))
     numbers, resampled = blocks(columns.get("speaker"), len(left))
     report = ErrorReport(
         word_errors=ErrorCounts(*words.sum(axis=0).tolist()),
@@ -268,23 +266,22 @@ def score(
     return report
 
 
-def _errors(
-    references: Sequence[str], hypotheses: Sequence[str], aligner: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the counts (utterance, 4) of words and of characters."""
-    words = count_errors(map(str.split, references), map(str.split, hypotheses), aligner)
-    return words, count_errors(map(_one_space, references), map(_one_space, hypotheses))
-
-
-def _check_aligner(aligner: str) -> None:
-    if aligner not in ALIGNERS:
-        raise TextError(f"there is no aligner {aligner!r}; expected one of {', '.join(ALIGNERS)}")
-
-
-def _check_lengths(count: int, columns: Mapping[str, Sequence]) -> None:
-    for name, values in columns.items():
-        if len(values) != count:
-            raise TextError(f"{count} references but {len(values)} {name}; expected one each")
+def _columns(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    ids: Sequence[str] | None,
+    speakers: Sequence[str] | None,
+    fields: Mapping[str, Sequence],
+) -> tuple[tuple[str, ...], dict[str, tuple]]:
+    """Return the utterances' ids and fields. Raises TextError for columns of other lengths."""
+    columns = {name: tuple(values) for name, values in fields.items()}
+    if speakers is not None:
+        columns = {"speaker": tuple(speakers)} | columns
+    names = tuple(ids) if ids is not None else tuple(map(str, range(1, len(references) + 1)))
+    for name, values in {"hypotheses": hypotheses, "ids": names, **columns}.items():
+        if len(values) != len(references):
+            raise TextError(f"{len(references)} references but {len(values)} {name}; expected one each")
+    return names, columns
 
 
 def _one_space(text: str) -> str:
