@@ -279,8 +279,7 @@ class _Decoder:
 
     def _take(self, count: int) -> list[Word]:
         """Return the words of the first `count` tokens, and forget these."""
-        parts = (self.tokens, self.spans, self.confidences)
-        words = words_of(Hypothesis(*(part[:count] for part in parts), 0.0), self.tokenizer, self.step)
-        for part in parts:
+        taken = Hypothesis(self.tokens[:count], self.spans[:count], self.confidences[:count], score=0.0)
+        for part in (self.tokens, self.spans, self.confidences):
             del part[:count]
-        return list(words)
+        return list(words_of(taken, self.tokenizer, self.step))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from asr.audio.containers import (
     AudioFile,
@@ -139,7 +139,7 @@ def stream(file: AudioFile) -> Iterator[Stream]:
     if is_mp3_of_unknown_length(file):
         # libsndfile estimates the length of such an mp3 from its first frame's bit rate and returns no more
         # than that, however much there is. Of a pipe it decodes all.
-        opened = _piped(file)
+        opened: AbstractContextManager[Any] = _piped(file)
     else:
         file.seek(0)
         opened = nullcontext(file.fileno() if isinstance(file, io.FileIO) else file)
@@ -149,7 +149,7 @@ def stream(file: AudioFile) -> Iterator[Stream]:
 
 @contextmanager
 def _piped(file: AudioFile) -> Iterator[int]:
-    """Give the reading end of a pipe through which the whole file flows."""
+    """Return the reading end of a pipe through which the whole file flows."""
     reader, writer = os.pipe()
 
     def feed() -> None:

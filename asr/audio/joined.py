@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     import soundfile
 
 UNSEEKABLE = frozenset({"DWVW_12", "DWVW_16", "DWVW_24"})  # of which libsndfile says that it can seek in them
-# The first page of a stream: flagged as that (2, or 6 where it is the last too), and number 0.
-FIRST_OGG_PAGE = re.compile(rb"OggS\x00[\x02\x06].{12}\x00{4}", re.DOTALL)
-FLAC_STREAM = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # the mark and the head of the block that follows
 BLOCK = 1 << 16  # frames
 LARGE = 1 << 23  # bytes from which on a file is not searched again
 _known: OrderedDict[tuple, list[int]] = OrderedDict()
@@ -46,7 +43,7 @@ def stream_bounds(file: AudioFile) -> list[tuple[int, int]]:
 def _search(file: AudioFile, size: int, search: Callable[[Any], list[int]]) -> list[int]:
     """Search a file's content, a large one once."""
     if not isinstance(file, io.FileIO):
-        return search(file.getbuffer() if isinstance(file, io.BytesIO) else read_at(file, 0, size)) or [0]
+        return search(file.getvalue() if isinstance(file, io.BytesIO) else read_at(file, 0, size)) or [0]
     status = os.fstat(file.fileno())
     key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     if key in _known:
@@ -66,8 +63,11 @@ def _search(file: AudioFile, size: int, search: Callable[[Any], list[int]]) -> l
 def _ogg_streams(content: Any) -> list[int]:
     """Find where chained streams begin; first pages that follow each other are of streams side by side."""
     starts, end = [], -1
-    for page in FIRST_OGG_PAGE.finditer(content):
-        at = page.start()
+    # A first page is flagged as that, with 2, or 6 where it is the last too; its number is 0.
+    pages = sorted([*_places(content, b"OggS\x00\x02"), *_places(content, b"OggS\x00\x06")])
+    for at in pages:
+        if content[at + 18 : at + 22] != bytes(4):
+            continue
         if at != end:
             starts.append(at)
         segments = content[at + 27 : at + 27 + content[at + 26]] if at + 27 <= len(content) else b""
@@ -76,7 +76,16 @@ def _ogg_streams(content: Any) -> list[int]:
 
 
 def _flac_streams(content: Any) -> list[int]:
-    return [stream.start() for stream in FLAC_STREAM.finditer(content)]
+    """Find FLAC's mark with the head of the block that has to follow, the stream's last or not."""
+    heads = (b"\x00\x00\x00\x22", b"\x80\x00\x00\x22")
+    return [at for at in _places(content, b"fLaC") if content[at + 4 : at + 8] in heads]
+
+
+def _places(content: Any, mark: bytes) -> Iterator[int]:
+    at = content.find(mark)
+    while at >= 0:
+        yield at
+        at = content.find(mark, at + 1)
 
 
 # Bit rates in kbit/s (ISO 11172-3, 13818-3) of MPEG 1's layers I to III, then of MPEG 2's and 2.5's I, and II and III.

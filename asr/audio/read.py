@@ -149,7 +149,7 @@ def channel_count(source: str | Path | bytes | BinaryIO) -> int:
 
 
 def _silence(samples: int) -> bytes:
-    """Give a wav file for the examples."""
+    """Return a wav file for the examples."""
     import soundfile
 
     file = io.BytesIO()

@@ -34,22 +34,33 @@ OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of build, score and tune."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="build|score|tune")
+    _add_build(
+        actions.add_parser("build", help="estimate a model by interpolated modified Kneser-Ney smoothing")
+    )
+    _add_score(actions.add_parser("score", help="print perplexity and rate of unknown words on a text"))
+    _add_tune(
+        actions.add_parser(
+            "tune",
+            help="find the best weight and word bonus on a development set, and store them in the model",
+        )
+    )
 
-    build = actions.add_parser("build", help="estimate a model by interpolated modified Kneser-Ney smoothing")
-    build.add_argument(
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "texts", nargs="+", metavar="TEXT", help="sentences, manifests, or - for standard input"
     )
-    build.add_argument(
+    parser.add_argument(
         "-o",
         "--output",
         required=True,
         metavar="ARPA",
         help="file to write, - to print it; .gz compresses it",
     )
-    build.add_argument(
+    parser.add_argument(
         "--order", type=int, default=3, help="length of the longest n-grams, in words (default: 3)"
     )
-    build.add_argument(
+    parser.add_argument(
         "--prune",
         type=int,
         nargs="+",
@@ -57,48 +68,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COUNT",
         help="counts up to which n-grams are left out, by order, the last for the rest, as in 0 0 1 (default: 0)",
     )
-    build.add_argument(
+    parser.add_argument(
         "--model", metavar="BUNDLE", help="trained model: the text is normalized as its transcripts"
     )
-    build.add_argument(
+    parser.add_argument(
         "--tokens",
         action="store_true",
         help="tokens of --model instead of words, for `--lexicon none`",
     )
 
-    score = actions.add_parser("score", help="print perplexity and rate of unknown words on a text")
-    score.add_argument("lm", metavar="LM", help="ARPA file, also compressed, or KenLM binary")
-    score.add_argument(
+
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("lm", metavar="LM", help="ARPA file, also compressed, or KenLM binary")
+    parser.add_argument(
         "texts", nargs="+", metavar="TEXT", help="sentences, manifests, or - for standard input"
     )
-    score.add_argument(
+    parser.add_argument(
         "--model", metavar="BUNDLE", help="trained model: the text is normalized as its transcripts"
     )
-    score.add_argument("--tokens", action="store_true", help="tokens of --model instead of words")
+    parser.add_argument("--tokens", action="store_true", help="tokens of --model instead of words")
 
-    tune = actions.add_parser(
-        "tune", help="find the best weight and word bonus on a development set, and store them in the model"
-    )
-    tune.add_argument(
+
+def _add_tune(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "manifest", metavar="MANIFEST", help="cuts.jsonl.gz to tune on, never those of the test set"
     )
-    tune.add_argument("--model", required=True, metavar="BUNDLE", help="trained model, a folder")
-    tune.add_argument("--lm", required=True, metavar="FILE", help="n-gram language model")
-    tune.add_argument("--lexicon", metavar="FILE", help="words that may be recognized; none: any word")
-    tune.add_argument(
+    parser.add_argument("--model", required=True, metavar="BUNDLE", help="trained model, a folder")
+    parser.add_argument("--lm", required=True, metavar="FILE", help="n-gram language model")
+    parser.add_argument("--lexicon", metavar="FILE", help="words that may be recognized; none: any word")
+    parser.add_argument(
         "--beam-size",
         type=int,
         default=32,
         metavar="N",
         help="hypotheses kept by the beam search (default: 32)",
     )
-    tune.add_argument("--lm-weights", type=float, nargs="+", metavar="W", help="weights to try")
-    tune.add_argument("--word-bonuses", type=float, nargs="+", metavar="B", help="bonuses to try")
-    tune.add_argument(
+    parser.add_argument("--lm-weights", type=float, nargs="+", metavar="W", help="weights to try")
+    parser.add_argument("--word-bonuses", type=float, nargs="+", metavar="B", help="bonuses to try")
+    parser.add_argument(
         "--device", default="cpu", help="device of the acoustic model: cpu, cuda, ... (default: cpu)"
     )
-    options.add_engine(tune)
-    tune.add_argument("--dry-run", action="store_true", help="nothing is stored in the model")
+    options.add_engine(parser)
+    parser.add_argument("--dry-run", action="store_true", help="nothing is stored in the model")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -99,7 +99,7 @@ class Augmentation:
                 raise ConfigError(f"augmentation.codecs at {sample_rate} Hz: {error}") from error
 
     def __call__(self, samples: np.ndarray, chance: random.Random) -> np.ndarray:
-        """Give augmented samples (time,) float32 of the same length, within [-1, 1]."""
+        """Return augmented samples (time,) float32 of the same length, within [-1, 1]."""
         config = self.config
         if config.reverberation and chance.random() < config.reverberation_share:
             samples = reverberate(samples, self._room(chance))

@@ -49,15 +49,15 @@ class Batch:
     views: int = 1
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Give the batch with its tensors on a device."""
+        """Return the batch with its tensors on a device."""
         return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        """Give the batch in page-locked memory, from which it is copied to a GPU while that computes."""
+        """Return the batch in page-locked memory, from which it is copied to a GPU while that computes."""
         return self._with_tensors(Tensor.pin_memory)
 
     def select(self, indices: Sequence[int]) -> "Batch":
-        """Give the batch with only these of its utterances, cropped to the longest of them.
+        """Return the batch with only these of its utterances, cropped to the longest of them.
 
         >>> batch = Batch(
         ...     torch.zeros(2, 50, 80), torch.tensor([50, 30]), torch.zeros(2, 9), torch.tensor([4, 9]),

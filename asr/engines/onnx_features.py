@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from onnx import TensorProto
 
 from asr.engines.onnx_nodes import Nodes, integers
 from asr.errors import BundleError
@@ -63,7 +64,7 @@ def normalized_features(
 
 
 def standardized(nodes: Nodes, waveform: str, lengths: str) -> str:
-    """Give each utterance's samples mean 0 and variance 1."""
+    """Add what gives each utterance's samples mean 0 and variance 1."""
     inside = nodes.inside(lengths, nodes.axis(waveform, 1))
     centered = nodes.op("Sub", waveform, _mean(nodes, waveform, inside))
     centered = nodes.op("Where", inside, centered, np.float32(0))
@@ -78,22 +79,9 @@ def log_mel(nodes: Nodes, waveform: str, lengths: str, config: FeatureConfig) ->
         raise BundleError(
             f"features.win_length is {window}; an ONNX graph needs a window of 3 samples or more"
         )
-    time = nodes.axis(waveform, 1)
-    silent_past = nodes.op("Where", nodes.inside(lengths, time), waveform, np.float32(0))
-    # One frame more than whole hops; every frame reads `parts` blocks of a hop from its own on.
-    count = nodes.op("Add", nodes.op("Div", time, integers(hop)), integers(1))
-    parts = -(-window // hop)
-    before = config.n_fft // 2 - (config.n_fft - window) // 2
-    total = nodes.op("Mul", nodes.op("Add", count, integers(parts - 1)), integers(hop))
-    after = nodes.op("Sub", nodes.op("Sub", total, time), integers(before))
-    padding = nodes.op("Concat", integers(0, before, 0), after, axis=0)
-    padded = nodes.op("Pad", silent_past, padding)
-    blocks = nodes.op("Reshape", nodes.op("Cast", padded, to=11), integers(0, -1, hop))
-    shifted = [
-        nodes.cut(blocks, integers(part), nodes.op("Add", count, integers(part)), axis=1)
-        for part in range(parts)
-    ]
-    power = _power_spectrum(nodes, nodes.op("Concat", *shifted, axis=2), window, config.n_fft)
+    count = nodes.op("Add", nodes.op("Div", nodes.axis(waveform, 1), integers(hop)), integers(1))
+    framed = _framed(nodes, waveform, lengths, count, config)
+    power = _power_spectrum(nodes, framed, window, config.n_fft)
     filters = config.mel_filters()
     heard = filters.any(axis=1)
     lowest, highest = int(np.argmax(heard)), len(heard) - int(np.argmax(heard[::-1]))
@@ -101,13 +89,36 @@ def log_mel(nodes: Nodes, waveform: str, lengths: str, config: FeatureConfig) ->
     mel = nodes.op("MatMul", power, filters[lowest:highest].astype(np.float32))
     logarithm = nodes.op("Log", nodes.op("Max", mel, np.float32(FLOOR)))
     whole = nodes.op("Add", nodes.op("Div", lengths, np.int64(hop)), np.int64(1))
-    counts = nodes.op("Mul", nodes.op("Cast", nodes.op("Greater", lengths, np.int64(0)), to=7), whole)
+    counts = nodes.op(
+        "Mul", nodes.op("Cast", nodes.op("Greater", lengths, np.int64(0)), to=TensorProto.INT64), whole
+    )
     inside = nodes.inside(counts, count)
     return Frames(_masked(nodes, logarithm, inside), counts, inside)
 
 
+def _framed(nodes: Nodes, waveform: str, lengths: str, count: str, config: FeatureConfig) -> str:
+    """Add the frames (batch, count, at least window) float64, silence beyond both ends of each utterance.
+
+    Every frame reads `parts` blocks of a hop from its own on.
+    """
+    window, hop = config.win_length, config.hop_length
+    time, parts = nodes.axis(waveform, 1), -(-window // hop)
+    silent_past = nodes.op("Where", nodes.inside(lengths, time), waveform, np.float32(0))
+    # The window lies in the middle of the n_fft samples of which the middle one is sample frame * hop.
+    before = config.n_fft // 2 - (config.n_fft - window) // 2
+    total = nodes.op("Mul", nodes.op("Add", count, integers(parts - 1)), integers(hop))
+    after = nodes.op("Sub", nodes.op("Sub", total, time), integers(before))
+    padded = nodes.op("Pad", silent_past, nodes.op("Concat", integers(0, before, 0), after, axis=0))
+    blocks = nodes.op("Reshape", nodes.op("Cast", padded, to=TensorProto.DOUBLE), integers(0, -1, hop))
+    shifted = [
+        nodes.cut(blocks, integers(part), nodes.op("Add", count, integers(part)), axis=1)
+        for part in range(parts)
+    ]
+    return nodes.op("Concat", *shifted, axis=2)
+
+
 def _power_spectrum(nodes: Nodes, frames: str, window: int, n_fft: int) -> str:
-    """Give (batch, frame, frequency) float32 of frames (batch, frame, at least window) float64."""
+    """Add the power spectrum (batch, frame, frequency) float32 of frames (batch, frame, at least window) float64."""
     half = (window + 1) // 2
     rising = nodes.cut(frames, integers(1), integers(half), axis=2)
     falling = nodes.cut(frames, integers(window - 1), integers(window - half), axis=2, step=-1)
@@ -123,7 +134,7 @@ def _power_spectrum(nodes: Nodes, frames: str, window: int, n_fft: int) -> str:
     )
     squares = []
     for part, waves in ((even, cosines), (odd, sines)):
-        amplitude = nodes.op("Cast", nodes.op("MatMul", part, waves), to=1)
+        amplitude = nodes.op("Cast", nodes.op("MatMul", part, waves), to=TensorProto.FLOAT)
         squares.append(nodes.op("Mul", amplitude, amplitude))
     return nodes.op("Add", *squares)
 
@@ -135,13 +146,13 @@ def _masked(nodes: Nodes, features: str, inside: str) -> str:
 def _mean(nodes: Nodes, values: str, counted: str) -> str:
     """Mean along the second axis of the values (batch, n) that count, 0 where none do: (batch, 1)."""
     total = nodes.op("ReduceSum", nodes.op("Where", counted, values, np.float32(0)), integers(1), keepdims=1)
-    count = nodes.op("ReduceSum", nodes.op("Cast", counted, to=1), integers(1), keepdims=1)
+    count = nodes.op("ReduceSum", nodes.op("Cast", counted, to=TensorProto.FLOAT), integers(1), keepdims=1)
     return nodes.op("Div", total, nodes.op("Max", count, np.float32(1)))
 
 
 def _normalized_over_utterance(nodes: Nodes, frames: Frames) -> str:
-    """Give each band of each utterance mean 0 and variance 1."""
-    count = nodes.op("Max", nodes.op("Cast", frames.counts, to=1), np.float32(1))
+    """Add what gives each band of each utterance mean 0 and variance 1."""
+    count = nodes.op("Max", nodes.op("Cast", frames.counts, to=TensorProto.FLOAT), np.float32(1))
     count = nodes.op("Unsqueeze", count, integers(1, 2))
 
     def mean(values: str) -> str:
@@ -153,7 +164,7 @@ def _normalized_over_utterance(nodes: Nodes, frames: Frames) -> str:
 
 
 def _excess(nodes: Nodes, frames: Frames, tensors: Tensors, tolerance: float) -> str:
-    """Give how far each utterance's level is off where that is too far, else 0: (batch, 1, 1) nats."""
+    """Add by how much each utterance's level is off where that is too far, else 0: (batch, 1, 1) nats."""
     power = nodes.op("ReduceLogSumExp", frames.features, axes=[2], keepdims=0)
     level = _level(nodes, power, frames)
     off = nodes.op("Sub", level, tensors["log_mel.level"].reshape(1, 1))
@@ -181,14 +192,14 @@ def _level(nodes: Nodes, power: str, frames: Frames) -> str:
 
 
 def _quiet(nodes: Nodes, power: str, frames: Frames) -> str:
-    """Give the power (batch, 1) that a tenth of each utterance's frames do not reach, between two frames' linearly."""
+    """Add the power (batch, 1) that a tenth of each utterance's frames do not reach, between two frames' linearly."""
     quiet = nodes.op("Where", frames.inside, power, np.float32(np.finfo(np.float32).max))
     ascending, _ = nodes.ops("TopK", 2, quiet, nodes.axis(power, 1), axis=1, largest=0)
     last = nodes.op("Max", nodes.op("Sub", frames.counts, np.int64(1)), np.int64(0))
     last = nodes.op("Unsqueeze", last, integers(1))
-    rank = nodes.op("Mul", nodes.op("Cast", last, to=1), np.float32(0.1))
+    rank = nodes.op("Mul", nodes.op("Cast", last, to=TensorProto.FLOAT), np.float32(0.1))
     floor = nodes.op("Floor", rank)
-    below = nodes.op("Cast", floor, to=7)
+    below = nodes.op("Cast", floor, to=TensorProto.INT64)
     above = nodes.op("Min", nodes.op("Add", below, np.int64(1)), last)
     low, high = (nodes.op("GatherElements", ascending, place, axis=1) for place in (below, above))
     share = nodes.op("Sub", rank, floor)

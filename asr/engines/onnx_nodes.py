@@ -1,4 +1,4 @@
-"""A graph of ONNX operators that grows node by node. Every method gives the names of the tensors that it adds."""
+"""A graph of ONNX operators that grows node by node. Methods return the names of the tensors that they add."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Nodes:
         self._root = self
 
     def body(self) -> "Nodes":
-        """Give the nodes of a loop's body; its constants and names are those of the graph around it."""
+        """Return the nodes of a loop's body; its constants and names are those of the graph around it."""
         inner = Nodes()
         inner._root = self._root
         return inner
@@ -63,7 +63,7 @@ class Nodes:
         return results
 
     def name(self, stem: str) -> str:
-        """Give a name that no other tensor has."""
+        """Return a name that no other tensor has."""
         root = self._root
         count = root._names[("count",)] = str(int(root._names.get(("count",), "0")) + 1)
         return f"{stem}_{count}"
@@ -77,7 +77,7 @@ class Nodes:
         return total
 
     def axis(self, x: str, axis: int) -> str:
-        """Give the extent of an axis: (1,) int64."""
+        """Add the extent of an axis: (1,) int64."""
         return self.op("Shape", x, start=axis, end=axis + 1)
 
     def cut(self, x: str, start: Value, end: Value, axis: int, step: int = 1) -> str:
@@ -85,7 +85,7 @@ class Nodes:
         return self.op("Slice", x, start, end, integers(axis), integers(step))
 
     def inside(self, lengths: str, size: str) -> str:
-        """Whether a place is within its utterance's length: (batch, size) bool; lengths (batch,), size (1,) int64."""
+        """Add whether a place is within its utterance: (batch, size) bool of lengths (batch,) and size (1,), int64."""
         places = self.op("Range", np.int64(0), self.op("Squeeze", size), np.int64(1))
         return self.op("Less", places, self.op("Unsqueeze", lengths, integers(1)))
 
@@ -163,6 +163,8 @@ class Graph:
             model.graph.initializer.append(tensor)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        # Threads that wait sleep: others, and other processes, have the cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # errors are raised, not printed as well
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in outside.values()]
         options.add_external_initializers(list(outside), values)
@@ -179,5 +181,5 @@ def _placed_outside(name: str, value: np.ndarray) -> TensorProto:
 
 
 def integers(*values: int) -> np.ndarray:
-    """Give an int64 array, as axes, shapes and bounds are written."""
+    """Return an int64 array, as axes, shapes and bounds are written."""
     return np.array(values, np.int64)

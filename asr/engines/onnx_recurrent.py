@@ -70,7 +70,7 @@ class Layer:
         return (output, self.hidden_size) if OPERATORS[self.cell].kind == "LSTM" else (output,)
 
     def stacked(self, name: str) -> np.ndarray:
-        """Give one of the parameters of all directions: (D, ...)."""
+        """Return one of the parameters of all directions: (D, ...)."""
         return np.stack([weights[name] for weights in self.weights])
 
 
@@ -186,7 +186,7 @@ def _input_gates(nodes: Nodes, layer: Layer, x: str, direction: int) -> str:
 
 
 def _step(outer: Nodes, layer: Layer) -> object:
-    """Give the body of the Scan: state, the input's share of the gates and whether the frame counts, to the same."""
+    """Return the body of the Scan: state, the input's share of the gates and whether the frame counts, to the same."""
     nodes = outer.body()
     kinds = ["h", "c"][: len(layer.sizes)]
     names = [outer.name(kind) for kind in kinds]

@@ -54,12 +54,14 @@ class Cleaning:
         try:
             marked = [self._replaced(normalized(text, self._normalized)) for text in (reference, hypothesis)]
             if any("{" in text for text in marked):
-                marked = list(resolve(*marked, self._aligner))
+                marked = list(resolve(marked[0], marked[1], self._aligner))
         except ValueError as error:
             raise TextError(f"{reference!r} against {hypothesis!r}: {error}") from error
         return self._without_null(marked[0]), self._without_null(marked[1])
 
     def _plain(self, text: str) -> str:
+        if self._normalizer == "none" and self._rules is None and self._aligner != "sclite":
+            return self._without_null(text)
         return self._without_null(self._replaced(self._normalized(text)))
 
     def _normalized(self, text: str) -> str:

@@ -34,7 +34,7 @@ class Pairs:
         return any(side.form in NIST for side in self.sides)
 
     def only(self, ids: Collection[str]) -> "Pairs":
-        """Leave out what is not among these ids."""
+        """Return the pairs with these ids."""
         kept = [name in ids for name in self.ids]
 
         def of(column: tuple) -> tuple:
@@ -51,7 +51,7 @@ class Pairs:
 
 
 def pair(reference: Transcripts, hypothesis: Transcripts, mismatched: str = "error") -> Pairs:
-    """Match hypotheses with references.
+    """Return hypotheses matched with references.
 
     By id; words with times (CTM) fall into the reference's segments (STM) by their middles, as sclite has it;
     times on one side only are left aside and whole recordings compared. Where ids stand on one side only,
@@ -137,28 +137,28 @@ def _mismatch(reference: Transcripts, hypothesis: Transcripts, missing: list[str
 
 
 def _by_segment(reference: Transcripts, hypothesis: Transcripts) -> tuple[Transcripts, Transcripts]:
-    """Put each word into the first segment that ends after the word's middle, later ones into the last."""
+    """Assign each word to the first segment that ends after the word's middle, later ones into the last."""
     segments, words = _by_channel(reference.timed), _by_channel(hypothesis.timed)
     reference = _with_texts(reference, _segment_name)
-    heard: dict[str, list[Timed]] = {}
+    words_of: dict[str, list[Timed]] = {}
     for (file, channel), spoken in words.items():
         if (file, channel) not in segments:
-            heard[f"{file} channel {channel}"] = []
+            words_of[f"{file} channel {channel}"] = []
             continue
         names = list(map(_segment_name, segments[file, channel]))
         ends = list(accumulate((segment.end for segment in segments[file, channel]), max))
-        heard |= {name: [] for name in names if name in reference.texts}
+        words_of |= {name: [] for name in names if name in reference.texts}
         for word in spoken:
             name = names[min(bisect_right(ends, (word.start + word.end) / 2), len(ends) - 1)]
-            if name in heard:
-                heard[name].append(word)
-    texts = {name: " ".join(word.text for word in spoken) for name, spoken in heard.items()}
-    return reference, replace(hypothesis, texts=texts, confidences=_confidences(heard))
+            if name in words_of:
+                words_of[name].append(word)
+    texts = {name: " ".join(word.text for word in spoken) for name, spoken in words_of.items()}
+    return reference, replace(hypothesis, texts=texts, confidences=_confidences(words_of))
 
 
-def _confidences(heard: Mapping[str, Sequence[Timed]]) -> dict[str, tuple[float, ...]]:
-    """Give the confidences of utterances' words, without those where a word has none."""
-    known = {name: [word.confidence for word in words] for name, words in heard.items()}
+def _confidences(words_of: Mapping[str, Sequence[Timed]]) -> dict[str, tuple[float, ...]]:
+    """Return the confidences of utterances' words, without those where a word has none."""
+    known = {name: [word.confidence for word in words] for name, words in words_of.items()}
     return {name: tuple(sure) for name, sure in known.items() if None not in sure}  # type: ignore[misc]
 
 
@@ -170,7 +170,7 @@ def _by_channel(timed: Iterable[Timed]) -> Mapping[tuple[str, str], list[Timed]]
 
 
 def _by_recording(side: Transcripts) -> Transcripts:
-    """Join timed stretches into a text for each recording, or for each channel where it has several."""
+    """Return timed stretches joined into a text for each recording, or for each channel where it has several."""
     if not side.timed:
         return side
     channels: dict[str, set[str]] = defaultdict(set)
@@ -184,19 +184,19 @@ def _by_recording(side: Transcripts) -> Transcripts:
 
 
 def _with_texts(side: Transcripts, name: Callable[[Timed], str]) -> Transcripts:
-    """Give the timed stretches as texts under their names, without those nobody is to be judged on."""
+    """Return the timed stretches as texts under their names, without segments that NIST marks as not scored."""
     texts: dict[str, str] = {}
     fields: dict[str, dict[str, Any]] = {}
-    heard: dict[str, list[Timed]] = defaultdict(list)
+    stretches: dict[str, list[Timed]] = defaultdict(list)
     for item in side.timed:
         if IGNORED in item.text.lower():
             continue
         key = name(item)
         texts[key] = f"{texts[key]} {item.text}".strip() if key in texts else item.text
-        heard[key].append(item)
+        stretches[key].append(item)
         speaker = {"speaker": item.speaker} if item.speaker else {}
         fields[key] = speaker if fields.setdefault(key, speaker) == speaker else {}
-    return replace(side, texts=texts, fields=fields, confidences=_confidences(heard))
+    return replace(side, texts=texts, fields=fields, confidences=_confidences(stretches))
 
 
 def _segment_name(segment: Timed) -> str:

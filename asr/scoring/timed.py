@@ -40,12 +40,12 @@ def parse_ctm(lines: Sequence[tuple[int, str]]) -> Iterator[tuple[int, str, Time
     NIST's alternatives, between lines of <ALT_BEGIN>, <ALT> and <ALT_END>, become one word `{ a / b }`.
     """
     group: list[list[Timed]] | None = None
-    began = (0, "")
+    begin_number, begin_line = 0, ""
     for number, line in lines:
         words = line.split()
         mark = words[4].upper() if len(words) > 4 and words[4].upper().startswith("<ALT") else ""
         if mark == "<ALT_BEGIN>" and group is None:
-            group, began = [[]], (number, line)
+            group, begin_number, begin_line = [[]], number, line
         elif mark == "<ALT>" and group is not None:
             group.append([])
         elif mark == "<ALT_END>" and group is not None:
@@ -61,7 +61,7 @@ def parse_ctm(lines: Sequence[tuple[int, str]]) -> Iterator[tuple[int, str, Time
         else:
             yield number, line, _ctm_word(words)
     if group is not None:
-        yield *began, "alternatives (<ALT_BEGIN>) are not closed by <ALT_END>"
+        yield begin_number, begin_line, "alternatives (<ALT_BEGIN>) are not closed by <ALT_END>"
 
 
 def _ctm_word(words: Sequence[str]) -> Timed:

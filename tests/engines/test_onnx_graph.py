@@ -93,6 +93,15 @@ def test_the_shipped_bundle_is_that_of_torch():
     assert_close(found, by_torch(parts.model, parts.log_mel, samples, lengths), 1e-3)
 
 
+@pytest.mark.parametrize("sizes", [(256, 201, 240), (256, 200, 400), (64, 3, 7), (256, 256, 33)])
+def test_windows_and_hops_of_any_size(sizes):
+    features = FeatureConfig(RATE, *sizes, n_mels=5, f_min=0.0, normalize="none")
+    model, log_mel = random_parts(features, ModelConfig(FRONT, "rnn_tanh", layers=1, hidden_size=3))
+    samples = speech()
+    found = by_graph(session_of(model, log_mel), samples, LENGTHS)
+    assert_close(found, by_torch(model, log_mel, samples, LENGTHS))
+
+
 def test_what_a_graph_cannot_hold_is_refused():
     bundle = bundle_of(*random_parts(SMALL, ModelConfig(FRONT, layers=1, hidden_size=4)))
     unknown = replace(bundle, model=replace(bundle.model, cell="tree"))

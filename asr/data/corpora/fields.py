@@ -66,7 +66,7 @@ def seconds_of(value: Any) -> float | None:
 
 
 def suffix_of_start(start: float | None) -> str:
-    """Tell an utterance's id from those of the other parts of its file."""
+    """Distinguish an utterance's id from those of the other parts of its file."""
     return f"-{round(1000 * start):08d}" if start is not None else ""
 
 
@@ -83,7 +83,7 @@ def channel_of(value: Any) -> int | None:
 
 
 def suffix_of_channel(channel: int | None) -> str:
-    """Tell an utterance's id from those of the file's other channels."""
+    """Distinguish an utterance's id from those of the file's other channels."""
     return f"-c{channel}" if channel is not None else ""
 
 

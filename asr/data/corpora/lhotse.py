@@ -76,12 +76,12 @@ def read(
 
 
 def kind_of(part: str) -> str:
-    """Tell train, dev and test by how a part's name begins; any other name stands for itself."""
+    """Recognize train, dev and test by how a part's name begins; any other name stands for itself."""
     return next((kind for prefix, kind in KINDS.items() if part.lower().startswith(prefix)), part)
 
 
 def _one_cut_each(cuts: Any) -> list[Cut]:
-    """Give each supervision a cut of its own, called as the supervision is; sorted by that."""
+    """Make a cut of each supervision, with its id; sorted by that."""
     trimmed = cuts.trim_to_supervisions(keep_overlapping=False, num_jobs=1)
     named = (cut.with_id(cut.supervisions[0].id) for cut in trimmed.data)
     return sorted(map(plain, named), key=lambda cut: cut.id)

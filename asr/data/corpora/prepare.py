@@ -89,7 +89,7 @@ def prepare(
 
 
 def find_corpus(name: str) -> Corpus:
-    """Give the entry of CORPORA, or one for any other of lhotse's recipes; raises ManifestError for neither."""
+    """Return the entry of CORPORA, or one for any other of lhotse's recipes; raises ManifestError for neither."""
     if name in CORPORA:
         return CORPORA[name]
     if name in recipes.known():

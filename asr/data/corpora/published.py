@@ -40,7 +40,7 @@ class CorpusFolder:
     notes: list[str] = field(default_factory=list)
 
     def require(self, path: str, corpus: str, expected: str) -> Path:
-        """Give a path of the corpus; raises ManifestError where it is not there."""
+        """Return a path of the corpus; raises ManifestError where it is not there."""
         if not (self.folder / path).exists():
             raise ManifestError(f"{self.folder} is not {corpus}: there is no {path}; expected {expected}")
         return self.folder / path
@@ -370,7 +370,7 @@ def gigaspeech(source: CorpusFolder) -> Splits:
                 splits.setdefault(split, []).append(utterance)
     if garbage:
         source.notes.append(
-            f"{garbage} utterances without speech ({', '.join(sorted(GIGASPEECH_GARBAGE))}) passed over"
+            f"{garbage} utterances without speech ({', '.join(sorted(GIGASPEECH_GARBAGE))}) are skipped"
         )
     return splits
 
