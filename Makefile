@@ -4,20 +4,22 @@ PYTHON ?= python3
 TORCH ?= default
 VENV := .venv
 BIN := $(VENV)/bin
-# As pip does; otherwise the first start of every program, or each one where Python keeps no caches, compiles torch anew.
+export NO_MKDOCS_2_WARNING = 1
+# As pip does; otherwise the first start of every program compiles torch's bytecode.
 export UV_COMPILE_BYTECODE = 1
 UV = $(shell command -v uv 2>/dev/null || echo $(VENV).uv/bin/uv)
 STAMP := $(VENV)/.installed-$(TORCH)
 
-.PHONY: demo test test-all lint lock bundle clean help
+.PHONY: demo test test-all lint docs lock bundle clean help
 
 help:
-	@echo 'make demo      train a small recognizer on speech it makes itself, say its WER, transcribe a file'
+	@echo 'make demo      train a small recognizer on speech it makes itself, report its WER, transcribe a file'
 	@echo 'make test      run the tests'
-	@echo 'make test-all  run the slow ones too'
-	@echo 'make lint      check style, types and the direction of imports'
-	@echo 'make lock      resolve the dependencies anew into requirements.lock'
-	@echo 'make bundle    train the small model that comes with asr anew: AN4=/path/to/an4'
+	@echo 'make test-all  run the slow tests too'
+	@echo 'make lint      check style, types, the direction of imports and the docs'
+	@echo 'make docs      build the documentation into build/site'
+	@echo 'make lock      resolve the dependencies into requirements.lock'
+	@echo 'make bundle    train the AN4 model that comes with asr: AN4=/path/to/an4'
 	@echo 'make clean     remove the environment and what demo wrote'
 
 demo: $(STAMP)
@@ -38,9 +40,13 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --quiet --strict
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict
 
 bundle: $(STAMP)
-	$(BIN)/asr prepare an4 --corpus-dir $(AN4) --output-dir data/an4
+	$(BIN)/asr prepare an4 $(AN4) -o data/an4
 	$(BIN)/asr train --config recipes/an4/config.yaml --config recipes/an4/small.yaml --overwrite
 	cp runs/an4_small/bundle/* asr/bundles/an4/
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from asr.version import __version__
 
+# pyright: reportUnsupportedDunderAll=false
 # name: the module that it comes from
 _HOMES = {
     "AsrError": "asr.errors",
@@ -38,7 +39,26 @@ _HOMES = {
     "train": "asr.api",
     "transcribe": "asr.api",
 }
-__all__ = ["__version__", *_HOMES]
+__all__ = [
+    "AsrError",
+    "Bundle",
+    "ErrorReport",
+    "Recognizer",
+    "Segment",
+    "Stream",
+    "Transcript",
+    "Word",
+    "__version__",
+    "available_models",
+    "compare",
+    "evaluate",
+    "load",
+    "load_audio",
+    "read_transcripts",
+    "score",
+    "train",
+    "transcribe",
+]
 
 
 def __getattr__(name: str) -> Any:

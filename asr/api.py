@@ -24,7 +24,7 @@ def transcribe(
 ) -> "Transcript": ...
 
 
-def transcribe(audio, model=SHIPPED, **options):
+def transcribe(audio: Any, model: "str | Path | Recognizer" = SHIPPED, **options: Any) -> Any:
     """Transcribe a file, bytes, an open binary stream or samples; a list gives a list.
 
     Arguments: model, its name or folder, or a recognizer; options, those of `asr.load`. Whoever calls this more than
@@ -48,7 +48,7 @@ def train(config: str | Path | Sequence[str], *, resume: bool = False, overwrite
     Traceback (most recent call last):
     asr.errors.ManifestError: there is no manifest none.jsonl.gz; `asr prepare` writes manifests (cuts_*.jsonl.gz)
     """
-    from asr.training.config import read_config
+    from asr.training.read_config import read_config
     from asr.training.train import train as run
 
     options = ["--config", str(config)] if isinstance(config, str | Path) else list(config)

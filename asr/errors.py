@@ -8,6 +8,13 @@ class AsrError(Exception):
     """Base of every error caused by input rather than by a defect of the program.
 
     The command line prints the message without a traceback (`--debug` shows it) and exits with status 1.
+
+    >>> import asr
+    >>> try:
+    ...     asr.load("an5")
+    ... except asr.AsrError as error:
+    ...     print(str(error).partition(";")[0])
+    there is no bundle an5 (did you mean 'an4'?)
     """
 
 

@@ -6,6 +6,8 @@ from typing import Literal
 
 from asr.errors import ConfigError, check_bounds
 
+MOST_LAYERS, MOST_UNITS = 1000, 100_000
+
 
 @dataclass(frozen=True)
 class FrontEndConfig:
@@ -36,7 +38,7 @@ class FrontEndConfig:
             raise ConfigError(f"model.front_end.kernel_sizes is {self.kernel_sizes}; expected odd numbers")
         if any(step < 1 for steps in self.strides for step in steps):
             raise ConfigError(f"model.front_end.strides is {self.strides}; expected 1 or more")
-        check_bounds("model.front_end", self, "channels", least=1)
+        check_bounds("model.front_end", self, "channels", least=1, most=MOST_UNITS)
         check_bounds("model.front_end", self, "dropout", least=0, below=1)
 
     @property
@@ -72,18 +74,19 @@ class ModelConfig:
         front_end: the convolutions.
         cell: recurrent cell: lstm, peephole, cifg, cifg_peephole, gru or rnn_tanh.
         layers: recurrent layers.
-        hidden_size: units a direction.
+        hidden_size: units of a layer in each direction.
         proj_size: width each direction's output is projected to, 0 for none (LSTM family).
-        bidirectional: read each utterance in both directions; False for streaming models.
+        bidirectional: reading of each utterance in both directions; false for streaming models.
         layer_norm: layer normalization inside the cell (LSTM family without peepholes).
         norm: normalization before each recurrent layer and before the output: "layer" or "none".
-        dropout: before each recurrent layer and before the output, one mask an utterance.
+        dropout: dropout before each recurrent layer and before the output, one mask an utterance.
         recurrent_dropout: variational dropout on the recurrent connections, one mask an utterance.
         weight_dropout: DropConnect on the recurrent weights.
         zoneout: probability that a unit keeps its hidden and cell state.
-        init: of the recurrent layers, "torch" (uniform) or "orthogonal" (recurrent and projection; input Xavier).
+        init: initialization of the recurrent layers, "torch" (uniform) or "orthogonal" (recurrent and projection;
+            input Xavier).
         forget_bias: initial value of the forget gates' bias; None leaves the initialization's.
-        backend: how the recurrent layers are computed: auto, reference or fused.
+        backend: what computes the recurrent layers: "fused" kernels, or the "reference" in plain PyTorch.
     """
 
     front_end: FrontEndConfig = field(default_factory=FrontEndConfig)
@@ -103,8 +106,10 @@ class ModelConfig:
     backend: Literal["auto", "reference", "fused"] = "auto"
 
     def __post_init__(self):
-        check_bounds("model", self, "layers", "hidden_size", least=1)
-        check_bounds("model", self, "proj_size", least=0)
+        # A model file of any larger size is damaged, or made to exhaust the memory.
+        check_bounds("model", self, "layers", least=1, most=MOST_LAYERS)
+        check_bounds("model", self, "hidden_size", least=1, most=MOST_UNITS)
+        check_bounds("model", self, "proj_size", least=0, most=MOST_UNITS)
         check_bounds(
             "model", self, "dropout", "recurrent_dropout", "weight_dropout", "zoneout", least=0, below=1
         )

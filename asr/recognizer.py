@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import itemgetter
 from pathlib import Path
-from typing import Literal, TypeVar, Unpack, overload
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 import numpy as np
 
@@ -100,7 +100,7 @@ class Recognizer:
         character_times: bool = False,
     ) -> Iterator[Transcript | AsrError]: ...
 
-    def transcribe_many(self, audio, *, errors="raise", **options):
+    def transcribe_many(self, audio, *, errors="raise", **options) -> Iterator[Any]:
         """Transcribe many pieces of audio of any length, similar ones together; yield the transcripts in their order.
 
         Arguments: errors, whether the first piece that cannot be read is raised as AsrError, or each is yielded as one
@@ -254,8 +254,8 @@ class Recognizer:
             hypothesis, tokenizer, self.engine.seconds_per_frame, loud, duration, character_times
         )
         alternatives = tuple(
-            Alternative(" ".join(tokenizer.decode(other.tokens).split()), other.score)
-            for other in hypothesis.alternatives
+            Alternative(" ".join(tokenizer.decode(alternative.tokens).split()), alternative.score)
+            for alternative in hypothesis.alternatives
         )
         score = hypothesis.score if alternatives else None
         text = " ".join(word.word for word in words)

@@ -21,7 +21,7 @@ from asr.decoding.greedy import Hypothesis, collapse
 from asr.decoding.words import words_of
 from asr.engines import Stages
 from asr.errors import AsrError
-from asr.features.config import STD_FLOOR, frame_count
+from asr.features.config import SAMPLE_STD_FLOOR, STD_FLOOR, frame_count
 from asr.sources import checked_samples
 from asr.text import BLANK
 from asr.transcript import Word
@@ -47,6 +47,11 @@ class Stream:
             the model reads in both directions and 0 where it does not.
 
     Raises AsrError for a chunk that is not positive, and for a look-ahead that is negative or of no use to the model.
+
+    >>> import asr
+    >>> stream = asr.load("an4", device="cpu").stream()
+    >>> stream.feed(np.zeros(8000, np.float32)) + stream.finish()
+    []
     """
 
     def __init__(
@@ -136,6 +141,7 @@ class _FrontEnd:
         self.front_end = front_end
         # Features are normalized when they are read where the statistics are those of the stream.
         self.running = config.normalize == "utterance"
+        self.standardizes, self.statistics = config.samples == "standardized", _Statistics()
         self.hop, self.half_window = config.hop_length, config.n_fft // 2
         self.subsampling, self.reach = front_end.subsampling, front_end.reach
         self.samples, self.first_sample = np.zeros(0, np.float32), 0
@@ -158,6 +164,8 @@ class _FrontEnd:
     def append(self, samples: np.ndarray) -> None:
         """Take more samples."""
         self.samples = np.concatenate([self.samples, samples])
+        if self.standardizes:
+            self.statistics.add(samples)
 
     def can_reach(self, end: int) -> bool:
         """Return whether what follows can change no frame before `end`."""
@@ -181,7 +189,10 @@ class _FrontEnd:
         known = self.first_feature + len(self.features)
         first = self.first_sample // self.hop
         stop = (end - 1) * self.hop + self.half_window
-        new = self.stages.features(self.samples[: stop - self.first_sample])[known - first : end - first]
+        samples = self.samples[: stop - self.first_sample]
+        if self.standardizes:
+            samples = (samples - self.statistics.mean) / self.statistics.deviation
+        new = self.stages.features(samples)[known - first : end - first]
         self.features = np.concatenate([self.features, new])
         if self.running:
             self.recent = np.concatenate([self.recent, new])[-self.memory :]
@@ -196,6 +207,30 @@ class _FrontEnd:
         first = max(0, begin - math.ceil(self.reach / self.subsampling)) * self.subsampling
         self.features = self.features[first - self.first_feature :]
         self.first_feature = first
+
+
+class _Statistics:
+    """Mean and standard deviation of all samples so far."""
+
+    def __init__(self):
+        self.count, self.total, self.squares = 0, 0.0, 0.0
+
+    def add(self, samples: np.ndarray) -> None:
+        """Count more samples (time,)."""
+        self.count += len(samples)
+        self.total += float(samples.sum(dtype=np.float64))
+        self.squares += float(np.square(samples, dtype=np.float64).sum())
+
+    @property
+    def mean(self) -> np.float32:
+        """Return their mean."""
+        return np.float32(self.total / max(self.count, 1))
+
+    @property
+    def deviation(self) -> np.float32:
+        """Return their standard deviation, that of digital silence a little more than 0."""
+        variance = self.squares / max(self.count, 1) - float(self.mean) ** 2
+        return np.float32(max(math.sqrt(max(variance, 0.0)), SAMPLE_STD_FLOOR))
 
 
 class _Decoder:
@@ -244,8 +279,7 @@ class _Decoder:
 
     def _take(self, count: int) -> list[Word]:
         """Return the words of the first `count` tokens, and forget these."""
-        parts = (self.tokens, self.spans, self.confidences)
-        words = words_of(Hypothesis(*(part[:count] for part in parts), 0.0), self.tokenizer, self.step)
-        for part in parts:
+        taken = Hypothesis(self.tokens[:count], self.spans[:count], self.confidences[:count], score=0.0)
+        for part in (self.tokens, self.spans, self.confidences):
             del part[:count]
-        return list(words)
+        return list(words_of(taken, self.tokenizer, self.step))

@@ -28,6 +28,10 @@ class Word:
         confidence: in [0, 1].
         characters: its letters with their times, where asked for.
         channel: that it was spoken on, counted from 1; 0 where channels are not told apart.
+
+    >>> word = Word("seven", start=0.5, end=1.0, confidence=0.98)
+    >>> word.end - word.start
+    0.5
     """
 
     word: str
@@ -40,7 +44,11 @@ class Word:
 
 @dataclass(frozen=True)
 class Segment:
-    """Words between two pauses; start and end in seconds of the audio."""
+    """Words between two pauses; start and end in seconds of the audio.
+
+    >>> Segment(0.5, 1.0, "seven", (Word("seven", 0.5, 1.0, 0.98),)).text
+    'seven'
+    """
 
     start: float
     end: float

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import types
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,14 @@ def make_corpus(folder: Path, utterances: int = 24, seed: int = 0) -> Path:
     return manifest
 
 
+def prepare_corpus(folder: Path, utterances: int) -> Path:
+    """Make a corpus in `folder` with manifests cuts_train and cuts_dev in its `cuts`; return the folder."""
+    manifest = make_corpus(folder / "audio", utterances)
+    line = "prepare manifest {manifest} --output-dir {cuts} --dev-fraction 0.2"
+    assert run_asr(line, manifest=manifest, cuts=folder / "cuts") == 0
+    return folder
+
+
 SMALL_MODEL = ModelConfig(
     front_end=FrontEndConfig(channels=(4, 4), strides=((2, 2), (1, 2))), layers=1, hidden_size=16, dropout=0.0
 )
@@ -108,3 +117,32 @@ def train_arguments(corpus: Path, run: Path, *more: str) -> list[str]:
         *SETTINGS,
         *more,
     ]
+
+
+class FakeWandb(types.ModuleType):
+    """Weights & Biases as far as a run uses it; notes what it receives."""
+
+    class Error(Exception):
+        pass
+
+    def __init__(self):
+        super().__init__("wandb")
+        self.calls, self.logged, self.ends = [], [], []
+        self.refuses = False
+
+    def init(self, **settings):
+        if self.refuses:
+            raise self.Error("not logged in")
+        self.calls.append(settings)
+        return self
+
+    id = "abc"
+
+    def define_metric(self, name, step_metric=None):
+        pass
+
+    def log(self, values):
+        self.logged.append(values)
+
+    def finish(self, exit_code):
+        self.ends.append(exit_code)

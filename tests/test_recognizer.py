@@ -101,7 +101,7 @@ def test_a_model_is_loaded_by_its_name():
     assert model.bundle.folder == asr.load(device="cpu").bundle.folder
     with pytest.raises(AsrError, match="there is no bundle an5"):
         asr.load("an5")
-    with pytest.raises(AsrError, match="there is no engine 'tensorflow'; there are auto, torch, onnx"):
+    with pytest.raises(AsrError, match="there is no engine 'tensorflow'; there are auto, onnx, torch"):
         asr.load("an4", engine="tensorflow")
 
 

@@ -7,13 +7,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from asr.audio.containers import AudioFile
 from asr.errors import AudioError
 
 
 @contextmanager
-def through_ffmpeg(
-    file: io.FileIO | io.BytesIO, name: str, reason: str, seconds: float | None
-) -> Iterator[int]:
+def through_ffmpeg(file: AudioFile, name: str, reason: str, seconds: float | None) -> Iterator[int]:
     """Decode the first `seconds` (None: all) with ffmpeg: the descriptor of a temporary wav file of floats."""
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
@@ -28,13 +27,16 @@ def through_ffmpeg(
             path = file.name
         else:  # mp4 may keep its index at the end, out of a pipe's reach
             path = copy.name
-            copy.write(file.getbuffer())
+            file.seek(0)
+            shutil.copyfileobj(file, copy)
             copy.flush()
         options = ["-nostdin", "-v", "error", "-xerror", "-protocol_whitelist", "file,pipe", *span]
         output = ["-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
         command = [ffmpeg, *options, "-i", f"file:{path}", *output]
         done = subprocess.run(command, stdout=wav, stderr=subprocess.PIPE)
         log = done.stderr.decode(errors="replace").strip()
+        if "matches no streams" in log:
+            raise AudioError(f"{name} holds no audio track")
         if done.returncode != 0 or "ended prematurely" in log:
             last = log.splitlines()[-1] if log else f"exit status {done.returncode}"
             raise AudioError(f"{name} is no audio, or damaged: soundfile says {reason!r}, ffmpeg {last!r}")

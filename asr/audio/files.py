@@ -1,6 +1,7 @@
-"""Audio files in folders."""
+"""Audio files in folders, and under names that are spelled in another way."""
 
 import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,18 @@ def files_in(
     return sorted(found)
 
 
-def audio_files(folder: str | Path) -> list[Path]:
+def audio_files(folder: str | Path, unread: Callable[[OSError], object] | None = None) -> list[Path]:
     """List the files at any depth of a folder that are named as audio is, as `files_in` lists them."""
-    return [path for path in files_in(folder) if path.suffix.lower() in AUDIO_SUFFIXES]
+    return [path for path in files_in(folder, unread=unread) if path.suffix.lower() in AUDIO_SUFFIXES]
+
+
+def existing(path: str | Path) -> Path:
+    """Return the path, or, where there is no such file, one of the same name in Unicode's other normal form.
+
+    macOS and archives made on it spell "é" as two characters (NFD), most texts as one (NFC); file systems tell them
+    apart. Where neither exists, the path is returned as it is.
+    """
+    path = Path(path)
+    forms = (unicodedata.normalize(form, str(path)) for form in ("NFC", "NFD"))
+    # os.path.isfile raises nothing, whatever the name.
+    return next((Path(name) for name in (str(path), *forms) if os.path.isfile(name)), path)  # noqa: PTH113

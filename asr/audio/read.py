@@ -6,32 +6,34 @@ transcribes half of a truncated file does more harm than one that refuses it.
 """
 
 import io
+import logging
 import math
-import os
-import shutil
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
-from asr.audio.containers import is_mp3_of_unknown_length, refuse_incomplete_container, refuse_short_data
-from asr.audio.ffmpeg import through_ffmpeg
+from asr.audio.containers import UNKNOWN_FRAMES
+from asr.audio.decoder import OnDamage, decoder, name_of, opened, reading, stream, streams
+from asr.audio.files import existing
+from asr.audio.joined import Joined, Stream
 from asr.errors import AudioError
 
-if TYPE_CHECKING:
-    import soundfile
-
-OnDamage = Callable[[AudioError], object]
 SALVAGED_SECONDS = 0.5  # decoded at a time of audio that may be damaged
 BLOCK = 1 << 18  # frames decoded at a time, so that of many channels only the mono mix is ever held whole
 RESAMPLER_REACH = 0.05  # seconds to either side of a window that its resampled edges depend on
 # Lossy decoders and the resampler overshoot full scale a little, hot recordings somewhat more; both are
 # clipped. Past this the numbers are no audio in [-1, 1] at all but integers stored as floats.
 HIGHEST_PEAK = 4.0
-UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's SF_COUNT_MAX: the header does not say
+# Channels cancel where their mean is this much quieter than they are, as of a miswired cable; of 100 channels that have
+# nothing in common it is as much.
+CANCELLED = 0.1
+# Seconds before a window that are decoded too: an mp3 frame may hold its bits in those before it, twenty of them at the
+# lowest rates, and Opus takes a while to converge.
+PREROLL = {"MPEG_LAYER_III": 1.0, "OPUS": 0.5}
+LOG = logging.getLogger(__name__)
+_cancelling: set[str] = set()  # names that have been warned of
 
 
 def load_audio(
@@ -68,10 +70,10 @@ def load_audio(
     """
     if sample_rate <= 0 or offset < 0 or (duration is not None and duration <= 0):
         raise ValueError(f"cannot read {duration} s from {offset} s at {sample_rate} Hz")
-    name = _name(source)
-    with _told(name), _opened(source) as file:
+    name = name_of(source)
+    with reading(name), opened(source) as file:
         seconds = None if duration is None else offset + duration
-        with _decoder(file, name, seconds) as sound:
+        with decoder(file, name, seconds) as sound:
             return _read(sound, name, sample_rate, offset, duration, channels)
 
 
@@ -93,8 +95,8 @@ def stream_audio(
     """
     import soxr
 
-    name, size = _name(source), max(1, round(seconds * sample_rate))
-    with _told(name), _opened(source) as file, _decoder(file, name, on_damage=on_damage) as sound:
+    name, size = name_of(source), max(1, round(seconds * sample_rate))
+    with reading(name), opened(source) as file, decoder(file, name, on_damage=on_damage) as sound:
         resampler = None
         if sound.samplerate != sample_rate:
             resampler = soxr.ResampleStream(sound.samplerate, sample_rate, 1, dtype="float32", quality="HQ")
@@ -141,13 +143,13 @@ def channel_count(source: str | Path | bytes | BinaryIO) -> int:
     >>> channel_count(_silence(100))
     1
     """
-    name = _name(source)
-    with _told(name), _opened(source) as file, _decoder(file, name, 1.0, lambda error: None) as sound:
+    name = name_of(source)
+    with reading(name), opened(source) as file, decoder(file, name, 1.0, lambda error: None) as sound:
         return sound.channels
 
 
 def _silence(samples: int) -> bytes:
-    """Give a wav file for the examples."""
+    """Return a wav file for the examples."""
     import soundfile
 
     file = io.BytesIO()
@@ -156,139 +158,32 @@ def _silence(samples: int) -> bytes:
 
 
 def read_header(path: str | Path) -> tuple[int, int, int | None]:
-    """Give a file's channels, sample rate in Hz and frames by its header, which libsndfile reads.
+    """Return a file's channels, sample rate in Hz and frames by its header, which libsndfile reads.
 
     Frames are None where the header does not say: of a FLAC that was written into a pipe, or an mp3 whose length could
     only be guessed from its first frame. Raises soundfile.LibsndfileError for what libsndfile cannot read, and OSError.
     """
-    import soundfile
-
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - names need not be UTF-8, as libsndfile's do
-        is_unknown = is_mp3_of_unknown_length(file)
-        file.seek(0)
-        header = soundfile.info(file)
-    is_unknown |= header.frames == UNKNOWN_FRAMES
-    return header.channels, header.samplerate, None if is_unknown else header.frames
+    # Path.open's type hides the FileIO; names need not be UTF-8, as libsndfile's do.
+    with open(existing(path), "rb", buffering=0) as file, streams(file, stream) as sound:  # noqa: PTH123
+        frames = None if sound.frames == UNKNOWN_FRAMES else sound.frames
+        return sound.channels, sound.samplerate, frames
 
 
-@contextmanager
-def _told(name: str) -> Iterator[None]:
-    """Say what the system refuses as an AudioError."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise AudioError(f"there is no file {name}") from None
-    except IsADirectoryError:
-        raise AudioError(f"{name} is a folder; expected an audio file") from None
-    except PermissionError:
-        raise AudioError(f"{name} cannot be read: permission denied") from None
-    except OSError as error:
-        raise AudioError(f"{name} cannot be read: {error.strerror or error}") from error
+def measure(path: str | Path) -> tuple[int, int, int]:
+    """Return a file's channels, sample rate in Hz and frames, by its header or, where that does not say, by decoding.
 
-
-def _name(source: str | Path | bytes | BinaryIO) -> str:
-    if isinstance(source, (str, Path)):
-        return str(source)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return "<bytes>"
-    name = getattr(source, "name", None)
-    return name if isinstance(name, str) else "<stream>"
-
-
-@contextmanager
-def _opened(source: str | Path | bytes | BinaryIO) -> Iterator[io.FileIO | io.BytesIO]:
-    """Open the source for seeking; an unbuffered file, since libsndfile shares its descriptor."""
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        yield io.BytesIO(source)
-    elif isinstance(source, (str, Path)):
-        with open(source, "rb", buffering=0) as file:  # noqa: PTH123 - Path.open's type hides the FileIO
-            yield file if file.seekable() else io.BytesIO(file.read())
-    else:
-        content = source.read()
-        if isinstance(content, str):
-            raise TypeError("a stream of audio must be opened in binary mode")
-        yield io.BytesIO(content)
-
-
-@contextmanager
-def _reported(on_damage: OnDamage | None) -> Iterator[None]:
-    """Call `on_damage`, if it is given, with an AudioError of the block instead of raising it."""
-    try:
-        yield
-    except AudioError as error:
-        if on_damage is None:
-            raise
-        on_damage(error)
-
-
-@contextmanager
-def _decoder(
-    file: io.FileIO | io.BytesIO,
-    name: str,
-    seconds: float | None = None,
-    on_damage: OnDamage | None = None,
-) -> Iterator["soundfile.SoundFile"]:
-    """Open the file with libsndfile or, where that cannot, what ffmpeg makes of its first `seconds` (None: of all).
-
-    An incomplete file is refused with AudioError; `on_damage` is called with that instead.
+    Raises AudioError.
     """
-    import soundfile
-
-    with _reported(on_damage):
-        refuse_incomplete_container(file, name)
-    with ExitStack() as opened:
-        try:
-            sound = opened.enter_context(_libsndfile(file))
-        except soundfile.LibsndfileError as error:
-            reason = error.error_string.strip().rstrip(".") or "its format is unknown"
-            # From the beginning, since ffmpeg's seeking is off by up to a tenth of a second, to safely past the end.
-            until = None if seconds is None else seconds + 1
-            wav = opened.enter_context(through_ffmpeg(file, name, reason, until))
-            sound = opened.enter_context(soundfile.SoundFile(wav, closefd=False))
-        with _reported(on_damage):
-            refuse_short_data(sound, name)
-        if sound.frames == UNKNOWN_FRAMES:  # written as a stream, whose length only its end tells
-            sound.seekable = lambda: False  # else soundfile seeks after each read, which fails at the end
-        yield sound
-
-
-@contextmanager
-def _libsndfile(file: io.FileIO | io.BytesIO) -> Iterator["soundfile.SoundFile"]:
-    """Open the file with libsndfile; raises LibsndfileError where it cannot."""
-    import soundfile
-
-    if is_mp3_of_unknown_length(file):
-        # libsndfile estimates the length of such an mp3 from its first frame's bit rate and returns no more
-        # than that, however much there is. Of a pipe it decodes all.
-        opened = _piped(file)
-    else:
-        file.seek(0)
-        opened = nullcontext(file.fileno() if isinstance(file, io.FileIO) else file)
-    with opened as descriptor, soundfile.SoundFile(descriptor, closefd=False) as sound:
-        yield sound
-
-
-@contextmanager
-def _piped(file: io.FileIO | io.BytesIO) -> Iterator[int]:
-    """Give the reading end of a pipe through which the whole file flows."""
-    reader, writer = os.pipe()
-
-    def feed() -> None:
-        with suppress(BrokenPipeError), open(writer, "wb") as sink:  # noqa: PTH123 - a descriptor, no path
-            file.seek(0)
-            shutil.copyfileobj(file, sink)
-
-    feeder = threading.Thread(target=feed, daemon=True)
-    feeder.start()
-    try:
-        yield reader
-    finally:
-        os.close(reader)  # a feeder that still writes gets BrokenPipeError
-        feeder.join()
+    name = str(path)
+    with reading(name), opened(path) as file, decoder(file, name) as sound:
+        frames = sound.frames
+        if frames == UNKNOWN_FRAMES:
+            frames = sum(map(len, _mono_blocks(sound, name, 0, frames, None)))
+        return sound.channels, sound.samplerate, frames
 
 
 def _read(
-    sound: "soundfile.SoundFile",
+    sound: Stream | Joined,
     name: str,
     sample_rate: int,
     offset: float,
@@ -320,23 +215,40 @@ def _read(
 
 
 def _decode(
-    sound: "soundfile.SoundFile", name: str, first: int, frames: int | None, channels: Sequence[int] | None
+    sound: Stream | Joined, name: str, first: int, frames: int | None, channels: Sequence[int] | None
 ) -> np.ndarray:
     """Read `frames` frames (None: all) from frame `first` on, their channels averaged: (time,) float32."""
-    wanted = UNKNOWN_FRAMES if frames is None else frames
-    unwanted = 0
-    if sound.frames != UNKNOWN_FRAMES:
-        first = min(first, sound.frames)
-        wanted = min(wanted, sound.frames - first)
-        sound.seek(first)
-    else:  # decode it from its beginning
-        unwanted, first, wanted = first, 0, min(first + wanted, UNKNOWN_FRAMES)
-    blocks = [np.zeros(0, np.float32), *_mono_blocks(sound, name, first, wanted, channels)]
-    return np.concatenate(blocks)[unwanted:]
+    first = min(first, sound.frames)
+    last = sound.frames if frames is None else min(first + frames, sound.frames)
+    begin = 0
+    if sound.can_seek:
+        begin = max(0, first - round(PREROLL.get(sound.subtype, 0.0) * sound.samplerate))
+        sound.seek(begin)
+    blocks = [np.zeros(0, np.float32), *_mono_blocks(sound, name, begin, last - begin, channels)]
+    return np.concatenate(blocks)[first - begin :]
+
+
+def _mixed(block: np.ndarray, name: str) -> np.ndarray:
+    """Average channels (time, channel) to (time,); where they cancel, return the first one that is not quieter."""
+    samples = block.mean(axis=1)
+    if block.shape[1] == 1:
+        return samples
+    powers = np.square(block).mean(axis=0)
+    if not np.square(samples).mean() < CANCELLED**2 * powers.mean():
+        return samples
+    first = int((powers > 0.5 * powers.max()).argmax())
+    if name not in _cancelling:
+        _cancelling.add(name)
+        LOG.warning(
+            "the channels of %s cancel each other, as of a miswired cable; channel %d is read alone",
+            name,
+            first,
+        )
+    return block[:, first].copy()
 
 
 def _mono_blocks(
-    sound: "soundfile.SoundFile",
+    sound: Stream | Joined,
     name: str,
     first: int,
     wanted: int,
@@ -353,8 +265,8 @@ def _mono_blocks(
         raise AudioError(f"{name} has no channel {lacking[0]}: it has {sound.channels}, counted from 0")
     missing = wanted
     try:
-        while missing and len(block := sound.read(min(BLOCK, size, missing), "float32", always_2d=True)):
-            samples = (block if channels is None else block[:, channels]).mean(axis=1)
+        while missing and len(block := sound.read(min(BLOCK, size, missing))):
+            samples = _mixed(block if channels is None else block[:, channels], name)
             if not np.isfinite(samples).all():
                 raise AudioError(f"{name} carries NaN or infinite samples; write it again from its source")
             if (peak := np.abs(samples).max()) > HIGHEST_PEAK:

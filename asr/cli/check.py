@@ -1,14 +1,16 @@
-"""Look for what is wrong with a corpus before training on it.
+"""Check a corpus for faults before training on it.
 
   asr check data/an4/cuts_train.jsonl.gz data/an4/cuts_dev.jsonl.gz
   asr check cuts_train.jsonl.gz cuts_test.jsonl.gz --config recipes/an4/config.yaml --json report.json
+  asr check cuts_train.jsonl.gz --model runs/an4/bundle
   asr check cuts_train.jsonl.gz --fix cuts_train_good.jsonl.gz
   asr check huge.jsonl.gz --headers-only --jobs 32
   asr check data/huge/shar_train
 
-Give what is trained on first: of two utterances that share their audio, the one in the earlier manifest is named.
-The exit status is 1 if something is wrong that is never meant to be; sentences and speakers shared between
-manifests are told, but many corpora share them by design.
+Name the training data first: of two utterances that share their audio, the one in the earlier manifest is reported.
+With --model each transcript is aligned to its audio and compared with what the model recognizes, which finds
+transcripts that belong to other audio. The exit status is 1 if a definite fault was found; sentences and speakers
+shared between manifests are reported, but many corpora share them by design.
 """
 
 import argparse
@@ -16,11 +18,13 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr.cli.console import check_writable, with_progress, write
+from asr.cli.console import STDOUT, check_writable, with_progress, write
 from asr.cli.options import count
+from asr.wording import nearest
 
 if TYPE_CHECKING:
     from asr.data.corpora.doctor import Target
@@ -32,37 +36,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "manifests",
         nargs="+",
         metavar="MANIFEST",
-        help="cuts_*.jsonl.gz or shards (shar_*), those of train first",
+        help="manifests (cuts_*.jsonl.gz) or folders of shards (shar_*), the training data first",
     )
     model = parser.add_mutually_exclusive_group()
     model.add_argument(
-        "--config", metavar="FILE", help="of the training that is meant; default: asr train's own"
+        "--config",
+        metavar="FILE",
+        help="configuration of the training to check for (default: that of `asr train`)",
     )
     model.add_argument(
-        "--model", metavar="BUNDLE", help="check against a trained model's alphabet and frames"
+        "--model",
+        metavar="BUNDLE",
+        help="trained model to check against: its alphabet and frames, and what it recognizes",
     )
     parser.add_argument(
-        "--headers-only", action="store_true", help="do not decode the audio: quick, but half deaf"
+        "--headers-only",
+        action="store_true",
+        help="headers are read and no audio: much faster, but misses silence, clipping, corrupt data and copies",
     )
     parser.add_argument(
-        "--fix", metavar="OUT", help="write the manifests without the faulty: a file, or a folder"
+        "--fix",
+        metavar="OUT",
+        help="file, or folder for several, for the manifests without faulty utterances",
     )
     parser.add_argument(
         "--ignore",
         nargs="+",
         default=[],
         metavar="KIND",
-        help="kinds of findings to pass over, as the report names them",
+        help="kinds of findings to leave out, as the report names them",
     )
     parser.add_argument(
-        "--remove-shared", action="store_true", help="with --fix: also remove shared sentences and speakers"
+        "--remove-shared",
+        action="store_true",
+        help="with --fix: shared sentences and speakers are removed, too",
     )
-    parser.add_argument("--json", metavar="FILE", help="write every finding there (- prints it instead)")
+    parser.add_argument("--json", metavar="FILE", help="file for every finding (- for standard output)")
     parser.add_argument(
-        "--examples", type=count(), default=3, metavar="N", help="findings of each kind to print (default 3)"
+        "--examples", type=count(), default=3, metavar="N", help="findings of each kind to print (default: 3)"
     )
     parser.add_argument(
-        "--jobs", type=count(1), default=8, metavar="N", help="files read at a time (default 8)"
+        "--jobs", type=count(1), default=8, metavar="N", help="files read at a time (default: 8)"
     )
 
 
@@ -70,12 +84,59 @@ def run(arguments: argparse.Namespace) -> int:
     """Check, print, write; 1 if a fault was found."""
     from dataclasses import replace
 
-    from asr.data.corpora.doctor import KINDS, MAY_BE_MEANT, check
-    from asr.data.shards import is_sharded, open_corpus
+    from asr.data.corpora.doctor import MAY_BE_MEANT, check
+    from asr.data.shards import open_corpus
+
+    _refuse_what_does_not_fit(arguments)
+    fixed = _places_of_fixed(arguments.manifests, Path(arguments.fix)) if arguments.fix else []
+    check_writable(arguments.json)
+    splits = {name: open_corpus(path) for name, path in _names(arguments.manifests).items()}
+    target = _target(arguments, next(iter(splits.values())))
+    total = sum(map(len, splits.values()))
+    judgments = []
+    if arguments.model and not arguments.headers_only:
+        from asr.mismatch import judge, mismatches, worst
+        from asr.recognizer import load
+
+        judgments = judge(
+            load(arguments.model),
+            splits,
+            lambda cuts: with_progress(cuts, "recognizing", total, "utterances"),
+        )
+    report = check(
+        splits,
+        target,
+        decode=not arguments.headers_only,
+        jobs=arguments.jobs,
+        progress=lambda cuts: with_progress(cuts, "reading audio", total, "utterances"),
+        more=mismatches(judgments) if judgments else (),
+    )
+    report = replace(
+        report, findings=tuple(item for item in report.findings if item.kind not in arguments.ignore)
+    )
+    if arguments.json != STDOUT:
+        print(report.as_text(arguments.examples))
+        if judgments and arguments.examples:
+            print(worst(judgments, arguments.examples))
+    if arguments.json:
+        values = report.as_dict() | ({"judgments": [asdict(item) for item in judgments]} if judgments else {})
+        write(arguments.json, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+    if arguments.fix:
+        faulty = report.faulty(() if arguments.remove_shared else MAY_BE_MEANT)
+        with _writing(arguments.fix):
+            _fix(splits, faulty, arguments.manifests, fixed)
+    return 1 if report.faulty() else 0
+
+
+def _refuse_what_does_not_fit(arguments: argparse.Namespace) -> None:
+    from asr.data.corpora.doctor import KINDS
+    from asr.data.shards import is_sharded
     from asr.errors import ConfigError
 
     if unknown := [kind for kind in arguments.ignore if kind not in KINDS]:
-        raise ConfigError(f"--ignore {unknown[0]!r} is no kind of finding; there are {', '.join(KINDS)}")
+        raise ConfigError(
+            f"--ignore {unknown[0]!r} is no kind of finding{nearest(unknown[0], KINDS)}; there are {', '.join(KINDS)}"
+        )
     if arguments.fix and (sharded := [path for path in arguments.manifests if is_sharded(path)]):
         raise ConfigError(
             f"--fix writes manifests, not shards such as {sharded[0]}; fix the manifest that they were made of, "
@@ -83,30 +144,6 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if twice := [path for path in arguments.manifests if arguments.manifests.count(path) > 1]:
         raise ConfigError(f"{twice[0]} is given twice")
-    fixed = _places_of_fixed(arguments.manifests, Path(arguments.fix)) if arguments.fix else []
-    check_writable(arguments.json)
-    splits = {name: open_corpus(path) for name, path in _names(arguments.manifests).items()}
-    report = check(
-        splits,
-        _target(arguments, next(iter(splits.values()))),
-        decode=not arguments.headers_only,
-        jobs=arguments.jobs,
-        progress=lambda cuts: with_progress(
-            cuts, "reading audio", sum(map(len, splits.values())), "utterances"
-        ),
-    )
-    report = replace(
-        report, findings=tuple(item for item in report.findings if item.kind not in arguments.ignore)
-    )
-    if arguments.json != "-":
-        print(report.as_text(arguments.examples))
-    if arguments.json:
-        write(arguments.json, json.dumps(report.as_dict(), indent=1, ensure_ascii=False) + "\n")
-    if arguments.fix:
-        faulty = report.faulty(() if arguments.remove_shared else MAY_BE_MEANT)
-        with _writing(arguments.fix):
-            _fix(splits, faulty, arguments.manifests, fixed)
-    return 1 if report.faulty() else 0
 
 
 def _names(manifests: list[str]) -> dict[str, str]:
@@ -116,7 +153,7 @@ def _names(manifests: list[str]) -> dict[str, str]:
 
 
 def _target(arguments: argparse.Namespace, trained_on: Sequence) -> "Target":
-    """Give what the model asks; pieces of words are learned from the first manifest, as training would."""
+    """Return what the model asks of a corpus; word pieces are learned from the first manifest, as in training."""
     from asr.data.cuts import text_of
     from asr.text import BpeTokenizer, normalize
     from asr.training.checks import target_of
@@ -127,7 +164,7 @@ def _target(arguments: argparse.Namespace, trained_on: Sequence) -> "Target":
         bundle = Bundle.load(arguments.model)
         front_end = bundle.model.front_end
         return target_of(bundle.features, front_end, bundle.normalizer, bundle.tokenizer)
-    from asr.training.config import read_config
+    from asr.training.read_config import read_config
 
     config = read_config(["--config", arguments.config] if arguments.config else [])
     text, tokenizer = config.text, None
@@ -139,7 +176,7 @@ def _target(arguments: argparse.Namespace, trained_on: Sequence) -> "Target":
 
 
 def _places_of_fixed(manifests: list[str], out: Path) -> list[Path]:
-    """Say where each manifest is written without what is faulty; none may take the place of another."""
+    """Return where each manifest is written without faulty utterances; none may replace another."""
     from asr.errors import ConfigError
 
     is_file = out.name.endswith((".jsonl", ".jsonl.gz"))
@@ -166,12 +203,12 @@ def _fix(splits: dict, faulty: set[tuple[str, int]], manifests: list[str], place
         if not kept:
             raise ManifestError(f"every utterance of {manifest} is faulty; nothing is left to write")
         write_manifest(kept, path)
-        print(f"written: {path} with {len(kept)} of {len(cuts)} utterances")
+        print(f"wrote {path} with {len(kept)} of {len(cuts)} utterances")
 
 
 @contextmanager
 def _writing(path: str) -> Iterator[None]:
-    """Turn what the operating system refuses to write into one line."""
+    """Raise what the operating system refuses to write as an AsrError."""
     from asr.errors import AsrError
 
     try:

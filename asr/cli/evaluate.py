@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from asr.cli import options
 from asr.cli.console import check_writable, progress_bar, report_failures, write
-from asr.cli.results import add_detail_arguments, details
+from asr.cli.results import add_details, details
 from asr.errors import AsrError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from asr import Recognizer
+    from asr.data.cuts import Cut
     from asr.evaluation import Evaluation
-    from asr.scoring import ErrorReport
     from asr.scoring.breakdown import Group
 
 # The figures that only a model's own evaluation has: a table's column, and the name in full.
@@ -46,41 +49,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CUTS",
         help="training manifests: their words are those that the model has seen (default: those it was trained on)",
     )
-    add_detail_arguments(parser, confusions=5, worst=5)
+    add_details(parser, confusions=5, worst=5)
     options.add_computing(parser)
     options.add_decoding(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate; 1 if any utterance could not be read."""
-    from asr.bundle import SHIPPED, find_bundle
     from asr.data import load_cuts
-    from asr.evaluation import (
-        check_fields,
-        evaluate,
-        familiarity,
-        reliability,
-        trained_on,
-        training_words,
-    )
-    from asr.scoring.report import check_normalizer
+    from asr.evaluation import check_fields, familiarity, trained_on, training_words
+    from asr.scoring.cleaning import Cleaning
 
     for path in (arguments.html, arguments.json):
         check_writable(path)
     sets = {name: load_cuts(path) for name, path in _names(arguments.manifests).items()}
     for cuts in sets.values():
         check_fields(cuts, arguments.by)
-    recognizer = options.load_recognizer(arguments)
-    normalizer = arguments.normalizer or recognizer.bundle.normalizer
-    check_normalizer(normalizer)
-    manifests = arguments.training_manifest or trained_on(recognizer.bundle.training)
+    model = options.load_recognizer(arguments)
+    normalizer = arguments.normalizer or model.bundle.normalizer
+    Cleaning(normalizer)  # refuses a normalizer that is missing before hours are spent
+    manifests = arguments.training_manifest or trained_on(model.bundle.training)
     vocabulary = training_words(manifests, normalizer)
-    failures: list[str] = []
-    evaluations: dict[str, Evaluation] = {}
+    evaluations, failures = _evaluations(model, sets, normalizer, arguments)
+    total = sum(map(len, sets.values()))
+    if not evaluations:
+        report_failures(failures, total)
+        raise AsrError("no utterance could be read, so there is nothing to score")
+    seen = familiarity({name: evaluation.report for name, evaluation in evaluations.items()}, vocabulary)
+    if arguments.json:
+        write(arguments.json, _json(evaluations, len(sets) > 1, options.facts(arguments)))
+    if arguments.html:
+        write(arguments.html, _page(model, evaluations, seen, arguments))
+    if arguments.json != "-":
+        _print(evaluations, [f"device: {model.engine.device}", *_missed(seen)], arguments)
+    return report_failures(failures, total)
+
+
+def _evaluations(
+    model: "Recognizer", sets: "Mapping[str, Sequence[Cut]]", normalizer: str, arguments: argparse.Namespace
+) -> "tuple[dict[str, Evaluation], list[str]]":
+    """Evaluate each set of which anything can be read; return why utterances could not be, too."""
+    from asr.evaluation import evaluate
+
+    evaluations, failures = {}, []
     for name, cuts in sets.items():
         with progress_bar(len(cuts), f"evaluating {name}", "utterances", quiet=arguments.quiet) as bar:
             evaluation = evaluate(
-                recognizer,
+                model,
                 cuts,
                 normalizer=normalizer,
                 batch_seconds=arguments.batch_seconds,
@@ -89,37 +104,39 @@ def run(arguments: argparse.Namespace) -> int:
         failures += evaluation.failures
         if evaluation.report.utterances:
             evaluations[name] = evaluation
-    asked_for = sum(map(len, sets.values()))
-    if not evaluations:
-        report_failures(failures, asked_for)
-        raise AsrError("no utterance could be read, so there is nothing to score")
-    reports = {name: evaluation.report for name, evaluation in evaluations.items()}
-    extra = _extra(evaluations)
-    seen = familiarity(reports, vocabulary)
-    if arguments.json:
-        values = {name: _values(evaluation) for name, evaluation in evaluations.items()}
-        result = {"sets": values} if len(sets) > 1 else next(iter(values.values()))
-        write(arguments.json, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    if arguments.html:
-        from asr.evaluation import sounds_and_pictures, with_distinct_ids
-        from asr.scoring.html import render
+    return evaluations, failures
 
-        shown = with_distinct_ids(evaluations)
-        audio, pictures = sounds_and_pictures(recognizer, shown, Path(arguments.html))
-        seams = {f"place in long audio of {name}": one.by_seam() for name, one in evaluations.items()}
-        page = render(
-            {name: one.report for name, one in shown.items()},
-            f"{_model_name(find_bundle(arguments.model or SHIPPED).resolve())} on {', '.join(reports)}",
-            extra={name: _in_full(figures) for name, figures in extra.items()},
-            breakdowns={"familiarity of the word": seen} | seams,
-            calibration=reliability(evaluations),
-            audio=audio,
-            pictures=pictures,
-        )
-        write(arguments.html, page)
-    if arguments.json != "-":
-        _print(reports, extra, [f"computed on {recognizer.engine.device}", *_missed(seen)], arguments)
-    return report_failures(failures, asked_for)
+
+def _json(evaluations: "dict[str, Evaluation]", several: bool, facts: dict[str, str]) -> str:
+    values = {name: _values(evaluation) for name, evaluation in evaluations.items()}
+    result = {"sets": values} if several else next(iter(values.values()))
+    return json.dumps(facts | result, indent=2, ensure_ascii=False) + "\n"
+
+
+def _page(
+    model: "Recognizer",
+    evaluations: "dict[str, Evaluation]",
+    seen: "list[Group]",
+    arguments: argparse.Namespace,
+) -> str:
+    """Return the HTML page, which plays and pictures the worst utterances."""
+    from asr.bundle import SHIPPED, find_bundle
+    from asr.evaluation import reliability, sounds_and_pictures, with_distinct_ids
+    from asr.scoring.html import render
+
+    shown = with_distinct_ids(evaluations)
+    audio, pictures = sounds_and_pictures(model, shown, Path(arguments.html))
+    seams = {f"place in long audio of {name}": item.by_seam() for name, item in evaluations.items()}
+    folder = find_bundle(arguments.model or SHIPPED).resolve()
+    return render(
+        {name: item.report for name, item in shown.items()},
+        f"{_model_name(folder)} on {', '.join(evaluations)}",
+        extra={name: _in_full(figures) for name, figures in _extra(evaluations).items()},
+        breakdowns={"familiarity of the word": seen} | seams,
+        calibration=reliability(evaluations),
+        audio=audio,
+        pictures=pictures,
+    )
 
 
 def _names(manifests: list[str]) -> dict[str, str]:
@@ -135,20 +152,16 @@ def _model_name(folder: Path) -> str:
     return folder.parent.name if folder.name == "bundle" else folder.name
 
 
-def _print(
-    reports: "dict[str, ErrorReport]",
-    extra: dict[str, dict[str, str]],
-    notes: list[str],
-    arguments: argparse.Namespace,
-) -> None:
-    """Show one set in detail, several as a table with the details of each; other tables stand alone."""
-    from asr.scoring.table import footnote, row, summary, table
+def _print(evaluations: "dict[str, Evaluation]", notes: list[str], arguments: argparse.Namespace) -> None:
+    """Print one set in detail, several as a table with the details of each; other tables stand alone."""
+    from asr.scoring.table import results, summary
 
     several = len(arguments.manifests) > 1
+    reports = {name: evaluation.report for name, evaluation in evaluations.items()}
+    extra = _extra(evaluations)
     name, report = next(iter(reports.items()))
     if several or arguments.table != "text":
-        print(table([row(name, report, extra[name]) for name, report in reports.items()], arguments.table))
-        notes.insert(0, footnote(report))
+        print(results(reports, arguments.table, extra))
     else:
         print(f"WER {100 * report.wer:.2f} %, CER {100 * report.cer:.2f} %\n\n{summary(report)}\n")
         notes.insert(0, ", ".join(f"{name} {value}" for name, value in _in_full(extra[name]).items()))
@@ -160,16 +173,19 @@ def _print(
 
 
 def _extra(evaluations: "dict[str, Evaluation]") -> dict[str, dict[str, str]]:
-    """Give each set's FIGURES; the oracle's only where a decoder gave several hypotheses."""
+    """Return each set's FIGURES; the oracle's only if a decoder gave several hypotheses."""
     from asr.evaluation import reliability
 
-    with_oracle = any(one.best for one in evaluations.values())
+    with_oracle = any(evaluation.best for evaluation in evaluations.values())
     extra = {}
-    for name, one in evaluations.items():
-        judged = reliability({name: one})
-        extra[name] = {"RTF": f"{one.rtf:.4f}", "ECE %": f"{100 * judged.error:.2f}" if judged else "-"}
+    for name, evaluation in evaluations.items():
+        judged, best = reliability({name: evaluation}), evaluation.best
+        extra[name] = {
+            "RTF": f"{evaluation.rtf:.4f}",
+            "ECE %": f"{100 * judged.error:.2f}" if judged else "-",
+        }
         if with_oracle:
-            extra[name]["oracle WER %"] = f"{100 * one.best.wer:.2f}" if one.best else "-"
+            extra[name]["oracle WER %"] = f"{100 * best.wer:.2f}" if best else "-"
     return extra
 
 
@@ -180,7 +196,7 @@ def _in_full(figures: dict[str, str]) -> dict[str, str]:
 
 
 def _missed(seen: "list[Group]") -> list[str]:
-    """Say how many of the words that training held were missed, and of those that it did not."""
+    """Report how many of the words that training held were missed, and of those that it did not."""
     parts = (f"{100 * group.errors.rate:.2f} % of {group.errors.length} {group.name}" for group in seen)
     return [f"words missed: {', '.join(parts)}"] if seen else []
 

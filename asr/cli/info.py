@@ -60,7 +60,7 @@ def versions() -> dict[str, Any]:
 
 def computing() -> dict[str, Any]:
     """Return what computes here: system, processor, engine, recurrent kernels, compiler and GPU."""
-    from asr.engines import ENGINES
+    from asr.engines import ENGINES, chosen_engine
     from asr.memory import free_memory
 
     installed = [name for name, (package, *_) in ENGINES.items() if find_spec(package)]
@@ -68,7 +68,7 @@ def computing() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": f"{_processor()}, {_cores()} cores for this process",
         "free memory": f"{free_memory() / 1e9:.1f} GB",
-        "engine": f"{installed[0]} (installed: {', '.join(installed)})" if installed else "none is installed",
+        "engine": f"{chosen_engine('auto', 'float32')} by default, installed: {', '.join(installed) or 'none'}",
     }
     return facts | (_torch_facts() if "torch" in installed else {})
 

@@ -6,7 +6,7 @@ from glob import iglob
 from itertools import takewhile
 from pathlib import Path
 
-from asr.cli.console import Failure
+from asr.cli.console import Failure, note
 from asr.outputs import FORMATS
 
 STDIN = "-"
@@ -61,13 +61,21 @@ def _matches(item: str, prefix: str, recursive: bool, failures: list[Failure]) -
 def _in_folder(folder: Path, recursive: bool, unreadable) -> dict[str, Path]:
     from asr.audio import AUDIO_SUFFIXES, files_in
 
-    files = [path for path in files_in(folder, recursive, unreadable) if path.is_file()]
-    return {str(p): p.relative_to(folder) for p in files if p.suffix.lower() in AUDIO_SUFFIXES}
+    found = [path for path in files_in(folder, True, unreadable) if path.suffix.lower() in AUDIO_SUFFIXES]
+    files = [path for path in found if recursive or path.parent == folder]
+    if files and (skipped := len(found) - len(files)):
+        note(f"{folder}: {skipped} audio files in subfolders are skipped; --recursive reads them, too")
+    return {str(path): path.relative_to(folder) for path in files if _may_be_read(path)}
+
+
+def _may_be_read(path: Path) -> bool:
+    """Whether a path is that of a file, or a link that leads nowhere, which reading reports."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _in_glob(path: Path, pattern: str) -> dict[str, Path]:
     fixed = list(takewhile(lambda part: not set(part) & set("*?["), path.parts[:-1]))
-    files = sorted(Path(match) for match in iglob(pattern, recursive=True) if Path(match).is_file())
+    files = sorted(Path(match) for match in iglob(pattern, recursive=True) if _may_be_read(Path(match)))
     outputs = {f".{form}" for form in FORMATS}  # a glob finds what was written beside the audio, too
     return {str(p): p.relative_to(Path(*fixed)) for p in files if p.suffix.lower() not in outputs}
 

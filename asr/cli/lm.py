@@ -17,10 +17,12 @@ import json
 import lzma
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
+from asr.cli import options
+from asr.cli.console import STDOUT, note
 from asr.errors import DecodingError, TextError
 
 if TYPE_CHECKING:
@@ -32,22 +34,33 @@ OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of build, score and tune."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="build|score|tune")
+    _add_build(
+        actions.add_parser("build", help="estimate a model by interpolated modified Kneser-Ney smoothing")
+    )
+    _add_score(actions.add_parser("score", help="print perplexity and rate of unknown words on a text"))
+    _add_tune(
+        actions.add_parser(
+            "tune",
+            help="find the best weight and word bonus on a development set, and store them in the model",
+        )
+    )
 
-    build = actions.add_parser("build", help="estimate a model by interpolated modified Kneser-Ney smoothing")
-    build.add_argument(
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "texts", nargs="+", metavar="TEXT", help="sentences, manifests, or - for standard input"
     )
-    build.add_argument(
+    parser.add_argument(
         "-o",
         "--output",
         required=True,
         metavar="ARPA",
         help="file to write, - to print it; .gz compresses it",
     )
-    build.add_argument(
+    parser.add_argument(
         "--order", type=int, default=3, help="length of the longest n-grams, in words (default: 3)"
     )
-    build.add_argument(
+    parser.add_argument(
         "--prune",
         type=int,
         nargs="+",
@@ -55,47 +68,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COUNT",
         help="counts up to which n-grams are left out, by order, the last for the rest, as in 0 0 1 (default: 0)",
     )
-    build.add_argument(
+    parser.add_argument(
         "--model", metavar="BUNDLE", help="trained model: the text is normalized as its transcripts"
     )
-    build.add_argument(
+    parser.add_argument(
         "--tokens",
         action="store_true",
         help="tokens of --model instead of words, for `--lexicon none`",
     )
 
-    score = actions.add_parser("score", help="print perplexity and rate of unknown words on a text")
-    score.add_argument("lm", metavar="LM", help="ARPA file, also compressed, or KenLM binary")
-    score.add_argument(
+
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("lm", metavar="LM", help="ARPA file, also compressed, or KenLM binary")
+    parser.add_argument(
         "texts", nargs="+", metavar="TEXT", help="sentences, manifests, or - for standard input"
     )
-    score.add_argument(
+    parser.add_argument(
         "--model", metavar="BUNDLE", help="trained model: the text is normalized as its transcripts"
     )
-    score.add_argument("--tokens", action="store_true", help="tokens of --model instead of words")
+    parser.add_argument("--tokens", action="store_true", help="tokens of --model instead of words")
 
-    tune = actions.add_parser(
-        "tune", help="find the best weight and word bonus on a development set, and store them in the model"
-    )
-    tune.add_argument(
+
+def _add_tune(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "manifest", metavar="MANIFEST", help="cuts.jsonl.gz to tune on, never those of the test set"
     )
-    tune.add_argument("--model", required=True, metavar="BUNDLE", help="trained model, a folder")
-    tune.add_argument("--lm", required=True, metavar="FILE", help="n-gram language model")
-    tune.add_argument("--lexicon", metavar="FILE", help="words that may be recognized; none: any word")
-    tune.add_argument(
+    parser.add_argument("--model", required=True, metavar="BUNDLE", help="trained model, a folder")
+    parser.add_argument("--lm", required=True, metavar="FILE", help="n-gram language model")
+    parser.add_argument("--lexicon", metavar="FILE", help="words that may be recognized; none: any word")
+    parser.add_argument(
         "--beam-size",
         type=int,
         default=32,
         metavar="N",
         help="hypotheses kept by the beam search (default: 32)",
     )
-    tune.add_argument("--lm-weights", type=float, nargs="+", metavar="W", help="weights to try")
-    tune.add_argument("--word-bonuses", type=float, nargs="+", metavar="B", help="bonuses to try")
-    tune.add_argument(
+    parser.add_argument("--lm-weights", type=float, nargs="+", metavar="W", help="weights to try")
+    parser.add_argument("--word-bonuses", type=float, nargs="+", metavar="B", help="bonuses to try")
+    parser.add_argument(
         "--device", default="cpu", help="device of the acoustic model: cpu, cuda, ... (default: cpu)"
     )
-    tune.add_argument("--dry-run", action="store_true", help="nothing is stored in the model")
+    options.add_engine(parser)
+    parser.add_argument("--dry-run", action="store_true", help="nothing is stored in the model")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -109,20 +123,17 @@ def _build(arguments: argparse.Namespace) -> int:
 
     check_order(arguments.order, "the model asked for (--order)")
     model = build(_sentences(arguments), arguments.order, arguments.prune)
-    told = sys.stdout
-    if arguments.output == "-":
-        told = sys.stderr
+    report: Callable[[str], None] = print
+    if arguments.output == STDOUT:
         sys.stdout.writelines(model.arpa_lines())
+        report = note
     else:
         model.write_arpa(arguments.output)
     sizes = ", ".join(f"{len(ngrams.word)} {n}-grams" for n, ngrams in enumerate(model.orders, start=1))
-    print(f"{arguments.output}: {sizes}", file=told)
+    report(f"{arguments.output}: {sizes}")
     if model.fallback_orders:
         orders = ", ".join(map(str, model.fallback_orders))
-        print(
-            f"too little text to estimate the discounts of order {orders}: 0.5, 1 and 1.5 are taken",
-            file=told,
-        )
+        report(f"too little text to estimate the discounts of order {orders}: 0.5, 1 and 1.5 are taken")
     return 0
 
 
@@ -143,7 +154,7 @@ def _score(arguments: argparse.Namespace) -> int:
 
 
 def _sentences(arguments: argparse.Namespace) -> Iterator[str]:
-    """Give the texts' sentences, normalized and cut into tokens as the arguments ask."""
+    """Yield the texts' sentences, normalized and cut into tokens as the arguments ask."""
     if arguments.model is None:
         if arguments.tokens:
             raise DecodingError("--tokens was given without --model; name the model whose tokens are meant")
@@ -154,7 +165,7 @@ def _sentences(arguments: argparse.Namespace) -> Iterator[str]:
     from asr.text import normalize
 
     bundle = Bundle.load(arguments.model)
-    names, strange = token_names(bundle.tokenizer), 0
+    names, skipped = token_names(bundle.tokenizer), 0
     for sentence in read_texts(arguments.texts):
         text = normalize(sentence, bundle.normalizer)
         if not arguments.tokens:
@@ -163,35 +174,33 @@ def _sentences(arguments: argparse.Namespace) -> Iterator[str]:
         try:
             yield " ".join(names[token] for token in bundle.tokenizer.encode(text))
         except TextError:
-            strange += 1
-    if strange:
-        print(f"{strange} sentences have letters that the model lacks, and are skipped", file=sys.stderr)
+            skipped += 1
+    if skipped:
+        note(f"{skipped} sentences have letters that the model lacks, and are skipped")
 
 
 def read_texts(paths: Sequence[str]) -> Iterator[str]:
-    """Read sentences from texts and manifests. Raises DecodingError for what cannot be read."""
+    """Yield the sentences of texts and manifests. Raises DecodingError for what cannot be read."""
     from asr.data.cuts import cut_texts
 
     for path in paths:
         compressed = Path(path).suffix if Path(path).suffix in OPENERS else ""
-        opened = OPENERS.get(compressed, open)
-        manifest = path.removesuffix(compressed).endswith(".jsonl")
+        is_manifest = path.removesuffix(compressed).endswith(".jsonl")
         try:
-            with (
-                io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig")  # whatever the terminal's encoding
-                if path == "-"
-                else opened(path, "rt", encoding="utf-8-sig")
-            ) as file:
+            with _opened(path, compressed) as file:
                 for line in file:
-                    if manifest:
-                        yield from cut_texts(json.loads(line))
-                    else:
-                        yield line.rstrip("\n")
+                    yield from cut_texts(json.loads(line)) if is_manifest else [line.rstrip("\n")]
         except FileNotFoundError:
             raise DecodingError(f"there is no text {path}") from None
         except (OSError, EOFError, lzma.LZMAError, zlib.error, ValueError, KeyError, TypeError) as error:
-            wanted = "a manifest of cuts" if manifest else "text in UTF-8"
-            raise DecodingError(f"{path} cannot be read as {wanted}: {error}") from error
+            expected = "a manifest of cuts" if is_manifest else "text in UTF-8"
+            raise DecodingError(f"{path} cannot be read as {expected}: {error}") from error
+
+
+def _opened(path: str, compressed: str) -> IO[str]:
+    if path == "-":
+        return io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig")  # whatever the terminal's encoding
+    return OPENERS.get(compressed, open)(path, "rt", encoding="utf-8-sig")
 
 
 def _tune(arguments: argparse.Namespace) -> int:
@@ -202,7 +211,7 @@ def _tune(arguments: argparse.Namespace) -> int:
     failures: list[str] = []
     print("lm weight  word bonus  WER %")
     tuning = tune(
-        load(arguments.model, arguments.device),
+        load(arguments.model, arguments.device, engine=arguments.engine),
         arguments.manifest,
         arguments.lm,
         arguments.lexicon,
@@ -213,7 +222,7 @@ def _tune(arguments: argparse.Namespace) -> int:
         on_trial=_print_trial,
     )
     for message in failures:
-        print(message, file=sys.stderr)
+        note(message)
     best, without = tuning.best, tuning.best_without
     weights = {name: getattr(best.config, name) for name in ("beam_size", "lm_weight", "word_bonus")}
     print(

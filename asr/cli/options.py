@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from asr import Recognizer
 
 Container = argparse._ActionsContainer  # a parser, or a group of its arguments
+ENGINES = ("auto", "onnx", "torch")
 COMPUTE_TYPES = ("float32", "bfloat16", "int8")
 # Options of `add_decoding` that `asr.load` takes under the same names.
 DECODING = ("beam_size", "lm", "lexicon", "lm_weight", "word_bonus", "nbest", "hotwords")
@@ -37,7 +38,7 @@ def threads(text: str) -> int:
     """Read a number of CPU threads."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(
-            f"{text!r} was given; expected a number of threads, or 0 for torch's choice"
+            f"{text!r} was given; expected a number of threads, or 0 for the engine's choice"
         )
     return int(text)
 
@@ -73,8 +74,20 @@ def add_device(parser: Container) -> None:
     )
 
 
+def add_engine(parser: Container) -> None:
+    """Declare the option of the engine that computes."""
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        help="engine: onnx, which is light and computes on the CPU in float32, torch, which does all else, or auto "
+        "(default: auto, the first of them that can)",
+    )
+
+
 def add_precision(parser: Container) -> None:
     """Declare the options of how the device computes."""
+    add_engine(parser)
     parser.add_argument(
         "--compute-type",
         choices=COMPUTE_TYPES,
@@ -83,7 +96,11 @@ def add_precision(parser: Container) -> None:
         "one is faster for single files (default: float32)",
     )
     parser.add_argument(
-        "--threads", type=threads, default=0, metavar="N", help="CPU threads (default: 0, torch's choice)"
+        "--threads",
+        type=threads,
+        default=0,
+        metavar="N",
+        help="CPU threads (default: 0, the engine's choice)",
     )
 
 
@@ -168,6 +185,7 @@ def load_recognizer(arguments: argparse.Namespace) -> "Recognizer":
     return asr.load(
         model_folder(arguments),
         arguments.device,
+        engine=arguments.engine,
         compute_type=arguments.compute_type,
         threads=arguments.threads or None,
         **search,

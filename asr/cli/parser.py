@@ -15,10 +15,13 @@ COMMANDS = {
     "prepare": ("asr.cli.prepare", "turn a corpus, or any folder of audio, into manifests to train on"),
     "check": ("asr.cli.check", "find what is wrong with a corpus before training on it"),
     "train": ("asr.cli.train", "train a recognizer from a configuration"),
+    "report": ("asr.cli.report", "draw a training run's report again"),
     "transcribe": ("asr.cli.transcribe", "turn audio files into text"),
     "listen": ("asr.cli.listen", "print words while they are spoken, from a microphone or a pipe"),
+    "label": ("asr.cli.label", "label untranscribed speech to train on"),
     "align": ("asr.cli.align", "find when each word of a known text is spoken"),
     "evaluate": ("asr.cli.evaluate", "measure a model's word error rate on a test set"),
+    "export": ("asr.cli.export", "write a model for sherpa-onnx, onnx-asr or any ONNX runtime"),
     "lm": ("asr.cli.lm", "build, evaluate and tune n-gram language models"),
     "score": ("asr.cli.score", "score any system's transcripts against references"),
     "compare": ("asr.cli.compare", "test whether one of two systems is better than the other"),
@@ -36,8 +39,12 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*arguments, **options, allow_abbrev=False)  # --seed would be --seeds
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
-        """Parse arguments; unknown options end the program as argparse's errors do."""
-        arguments, unknown = self.parse_known_args(args, namespace)
+        """Parse arguments; unknown options end the program as argparse's errors do.
+
+        Inputs and options may stand in any order, which argparse does not allow of commands with commands of their own.
+        """
+        parse = self.parse_known_args if self._subparsers else self.parse_known_intermixed_args
+        arguments, unknown = parse(args, namespace)
         if unknown:
             name = unknown[0].split("=")[0]
             known = nearest(name, self._option_string_actions) if name.startswith("-") else ""

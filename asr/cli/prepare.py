@@ -1,23 +1,25 @@
 """Turn a corpus, or any folder of audio, into manifests to train on.
 
-  asr prepare an4 --corpus-dir /data/an4 --output-dir data/an4
-  asr prepare mini_librispeech --download --corpus-dir /data/mini --output-dir data/mini
-  asr prepare librispeech --parts train-clean-100 dev-clean --corpus-dir /data/LibriSpeech --output-dir data/100
-  asr prepare common_voice --language de --corpus-dir /data/cv-corpus-21.0 --output-dir data/de
-  asr prepare manifest /data/my_recordings --output-dir data/mine
+  asr prepare an4 /data/an4 -o data/an4
+  asr prepare mini_librispeech /data/mini --download -o data/mini
+  asr prepare librispeech /data/LibriSpeech --parts train-clean-100 dev-clean -o data/100
+  asr prepare common_voice /data/cv-corpus-21.0 --language de -o data/de
+  asr prepare manifest /data/my_recordings -o data/mine
   asr prepare --list
 
-`manifest` takes
-  a folder of audio, each file with its transcript beside it, talk.wav and talk.txt; where all of the audio lies in
-    sub-folders, each of these is one speaker's
-  a CSV or TSV, whose header names a column audio (or path, file, ...) and a column text (or sentence, transcript, ...),
-    and may name speaker, gender, age and accent, and start with end or duration, in seconds, of a part of a file
-  NeMo's JSON lines (.json, .jsonl): audio_filepath and text, perhaps offset, duration, speaker, gender, lang
-  a Kaldi data folder: wav.scp and text, perhaps segments, utt2spk, spk2gender, spk2age
+`manifest` reads
+  a folder of audio, each file with its transcript beside it, talk.wav and talk.txt; if all audio is in sub-folders,
+    each sub-folder is treated as one speaker
+  a table (CSV, TSV or separated by |) whose header names a column audio (or path, file, ...) and a column text (or
+    sentence, transcript, ...), and may name speaker, gender, age, accent, channel, and start with end or duration, in
+    seconds, of a part of a file
+  NeMo's JSON lines (.json, .jsonl): audio_filepath and text, perhaps offset, duration, speaker, gender, lang, channel
+  a Kaldi data folder: wav.scp and text, perhaps segments, reco2file_and_channel, utt2spk, spk2gender, spk2age
 
-Paths in a table are relative to it, and text is UTF-8. Written are cuts_train.jsonl.gz, cuts_dev.jsonl.gz and, where
-the corpus has one, cuts_test.jsonl.gz. Audio that cannot be read is left out and named at the end; the exit status is
-then 1.
+Paths in a table are relative to it or to the current folder, and text is UTF-8. The manifests name audio by absolute
+paths, so that they can be used from any folder. The command writes cuts_train.jsonl.gz, cuts_dev.jsonl.gz and,
+if the corpus has a test set, cuts_test.jsonl.gz. Audio that cannot be read is skipped and listed at the end; the exit
+status is then 1.
 """
 
 import argparse
@@ -25,62 +27,72 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from asr.cli.console import with_progress
+from asr.cli.console import note, with_progress
 from asr.cli.options import count
+
+if TYPE_CHECKING:
+    from asr.data.corpora.prepare import Preparation
 
 MOST_PROBLEMS_SHOWN = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `asr prepare` takes."""
-    parser.add_argument("corpus", nargs="?", help="a corpus of --list, or `manifest`")
-    parser.add_argument("source", nargs="?", help="with `manifest`: the file or folder to read")
-    parser.add_argument("--list", action="store_true", help="say which corpora are known, and exit")
+    parser.add_argument("corpus", nargs="?", help="name of a corpus in --list, or `manifest`")
     parser.add_argument(
-        "--corpus-dir", metavar="DIR", help="the corpus, in the layout in which it is published"
+        "folder",
+        nargs="?",
+        help="folder of the corpus as published; with `manifest`, the file or folder to read",
     )
-    parser.add_argument("--output-dir", metavar="DIR", help="where the manifests go")
+    parser.add_argument("--list", action="store_true", help="list the known corpora and exit")
+    parser.add_argument("-o", "--output-dir", metavar="DIR", help="folder for the manifests")
     parser.add_argument(
         "--download",
         action="store_true",
-        help="fetch into --corpus-dir what is not there yet; a download that was cut off goes on",
+        help="download into the corpus's folder what is not there yet; an interrupted download resumes",
     )
     parser.add_argument(
-        "--parts", nargs="+", default=[], metavar="PART", help="only these, such as train-clean-100"
+        "--parts",
+        nargs="+",
+        default=[],
+        metavar="PART",
+        help="parts to read, such as train-clean-100 (default: all)",
     )
     parser.add_argument(
         "--shar",
         action="store_true",
-        help="also write each split as lhotse Shar shards, into shar_NAME, which training streams",
+        help="shards, too: each split as lhotse Shar in shar_NAME, which training streams",
     )
     parser.add_argument(
-        "--jobs", type=count(1), default=8, metavar="N", help="files opened at a time (default 8)"
+        "--jobs", type=count(1), default=8, metavar="N", help="files opened at a time (default: 8)"
     )
     parser.add_argument(
         "--split",
         type=_split,
         metavar="NAME",
-        help="with `manifest`: write cuts_NAME.jsonl.gz (default train)",
+        help="with `manifest`: name of the split, for cuts_NAME.jsonl.gz (default: train)",
     )
     parser.add_argument(
         "--dev-speakers",
         nargs="+",
         metavar="SPEAKER",
-        help="hold out these speakers for development, where the corpus has no dev split",
+        help="speakers held out for development, if the corpus has no dev split; also as 19,226,3664",
     )
     parser.add_argument(
         "--dev-fraction",
         type=_fraction,
         default=0.1,
         metavar="SHARE",
-        help="or draw this share of the speakers (of the utterances where speakers are unknown); 0 for none "
-        "(default 0.1)",
+        help="share of the speakers to hold out instead, at random (of the utterances, if speakers are unknown); 0 for "
+        "none (default: 0.1)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of that draw (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of --dev-fraction (default: 0)")
     parser.add_argument(
         "--language",
-        help="the one to read of a corpus with several; with `manifest`, to note where none is given",
+        help="language to read from a multilingual corpus; with `manifest`, the language to record if the data name "
+        "none",
     )
 
 
@@ -89,64 +101,74 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         _list()
         return 0
+    # lhotse's recipes would draw progress bars into logs; tqdm reads this once.
     if not sys.stderr.isatty():
-        os.environ.setdefault(
-            "TQDM_DISABLE", "1"
-        )  # else lhotse's recipes draw bars into logs; tqdm reads it once
+        os.environ.setdefault("TQDM_DISABLE", "1")
 
-    from asr.data.corpora.prepare import prepare, prepare_manifest, summary
+    from asr.data.corpora.prepare import summary
+
+    _refuse_what_does_not_fit(arguments)
+    preparation = _prepare(arguments)
+    print(summary(preparation.splits))
+    for line in preparation.notes:
+        print(line)
+    written = (f"{arguments.output_dir}/cuts_{name}.jsonl.gz" for name in preparation.splits)
+    print(f"wrote {', '.join(written)}")
+    problems = list(preparation.problems)
+    if arguments.shar:
+        problems += _write_shards(preparation.splits, Path(arguments.output_dir), arguments.jobs)
+    return _report(problems)
+
+
+def _refuse_what_does_not_fit(arguments: argparse.Namespace) -> None:
+    """Raise ConfigError for an input or output that is missing, and for an option of the other kind of source."""
     from asr.errors import ConfigError
 
-    is_manifest = arguments.corpus == "manifest"
-    if arguments.corpus and not is_manifest and arguments.source is not None:
-        raise ConfigError(f"give the folder of {arguments.corpus} as --corpus-dir {arguments.source}")
-    source = arguments.source if is_manifest else arguments.corpus_dir
-    if arguments.corpus is None or source is None or arguments.output_dir is None:
+    if None in (arguments.corpus, arguments.folder, arguments.output_dir):
         raise ConfigError(
-            "expected `asr prepare manifest SOURCE --output-dir DIR` or "
-            "`asr prepare CORPUS --corpus-dir DIR --output-dir DIR`; `asr prepare --list` names the corpora"
+            "expected `asr prepare CORPUS FOLDER -o DIR`, or `asr prepare manifest SOURCE -o DIR` for your own "
+            "recordings; `asr prepare --list` lists the corpora"
         )
-    unfit = [
-        f"--{name.replace('_', '-')}"
-        for name in (("corpus_dir", "download", "parts") if is_manifest else ("split",))
-        if getattr(arguments, name)
-    ]
-    if unfit:
-        raise ConfigError(f"{unfit[0]} is not for `asr prepare {arguments.corpus}`; see `asr prepare --help`")
+    foreign = ("download", "parts") if arguments.corpus == "manifest" else ("split",)
+    for name in foreign:
+        if getattr(arguments, name):
+            raise ConfigError(
+                f"--{name} is not an option of `asr prepare {arguments.corpus}`; see `asr prepare --help`"
+            )
+
+
+def _prepare(arguments: argparse.Namespace) -> "Preparation":
+    from asr.data.corpora.prepare import prepare, prepare_manifest
+
     options = {
-        "dev_speakers": arguments.dev_speakers,
+        "dev_speakers": _names(arguments.dev_speakers),
         "dev_fraction": arguments.dev_fraction,
         "seed": arguments.seed,
         "language": arguments.language,
         "jobs": arguments.jobs,
         "progress": lambda files: with_progress(files, "reading headers", unit="files"),
     }
-    if is_manifest:
-        preparation = prepare_manifest(
-            source, arguments.output_dir, split=arguments.split or "train", **options
+    if arguments.corpus == "manifest":
+        split = arguments.split or "train"
+        return prepare_manifest(arguments.folder, arguments.output_dir, split=split, **options)
+    with _Downloads() as show:
+        return prepare(
+            arguments.corpus,
+            arguments.folder,
+            arguments.output_dir,
+            download=arguments.download,
+            parts=arguments.parts,
+            show=show,
+            tell=lambda message: note(f"asr prepare: {message}"),
+            **options,
         )
-    else:
-        with _Downloads() as show:
-            preparation = prepare(
-                arguments.corpus,
-                source,
-                arguments.output_dir,
-                download=arguments.download,
-                parts=arguments.parts,
-                show=show,
-                tell=lambda message: print(f"asr prepare: {message}", file=sys.stderr),
-                **options,
-            )
-    print(summary(preparation.splits))
-    for note in preparation.notes:
-        print(note)
-    print(
-        "written: " + ", ".join(f"{arguments.output_dir}/cuts_{name}.jsonl.gz" for name in preparation.splits)
-    )
-    problems = list(preparation.problems)
-    if arguments.shar:
-        problems += _write_shards(preparation.splits, Path(arguments.output_dir), arguments.jobs)
-    return _report(problems)
+
+
+def _names(arguments: list[str] | None) -> list[str] | None:
+    """Part what is separated by commas, too."""
+    if arguments is None:
+        return None
+    return [name for argument in arguments for name in argument.split(",") if name]
 
 
 def _write_shards(splits: dict, output_dir: Path, jobs: int) -> list[str]:
@@ -160,7 +182,7 @@ def _write_shards(splits: dict, output_dir: Path, jobs: int) -> list[str]:
 
         folder = output_dir / f"shar_{name}"
         problems += write_shards(cuts, folder, jobs=jobs, progress=progress)
-        print(f"written: {folder}")
+        print(f"wrote {folder}")
     return problems
 
 
@@ -170,7 +192,7 @@ def _list() -> None:
     print(f"{'':22} {'hours':>6}  {'license':19} what is spoken; * can be downloaded")
     for name, corpus in CORPORA.items():
         if name == next(iter(FURTHER)):
-            print("\nas lhotse's recipes read them; ? is what we do not know")
+            print("\nread by lhotse's recipes; ? is unknown")
         star = "*" if corpus.archives else " "
         print(f"{name:21}{star} {corpus.hours:>6}  {corpus.license:19} {corpus.about}")
 
@@ -201,11 +223,11 @@ class _Downloads:
 def _report(problems: list[str]) -> int:
     if not problems:
         return 0
-    print(f"{len(problems)} left out:", file=sys.stderr)
+    note(f"{len(problems)} skipped:")
     for problem in problems[:MOST_PROBLEMS_SHOWN]:
-        print(f"  {problem}", file=sys.stderr)
+        note(f"  {problem}")
     if len(problems) > MOST_PROBLEMS_SHOWN:
-        print(f"  and {len(problems) - MOST_PROBLEMS_SHOWN} more", file=sys.stderr)
+        note(f"  and {len(problems) - MOST_PROBLEMS_SHOWN} more")
     return 1
 
 
@@ -215,11 +237,11 @@ def _fraction(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no share; expected a number from 0 to below 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share; expected a number from 0 to below 1")
     return value
 
 
 def _split(text: str) -> str:
     if Path(text).name != text:
-        raise argparse.ArgumentTypeError(f"{text!r} is no name for a part of a file's name")
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be part of a file name")
     return text

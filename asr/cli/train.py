@@ -2,76 +2,125 @@
 
   asr train --config recipes/an4/config.yaml
   asr train --config recipes/an4/config.yaml --model.hidden_size 512 --run.folder runs/wide
-  asr train --config recipes/an4/config.yaml --resume        go on where the run stopped
+  asr train --config recipes/an4/config.yaml --resume        continue where the run stopped
   asr train --config recipes/an4/config.yaml --seeds 3       three runs, their mean and spread
-  asr train --report runs/an4                                draw a run's report.html again
+  asr train --warm-start an4 --data.train cuts/cuts_train.jsonl.gz --data.dev cuts/cuts_dev.jsonl.gz
+                                                             fine-tune the model that comes with asr
 
-Every key of the configuration is also an option; `asr train --print-config` shows them all with their defaults.
+Every key of the configuration is also an option, listed below; options override the files of --config.
 """
 
 import argparse
+import logging
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from asr.cli.console import note
 
 TAKES_CONFIGURATION = True  # what argparse does not know is the configuration's
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what is no part of the configuration."""
+    """Declare what is no part of the configuration; the help lists that too."""
+    parser.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="YAML file of the configuration; later ones override earlier ones",
+    )
+    parser.add_argument(
+        "--warm-start",
+        metavar="BUNDLE",
+        help="model to fine-tune, a folder or a name such as an4 (run.warm_start): its features, sizes and text "
+        "settings are used unless set",
+    )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the run folder's last checkpoint; a run without any begins",
+        help="continue from the run folder's last checkpoint; a run without any starts from the beginning",
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="remove what the run folder holds and begin anew"
-    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the run that the run folder holds")
     parser.add_argument(
         "--seeds",
         type=int,
         metavar="N",
-        help="train N times, from run.seed and the seeds after it, into RUN.FOLDER/seedN",
+        help="number of runs, from run.seed and the seeds after it, into RUN.FOLDER/seedN",
     )
-    parser.add_argument("--report", metavar="RUN", help="draw report.html of a run's folder again and exit")
-    parser.add_argument("--print-config", action="store_true", help="print every key in force and exit")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print every key in force, explained, and exit"
+    )
+    format_help = parser.format_help
+
+    def with_keys() -> str:
+        from asr.training.read_config import configuration_help
+
+        return f"{format_help()}\n{configuration_help()}"
+
+    parser.format_help = with_keys  # type: ignore[method-assign]
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train; 1 if utterances were left out, 130 after Ctrl-C and 143 after SIGTERM."""
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return _run(arguments)
+        with _results_on_stdout():
+            return _run(arguments)
     except KeyboardInterrupt as interruption:  # not between steps, where the state is saved first
-        print("\nasr train: interrupted; the same command with --resume goes on", file=sys.stderr)
+        note("\nasr train: interrupted; the same command with --resume continues")
         return 128 + (interruption.args[0] if interruption.args else signal.SIGINT)
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def _interrupt(signum: int, frame: Any) -> None:
-    """Take SIGTERM as Python takes Ctrl-C."""
+    """Treat SIGTERM as Python treats Ctrl-C."""
     raise KeyboardInterrupt(signum)
 
 
+class _ResultHandler(logging.Handler):
+    """Print what training reports on standard output; warnings go where all messages go."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        parent = logging.getLogger("asr")
+        if record.levelno > logging.INFO or any(getattr(h, "as_json", False) for h in parent.handlers):
+            parent.handle(record)
+        elif "tqdm" in sys.modules:
+            sys.modules["tqdm"].tqdm.write(record.getMessage())
+            sys.stdout.flush()
+        else:
+            print(record.getMessage(), flush=True)
+
+
+@contextmanager
+def _results_on_stdout() -> Iterator[None]:
+    logger, handler = logging.getLogger("asr.training"), _ResultHandler()
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.propagate = True
+        logger.removeHandler(handler)
+
+
 def _run(arguments: argparse.Namespace) -> int:
-    from asr.training.config import config_text, read_config
+    from asr.training.read_config import explained_config, read_config
 
-    if arguments.report:
-        from pathlib import Path
-
-        from asr.training.report import write_report
-
-        print(f"written: {write_report(Path(arguments.report))}")
-        return 0
-    config = read_config(arguments.configuration)
+    given = [f"--config={path}" for path in arguments.config] + arguments.configuration
+    if arguments.warm_start is not None:
+        given.append(f"--run.warm_start={arguments.warm_start}")
+    config = read_config(given)
     if arguments.print_config:
-        print(config_text(config), end="")
+        print(explained_config(config), end="")
         return 0
     if arguments.seeds is not None:
         from asr.training.seeds import train_seeds
 
-        return train_seeds(arguments.seeds, arguments.configuration, arguments.resume, arguments.overwrite)
+        return train_seeds(arguments.seeds, given, arguments.resume, arguments.overwrite)
     from asr.training.train import train
 
     return train(config, resume=arguments.resume, overwrite=arguments.overwrite)

@@ -252,8 +252,8 @@ def _formats(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
             raise AsrError(
                 f"-f: there is no format {name!r}; expected {', '.join(FORMATS)} or all{suggestion}"
             )
-    formats = list(FORMATS) if "all" in formats else list(dict.fromkeys(formats)) or ["txt"]
-    return formats, [*arguments.inputs, *inputs]
+    chosen: list[str] = [*FORMATS] if "all" in formats else list(dict.fromkeys(formats)) or ["txt"]
+    return chosen, [*arguments.inputs, *inputs]
 
 
 def _layout(arguments: argparse.Namespace, formats: Sequence[str]) -> Layout:

@@ -39,13 +39,13 @@ class AugmentationConfig:
 
     Attributes:
         reverberation: folder of room impulse responses, or "generated" for rooms made up; "" for none.
-        reverberation_share: of the utterances that are put into a room.
+        reverberation_share: share of the utterances that are put into a room.
         reverberation_seconds: shortest and longest time in which a made-up room's echo falls by 60 dB.
         noise: folder of recordings, at any depth, to mix in; "" for none.
-        noise_share: of the utterances.
-        snr_db: lowest and highest ratio of speech to noise.
-        codecs: of which one is drawn: 8khz (the band alone), telephone (8 kHz, mu-law), gsm, mp3, vorbis, opus.
-        codec_share: of the utterances.
+        noise_share: share of the utterances that get noise.
+        snr_db: lowest and highest ratio of speech to noise, in dB.
+        codecs: codecs of which one is drawn: 8khz (the band alone), telephone (8 kHz, mu-law), gsm, mp3, vorbis, opus.
+        codec_share: share of the utterances that go through a codec.
         volume_db: most by which an utterance is made louder or softer. Features that are normalized by utterance do
             not see it.
     """
@@ -99,7 +99,7 @@ class Augmentation:
                 raise ConfigError(f"augmentation.codecs at {sample_rate} Hz: {error}") from error
 
     def __call__(self, samples: np.ndarray, chance: random.Random) -> np.ndarray:
-        """Give augmented samples (time,) float32 of the same length, within [-1, 1]."""
+        """Return augmented samples (time,) float32 of the same length, within [-1, 1]."""
         config = self.config
         if config.reverberation and chance.random() < config.reverberation_share:
             samples = reverberate(samples, self._room(chance))

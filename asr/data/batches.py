@@ -49,15 +49,15 @@ class Batch:
     views: int = 1
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Give the batch with its tensors on a device."""
+        """Return the batch with its tensors on a device."""
         return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        """Give the batch in page-locked memory, from which it is copied to a GPU while that computes."""
+        """Return the batch in page-locked memory, from which it is copied to a GPU while that computes."""
         return self._with_tensors(Tensor.pin_memory)
 
     def select(self, indices: Sequence[int]) -> "Batch":
-        """Give the batch with only these of its utterances, cropped to the longest of them.
+        """Return the batch with only these of its utterances, cropped to the longest of them.
 
         >>> batch = Batch(
         ...     torch.zeros(2, 50, 80), torch.tensor([50, 30]), torch.zeros(2, 9), torch.tensor([4, 9]),
@@ -94,12 +94,15 @@ class Encoding:
         log_mel, tokenizer, normalizer: those of the model.
         keep_unspellable: transcripts with letters that the tokenizer lacks get no tokens, so that they can be measured
             on; else their utterances are left out.
+        leveled: the features are those of transcribing, where recordings far louder or quieter than the training data
+            are brought to its level.
     """
 
     log_mel: LogMel
     tokenizer: Tokenizer
     normalizer: str
     keep_unspellable: bool = False
+    leveled: bool = False
 
     def text(self, cut: Cut) -> str:
         """Return a cut's normalized transcript; raises TextError where it has none."""
@@ -180,7 +183,9 @@ class BatchMaker(Dataset):
         tokens = [torch.tensor(self.encoding.tokens(text), dtype=torch.int64) for text in texts]
         sample_lengths = torch.tensor([len(part) for part in samples])
         token_lengths = torch.tensor([len(encoded) for encoded in tokens])
-        features, lengths = self.encoding.log_mel(pad_sequence(samples, batch_first=True), sample_lengths)
+        features, lengths = self.encoding.log_mel(
+            pad_sequence(samples, batch_first=True), sample_lengths, leveled=self.encoding.leveled
+        )
         views = [index for index in range(len(ids)) for _ in range(self.variation.views)]
         features, lengths, token_lengths = (values[views] for values in (features, lengths, token_lengths))
         if self.variation.spec_augment is not None:

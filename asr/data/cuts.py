@@ -9,11 +9,12 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from asr.audio import existing
 from asr.errors import ManifestError
 from asr.files import replacing
 from asr.version import install_hint
@@ -215,6 +216,7 @@ def write_cuts(cuts: Iterable[Cut], output_dir: Path, name: str) -> Path:
 def write_manifest(cuts: Iterable[Cut], path: Path) -> Path:
     """Write cuts, ours or lhotse's, as JSON lines; a file of that name is replaced only by a whole one.
 
+    Paths of audio are written absolute, so that the manifest can be used from any folder and moved to another.
     Raises ManifestError where the folder cannot be written to.
     """
     try:
@@ -223,7 +225,8 @@ def write_manifest(cuts: Iterable[Cut], path: Path) -> Path:
             packed = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if path.suffix == ".gz" else file
             with packed:
                 for cut in cuts:
-                    packed.write((json.dumps(cut.to_dict(), ensure_ascii=False) + "\n").encode())
+                    values = _with_paths(cut.to_dict(), os.path.abspath)
+                    packed.write((json.dumps(values, ensure_ascii=False) + "\n").encode())
     except OSError as error:
         at = f"{error.filename}: " if error.filename else ""
         raise ManifestError(f"cannot write {path}: {at}{error.strerror or error}") from error
@@ -232,6 +235,9 @@ def write_manifest(cuts: Iterable[Cut], path: Path) -> Path:
 
 def load_cuts(path: str | Path) -> list[Cut]:
     """Read a manifest of cuts (`.jsonl` or `.jsonl.gz`), as `asr prepare` writes it, into memory.
+
+    Relative paths of audio start at the manifest's folder or, where there is no such file, at the current one; the
+    cuts hold them absolute.
 
     Raises ManifestError if the file is missing, holds anything but cuts, is empty, or if none of the audio
     files that it names exists; a few lost files are the loader's to report.
@@ -244,7 +250,7 @@ def load_cuts(path: str | Path) -> list[Cut]:
     try:
         for number, line in enumerate(_lines(path), 1):  # noqa: B007 - messages name it
             if line.strip():
-                cuts.append(read_cut(line))
+                cuts.append(read_cut(line, path.parent))
     except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
         raise ManifestError(f"{path} is damaged after line {number}: {error}; prepare it again") from error
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
@@ -288,17 +294,44 @@ def _lines(path: Path) -> Iterator[str]:
         yield from lines
 
 
-def read_cut(line: str | bytes) -> Cut:
-    """Read a line of a manifest; cuts that are not plain become lhotse's.
+def read_cut(line: str | bytes, folder: Path | None = None) -> Cut:
+    """Read a line of a manifest in a folder; cuts that are not plain become lhotse's.
 
     Raises ValueError, KeyError, TypeError, AttributeError or AssertionError for what is no cut, ManifestError without
     lhotse.
     """
     values = json.loads(line)
+    if folder is not None:
+        values = _with_paths(values, lambda path: _located(path, folder))
     try:
         return Cut.from_dict(values)
     except (KeyError, TypeError, ValueError):
         return _read_with_lhotse(values)
+
+
+def _located(path: str, folder: Path) -> str:
+    """Return where a manifest's audio is: beside the manifest or in the current folder, absolute."""
+    if os.path.isabs(path):  # noqa: PTH117 - of strings, many of them
+        return path
+    candidates = (folder / path, Path(path))
+    found = next((found for found in map(existing, candidates) if found.is_file()), candidates[0])
+    return str(found.absolute())
+
+
+def _with_paths(values: Any, change: Callable[[str], str]) -> Any:
+    """Return a cut's dictionary with the paths of its audio changed, in all of its tracks."""
+    if not isinstance(values, dict):
+        return values
+    values = dict(values)
+    if isinstance(values.get("recording"), dict):
+        sources = [
+            source | {"source": change(source["source"])} if source.get("type") == "file" else source
+            for source in values["recording"].get("sources", ())
+        ]
+        values["recording"] = values["recording"] | {"sources": sources}
+    if isinstance(values.get("tracks"), list):
+        values["tracks"] = [track | {"cut": _with_paths(track["cut"], change)} for track in values["tracks"]]
+    return values
 
 
 def _read_with_lhotse(values: dict[str, Any]) -> Any:

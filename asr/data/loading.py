@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -39,7 +39,7 @@ class Loader(DataLoader):
 
     Attributes:
         left_out: {id: reason} for the cuts that were not trained on; it fills while the epochs run.
-        utterances, seconds: how much an epoch holds in all, before speed perturbation, over all processes.
+        utterances, seconds: how much there is in all, and in an epoch, before speed perturbation, over all processes.
     """
 
     def __init__(self, sampler: BatchSampler | ShardSampler, dataset: BatchMaker, **options: Any):
@@ -69,9 +69,10 @@ def make_loader(
     limits: BatchLimits | None = None,
     order: BatchOrder | None = None,
     variation: Variation | None = None,
+    weights: Sequence[float] | None = None,
     workers: int = 0,
 ) -> Loader:
-    """Make the iterable over batches of cuts, each cut once an epoch.
+    """Return the iterable over batches of cuts, each cut once an epoch unless there are weights.
 
     Arguments:
         cuts: as `load_cuts` returns them, or `Shards`.
@@ -79,6 +80,7 @@ def make_loader(
         limits: how large batches are, and which utterances are left out.
         order: in which order batches come, and at which speeds utterances are played.
         variation: what training changes in utterances.
+        weights: how often each cut comes in an epoch (see `BatchSampler`); once if None. Not for shards.
         workers: processes that make batches; 0 makes them in this one.
 
     Cuts that cannot be used (unreadable audio, no transcript, letters that the tokenizer lacks) are
@@ -88,7 +90,7 @@ def make_loader(
     if isinstance(cuts, Shards):
         sampler = ShardSampler(cuts.durations, limits, order)
     else:
-        sampler = BatchSampler(cuts, limits, order)
+        sampler = BatchSampler(cuts, limits, order, weights)
     if not sampler.utterances:
         raise ManifestError(
             f"none of the {len(sampler.left_out)} utterances is between {limits.min_seconds} s and "

@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 import torch
@@ -53,12 +53,28 @@ class BatchOrder:
         sortagrad: in epoch 0 the batches come from the shortest to the longest (Amodei et al. 2016); of shards, those
             of each shard.
         speeds: factors, such as (0.9, 1.0, 1.1), of which one is drawn for each utterance and epoch.
+        curriculum_epochs: first epochs that leave out long utterances; 0 for none.
+        curriculum_seconds: longest utterance of the first of them; from one to the next the bound rises evenly until
+            nothing is left out.
     """
 
     shuffle: bool = False
     sortagrad: bool = False
     speeds: tuple[float, ...] = ()
     seed: int = 0
+    curriculum_epochs: int = 0
+    curriculum_seconds: float = math.inf
+
+    def longest(self, epoch: int, most: float) -> float:
+        """Return the duration up to which utterances belong to an epoch, where the longest of all lasts `most`.
+
+        >>> order = BatchOrder(curriculum_epochs=2, curriculum_seconds=4.0)
+        >>> [order.longest(epoch, 10.0) for epoch in range(3)]
+        [4.0, 7.0, inf]
+        """
+        if epoch >= self.curriculum_epochs:
+            return math.inf
+        return self.curriculum_seconds + (most - self.curriculum_seconds) * epoch / self.curriculum_epochs
 
     def chance(self, epoch: int) -> random.Random:
         """Return the source of all that is drawn for an epoch."""
@@ -122,35 +138,81 @@ def _longest_first(cuts: Iterable[Any]) -> list[Any]:
 
 
 class BatchSampler(Sampler):
-    """Batches of similar lengths, each cut exactly once an epoch, in an order that (seed, epoch) decides.
+    """Batches of similar lengths, in an order that (seed, epoch) decides. Yields (epoch, [(cut, speed), ...]).
 
-    The number of batches is the same in every epoch. Yields (epoch, [(cut, speed), ...]).
+    Each cut comes exactly once an epoch, in the same number of batches in every epoch, unless there are weights or a
+    curriculum, with which each epoch has cuts and batches of its own.
 
     In distributed training each process gets every world_size-th batch: as many as the others, of similar
     lengths, and none twice. `accumulate` batches of each process make a step; two processes take the same steps as
     one that accumulates twice as many batches.
 
+    Arguments: cuts; limits; order; weights, how often each of the cuts comes in an epoch: 2.5 twice or three times, as
+    is drawn anew for each epoch, 0.1 in every tenth.
+
     Attributes:
         left_out: {id: reason} for the cuts that are too short or too long.
-        utterances, seconds: of the others, before speed perturbation.
+        utterances: how many others there are.
+        seconds: of an epoch without curriculum, before speed perturbation.
     """
 
-    def __init__(self, cuts: Iterable[Any], limits: BatchLimits, order: BatchOrder):
-        self.accumulate, self.order, self.epoch = limits.accumulate, order, 0
+    def __init__(
+        self,
+        cuts: Iterable[Any],
+        limits: BatchLimits,
+        order: BatchOrder,
+        weights: Sequence[float] | None = None,
+    ):
+        self.limits, self.accumulate, self.order, self.epoch = limits, limits.accumulate, order, 0
         self.left_out: dict[str, str] = {}
-        kept = []
-        for cut in cuts:
+        kept, kept_weights = [], []
+        for cut, weight in zip(cuts, repeat(1.0) if weights is None else weights, strict=weights is not None):
             if reason := limits.refusal(cut.duration):
                 self.left_out[cut.id] = reason
             else:
                 kept.append(cut)
-        self.cuts = _longest_first(kept)
-        self.utterances, self.seconds = len(kept), sum(cut.duration for cut in kept)
-        self.sizes = plan_batches([cut.duration for cut in self.cuts], limits, order)
+                kept_weights.append(weight)
+        ranked = _longest_first(kept)
+        weight_of = dict(zip(map(id, kept), kept_weights, strict=True))
+        self.all_cuts, self.weights = ranked, [weight_of[id(cut)] for cut in ranked]
+        self.utterances = len(kept)
+        # In the order of the cuts: another would round differently.
+        self.seconds = sum(cut.duration * weight for cut, weight in zip(kept, kept_weights, strict=True))
+        self.varies = bool(order.curriculum_epochs) or any(weight != 1 for weight in self.weights)
+        self._plan()
+
+    def _plan(self) -> None:
+        self.cuts = self._selected() if self.varies and self.all_cuts else self.all_cuts
+        self.sizes = plan_batches([cut.duration for cut in self.cuts], self.limits, self.order)
+
+    def _selected(self) -> list[Any]:
+        """Return the epoch's cuts, the longest first."""
+        chance = random.Random(f"cuts {self.order.seed} {self.epoch}")
+        longest = self.order.longest(self.epoch, self.all_cuts[0].duration)
+        selected = []
+        for cut, weight in zip(self.all_cuts, self.weights, strict=True):
+            times = int(weight) + (chance.random() < weight % 1)
+            selected += [cut] * (times if cut.duration <= longest else 0)
+        if not selected:
+            raise ManifestError(
+                f"epoch {self.epoch + 1} has no utterance to train on; raise data.curriculum_seconds above "
+                f"{self.all_cuts[-1].duration:.2f} s, the shortest utterance, or data.train_weights"
+            )
+        return selected
+
+    def seconds_of(self, epoch: int) -> float:
+        """Return the seconds of an epoch, on average over what is drawn for it."""
+        longest = self.order.longest(epoch, self.all_cuts[0].duration)
+        if longest == math.inf:
+            return self.seconds
+        pairs = zip(self.all_cuts, self.weights, strict=True)
+        return sum(cut.duration * weight for cut, weight in pairs if cut.duration <= longest)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next iteration."""
+        """Choose the utterances and the order of the next iteration."""
         self.epoch = epoch
+        if self.varies:
+            self._plan()
 
     def __len__(self) -> int:
         world_size = processes()[1]
@@ -201,6 +263,10 @@ class ShardSampler(Sampler):
             self.utterances += len(cuts)
             self.seconds += sum(cut.duration for cut in cuts)
             self.counts.append(len(self._sizes(cuts)))
+
+    def seconds_of(self, epoch: int) -> float:
+        """Return the seconds of an epoch."""
+        return self.seconds
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next iteration."""

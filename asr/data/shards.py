@@ -79,7 +79,7 @@ class Shards(Sequence):
         return self.open(shard)[index - int(self._starts[shard])]
 
     def some(self, count: int, seed: int) -> Iterator[Cut]:
-        """Give the first `count` cuts of shards in random order, with audio: a sample at the cost of few reads."""
+        """Return the first `count` cuts of shards in random order, with audio: a sample at the cost of few reads."""
         order = random.Random(seed).sample(range(len(self.durations)), len(self.durations))
         for shard in order:
             for cut in self.open(shard)[:count]:
@@ -89,7 +89,7 @@ class Shards(Sequence):
                 return
 
     def cut(self, item: ShardedCut) -> Cut:
-        """Give the cut with its audio; raises AudioError where the shard cannot be had."""
+        """Return the cut with its audio; raises AudioError where the shard cannot be had."""
         return self.open(item.shard)[item.position]
 
     def open(self, shard: int) -> list[Cut]:
@@ -179,7 +179,7 @@ def is_sharded(location: str) -> bool:
 
 
 def open_corpus(location: str) -> Sequence[Cut]:
-    """Give a manifest's cuts, or Shards; raises ManifestError."""
+    """Return a manifest's cuts, or Shards; raises ManifestError."""
     return Shards(location) if is_sharded(location) else load_cuts(location)
 
 

@@ -154,10 +154,10 @@ class BeamSearch:
                 break
         if not best:  # no path has a probability: the log-probabilities are no numbers
             return Hypothesis([], [], [], math.nan)
-        first, *others = best.values()
+        first, *alternatives = best.values()
         if first.tokens:  # where they are most probable, rather than where the beam first found them
             first = replace(align(log_probs, first.tokens), score=first.score)
-        return replace(first, alternatives=tuple(others))
+        return replace(first, alternatives=tuple(alternatives))
 
     def _search(self, log_probs: np.ndarray, frames: np.ndarray) -> Iterator[Hypothesis]:
         """Yield what flashlight finds in log-probabilities (frame, token) of the frames numbered so, best first."""

@@ -75,8 +75,8 @@ def choose_decoder(
             raise DecodingError(
                 f"the LM weight {lm_weight} was given without a language model; name the one that it is to weigh"
             )
-    known = {item.name for item in fields(BeamConfig)}
-    weights = {name: value for name, value in (tuned or {}).items() if name in known}
+    names = {item.name for item in fields(BeamConfig)}
+    weights = {name: value for name, value in (tuned or {}).items() if name in names}
     beam = BeamSearch(
         tokenizer,
         BeamConfig(**weights | given),

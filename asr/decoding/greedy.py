@@ -61,11 +61,11 @@ def concatenate(parts: Sequence[tuple[int, Hypothesis]]) -> Hypothesis:
     for first, part in parts:
         options = (part, *part.alternatives)
         combined: list[tuple[float, _Chosen | None]] = [
-            (score + one.score, (before, first, one)) for score, before in best for one in options
+            (score + option.score, (before, first, option)) for score, before in best for option in options
         ]
         best = sorted(combined, key=lambda pair: -pair[0])[:most]
-    whole, *others = (_joined(score, chosen) for score, chosen in best)
-    return replace(whole, alternatives=tuple(others))
+    whole, *alternatives = (_joined(score, chosen) for score, chosen in best)
+    return replace(whole, alternatives=tuple(alternatives))
 
 
 def _joined(score: float, chosen: "_Chosen | None") -> Hypothesis:

@@ -59,23 +59,25 @@ class Speller:
         listed = in_lm if lexicon is None else read_lexicon(lexicon)
         written = {word: self.words_of(word) for word in dict.fromkeys([*in_lm, *listed])}
         self.left_out += [word for word in dict.fromkeys(listed) if not written[word]]
-        wanted = dict.fromkeys([spelled for word in listed for spelled in written[word]] + list(hotwords))
-        if not wanted:
+        expected = dict.fromkeys([spelled for word in listed for spelled in written[word]] + list(hotwords))
+        if not expected:
             raise DecodingError(
                 f"this model can write none of the {len(self.left_out)} words of the language model or lexicon, such "
                 f"as {self.left_out[0]!r}: it lacks their letters; `asr lm build --model BUNDLE` writes words as the "
                 "model does"
             )
         words = {
-            word: written[word][0] for word in in_lm if len(written[word]) == 1 and written[word][0] in wanted
+            word: written[word][0]
+            for word in in_lm
+            if len(written[word]) == 1 and written[word][0] in expected
         }
         if in_lm and not words:
             raise DecodingError(
-                f"the language model {lm} knows none of the {len(wanted)} words to be recognized, such as "
-                f"{next(iter(wanted))!r}; expected one that was built of such words"
+                f"the language model {lm} knows none of the {len(expected)} words to be recognized, such as "
+                f"{next(iter(expected))!r}; expected one that was built of such words"
             )
-        known = set(words.values())
-        return words | {spelled: spelled for spelled in wanted if spelled not in known}
+        spelled_by_lm = set(words.values())
+        return words | {spelled: spelled for spelled in expected if spelled not in spelled_by_lm}
 
 
 def token_names(tokenizer: Tokenizer) -> list[str]:

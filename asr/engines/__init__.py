@@ -3,7 +3,9 @@
 An engine is imported only when it is made, so that the one that needs no PyTorch can be used without it.
 """
 
+import os
 from collections.abc import Sequence
+from ctypes.util import find_library
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -13,13 +15,16 @@ import numpy as np
 from asr.bundle import Bundle
 from asr.decoding import Decoder
 from asr.errors import AsrError
+from asr.version import install_hint
 
 COMPUTE_TYPES = ("float32", "bfloat16", "int8")
-# Name of an engine: the package that it needs, its module and class.
+# Name of an engine: the package that it needs, how to install that, its module and class.
 ENGINES = {
-    "torch": ("torch", "asr.engines.torch_engine", "TorchEngine"),
-    "onnx": ("onnxruntime", "asr.engines.onnx_engine", "OnnxEngine"),
+    "onnx": ("onnxruntime", "pip install onnxruntime", "asr.engines.onnx_engine", "OnnxEngine"),
+    "torch": ("torch", install_hint("torch"), "asr.engines.torch_engine", "TorchEngine"),
 }
+# Of NVIDIA, of NVIDIA in Windows' Linux, and of AMD.
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 
 class Stages(Protocol):
@@ -91,16 +96,30 @@ def make_engine(
     """Make a bundle's model ready to compute.
 
     Arguments: device, "cpu", "cuda", "cuda:1", ... or "auto", the GPU where there is one; engine, "torch", "onnx" or
-    "auto", the first of them that is installed; compute_type, one of COMPUTE_TYPES; threads of the CPU, None for what
-    the engine chooses. Raises AsrError for what is not there or does not fit together.
+    "auto", see `chosen_engine`; compute_type, one of COMPUTE_TYPES; threads of the CPU, None for what the engine
+    chooses. Raises AsrError for what is not there or does not fit together.
     """
     if compute_type not in COMPUTE_TYPES:
         raise AsrError(f"compute type {compute_type!r} is unknown; there are {', '.join(COMPUTE_TYPES)}")
     if engine not in ("auto", *ENGINES):
         raise AsrError(f"there is no engine {engine!r}; there are auto, {', '.join(ENGINES)}")
-    if engine == "auto":
-        engine = next((name for name, (package, *_) in ENGINES.items() if find_spec(package)), "torch")
-    package, module, name = ENGINES[engine]
+    chosen = chosen_engine(device, compute_type) if engine == "auto" else engine
+    package, hint, module, name = ENGINES[chosen]
     if not find_spec(package):
-        raise AsrError(f"the engine {engine} needs the package {package}; pip install {package}")
+        purpose = f"compute type {compute_type} on {device}" if engine == "auto" else f"the engine {chosen}"
+        raise AsrError(f"{purpose} needs the package {package}, which is not installed; {hint}")
     return getattr(import_module(module), name)(bundle, device, compute_type, threads)
+
+
+def chosen_engine(device: str, compute_type: str) -> str:
+    """Return the engine that "auto" stands for: onnx for float32 on the CPU, torch for everything else.
+
+    The device "auto" is the CPU where PyTorch is not installed, or the machine has no driver of a GPU.
+    """
+    on_cpu = device == "cpu" or (device == "auto" and not (find_spec("torch") and _has_gpu_driver()))
+    return "onnx" if on_cpu and compute_type == "float32" and find_spec("onnxruntime") else "torch"
+
+
+def _has_gpu_driver() -> bool:
+    """Return whether there is a GPU's driver, which tells without the seconds that importing PyTorch takes."""
+    return any(map(os.path.exists, GPU_DRIVERS)) or (os.name == "nt" and find_library("nvcuda") is not None)

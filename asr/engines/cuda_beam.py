@@ -57,8 +57,8 @@ class CudaBeamSearch:
         padded = pad_sequence([torch.from_numpy(log_probs[i]) for i in spoken], batch_first=True)
         with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
             decode = self.decoder or self._torchaudio_decoder()
-            found = decode(padded.to(self.device).contiguous(), lengths)
-        for i, results in zip(spoken, found, strict=True):
+            beams = decode(padded.to(self.device).contiguous(), lengths)
+        for i, results in zip(spoken, beams, strict=True):
             hypotheses[i] = self._best(results, log_probs[i], hypotheses[i])
         return hypotheses
 
@@ -83,5 +83,5 @@ class CudaBeamSearch:
             if spelled not in best and len(best) < self.config.nbest:
                 placed = align(log_probs, tokens) if tokens else silence
                 best[spelled] = replace(placed, score=float(result.score))
-        first, *others = best.values()
-        return replace(first, alternatives=tuple(others))
+        first, *alternatives = best.values()
+        return replace(first, alternatives=tuple(alternatives))

@@ -1,6 +1,7 @@
 """The model in PyTorch with the fused recurrent layers, on CPU and GPU: the only way from recognition to torch."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,6 @@ from asr.bundle import Bundle
 from asr.ctc import log_probs_of
 from asr.decoding import Decoder, ParallelBeamSearch
 from asr.errors import AsrError
-from asr.features.log_mel import LogMel
 from asr.memory import batch_seconds_within, free_memory
 from asr.recurrent import pack_for_inference
 from asr.torch_bundle import TorchBundle
@@ -102,9 +102,10 @@ class TorchStages:
 
     def __init__(self, engine: TorchEngine):
         self.model, self.device, config = engine.model, engine._device, engine.log_mel.config
-        self.log_mel = engine.log_mel
-        if config.normalize == "utterance":
-            self.log_mel = LogMel(replace(config, normalize="none")).to(self.device)
+        # What needs the utterance's own statistics is the stream's part.
+        self.log_mel = copy(engine.log_mel)
+        normalize = "none" if config.normalize == "utterance" else config.normalize
+        self.log_mel.config = replace(config, normalize=normalize, samples="recorded")
 
     @torch.inference_mode()
     def features(self, samples: np.ndarray) -> np.ndarray:

@@ -13,6 +13,8 @@ FLOOR = 1e-10
 # Least standard deviation to divide by, in nats. Speech varies by 1 to 4 in every band; what varies less than
 # this is silence, whose rounding errors would otherwise be blown up into features.
 STD_FLOOR = 0.1
+# Least standard deviation of samples to divide by: only digital silence has less.
+SAMPLE_STD_FLOOR = 1e-10
 # The number of an utterance's loudest frames that give the level of its speech; a word has as many.
 LOUDEST_FRAMES = 50
 # In nats: frames within 20 dB of the loudest are taken for speech; what stands out from the quietest tenth by less than
@@ -30,15 +32,19 @@ class FeatureConfig:
     """How samples become features.
 
     Attributes:
-        sample_rate: of the samples, in Hz.
+        sample_rate: rate of the samples, in Hz.
         n_fft: length of the Fourier transform, in samples, even.
         win_length: length of the Hann window, in samples, at most n_fft.
         hop_length: samples from one frame to the next.
         n_mels: mel bands.
-        f_min, f_max: lowest and highest frequency of the bands in Hz; f_max None is half the sample rate.
-        normalize: "utterance" gives each band of each utterance mean 0 and variance 1; "global" uses the mean and
-            variance of the training data, so that silence around the speech changes nothing, and what is transcribed
-            is brought to the training data's level if it is far from it; "none" leaves the log power.
+        f_min: lowest frequency of the bands, in Hz.
+        f_max: highest frequency of the bands, in Hz; null for half the sample rate.
+        normalize: normalization; "utterance" gives each band of each utterance mean 0 and variance 1; "global" uses
+            the mean and variance of the training data, so that silence around the speech changes nothing, and what is
+            transcribed is brought to the training data's level if it is far from it; "none" leaves the log power.
+        samples: scale of the samples; "recorded" takes them as they are; "standardized" gives those of each utterance
+            mean 0 and variance 1 first, as sherpa-onnx does, so that a model trained so computes there exactly what it
+            computes here.
     """
 
     sample_rate: int = 16000
@@ -49,6 +55,7 @@ class FeatureConfig:
     f_min: float = 20.0
     f_max: float | None = None
     normalize: Literal["utterance", "global", "none"] = "utterance"
+    samples: Literal["recorded", "standardized"] = "recorded"
 
     def __post_init__(self):
         check_bounds("features", self, "sample_rate", "n_fft", "win_length", "hop_length", "n_mels", least=1)
@@ -67,6 +74,8 @@ class FeatureConfig:
             raise ConfigError(
                 f"features.normalize is {self.normalize!r}; expected 'utterance', 'global' or 'none'"
             )
+        if self.samples not in ("recorded", "standardized"):
+            raise ConfigError(f"features.samples is {self.samples!r}; expected 'recorded' or 'standardized'")
         empty = int((self.mel_filters().sum(0) == 0).sum())
         if empty:
             raise ConfigError(
@@ -100,10 +109,10 @@ class SpecAugmentConfig:
 
     Attributes:
         frequency_masks: masks over mel bands, for each utterance.
-        frequency_width: widest of them, in bands.
+        frequency_width: widest frequency mask, in bands.
         time_masks: masks over frames, for each utterance.
-        time_width: widest of them, in frames.
-        time_share: widest of them, as a share of the utterance's own frames.
+        time_width: widest time mask, in frames.
+        time_share: widest time mask, as a share of the utterance's frames.
         frequency_warp: most by which an utterance's frequencies are raised or lowered, as a share of them: another
             speaker's vocal tract (Jaitly & Hinton 2013); 0.1 as a rule.
     """

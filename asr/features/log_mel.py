@@ -19,6 +19,7 @@ from asr.features.config import (
     LEAST_CONTRAST,
     LEVEL_TOLERANCE,
     LOUDEST_FRAMES,
+    SAMPLE_STD_FLOOR,
     SPEECH_RANGE,
     STD_FLOOR,
     FeatureConfig,
@@ -81,6 +82,23 @@ def log_mel(
         mel.append((spectrum.real.square() + spectrum.imag.square()) @ filters)
     features = torch.cat(mel, 1).clamp(min=FLOOR).log().to(samples.dtype)
     return features.where(_valid(counts, features.shape[1], features.device).unsqueeze(-1), 0), counts
+
+
+def standardized(samples: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """Give each utterance's samples mean 0 and variance 1; twice is as once.
+
+    Arguments: samples (batch, time) float; lengths (batch,) int64, None for all. Returns the same shape, 0 past them.
+
+    >>> standardized(torch.tensor([[1.0, 3.0, 100.0], [0.0, 0.0, 0.0]]), torch.tensor([2, 3]))
+    tensor([[-1.,  1.,  0.],
+            [ 0.,  0.,  0.]])
+    """
+    batch, time = samples.shape
+    lengths = torch.full((batch,), time) if lengths is None else lengths
+    inside = _valid(lengths, time, samples.device)
+    centered = (samples - _mean(samples, inside)[:, None]).where(inside, 0)
+    deviation = _mean(centered.square(), inside).sqrt().clamp(min=SAMPLE_STD_FLOOR)
+    return centered / deviation[:, None]
 
 
 def _valid(lengths: Tensor, size: int, device: torch.device) -> Tensor:
@@ -211,6 +229,8 @@ class LogMel(nn.Module):
 
     def _log_mel(self, samples: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         config = self.config
+        if config.samples == "standardized":
+            samples = standardized(samples, lengths)
         return log_mel(
             samples,
             lengths,

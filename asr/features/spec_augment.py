@@ -38,17 +38,17 @@ class SpecAugment(nn.Module):
             return features
         _, frames, mels = features.shape
         config = self.config
-        own = lengths.to(features.device, torch.float64).unsqueeze(1)
-        bands = torch.full_like(own, mels)
+        extents = lengths.to(features.device, torch.float64).unsqueeze(1)
+        bands = torch.full_like(extents, mels)
         if config.frequency_warp and self.centers is not None:
             device = None if generator is None else generator.device
             draws = torch.rand(
                 len(features), 1, dtype=torch.float64, device=device, generator=generator
             ).cpu()
             features = _warped(features, self.centers, 1 + config.frequency_warp * (2 * draws - 1))
-        time_width = (config.time_share * own).floor().clamp(max=config.time_width)
+        time_width = (config.time_share * extents).floor().clamp(max=config.time_width)
         frequency_width = bands.clamp(max=config.frequency_width)
-        hidden_times = _masks(config.time_masks, time_width, own, frames, generator)
+        hidden_times = _masks(config.time_masks, time_width, extents, frames, generator)
         hidden_bands = _masks(config.frequency_masks, frequency_width, bands, mels, generator)
         return features.masked_fill(hidden_times.unsqueeze(2) | hidden_bands.unsqueeze(1), 0.0)
 
@@ -59,9 +59,9 @@ def _warped(features: Tensor, centers: Tensor, factors: Tensor) -> Tensor:
     Arguments: features (batch, frame, mel); centers (mel,) in Hz; factors (batch, 1). Beyond the outer bands' centers
     lie those bands.
     """
-    wanted = (centers * factors).clamp(centers[0], centers[-1])
-    above = torch.searchsorted(centers, wanted).clamp(min=1)
-    share = (wanted - centers[above - 1]) / (centers[above] - centers[above - 1])
+    frequencies = (centers * factors).clamp(centers[0], centers[-1])
+    above = torch.searchsorted(centers, frequencies).clamp(min=1)
+    share = (frequencies - centers[above - 1]) / (centers[above] - centers[above - 1])
     share = share.to(features).unsqueeze(1)
     low, high = (
         features.gather(2, band.to(features.device).unsqueeze(1).expand_as(features))

@@ -150,7 +150,7 @@ def load_kenlm(path: str | Path, words: Sequence[str]):
 
 
 def missing_flashlight() -> DecodingError:
-    """Say what is needed to decode with a beam."""
+    """Return the error of an install without what decodes with a beam."""
     return DecodingError("beam search and language models need flashlight-text; " + install_hint("decode"))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from asr.errors import DecodingError
+from asr.files import replacing
 
 UNKNOWN, BEGIN, END = 0, 1, 2  # ids of the words that every model has
 SPECIAL_WORDS = ("<unk>", "<s>", "</s>")
@@ -49,21 +50,16 @@ class NgramModel:
     def write_arpa(self, path: str | Path) -> None:
         """Write an ARPA file, compressed where the name ends in .gz, whole or not at all; raises DecodingError.
 
-        What is there and no file, as a pipe, is written to.
+        What exists and is no file, as a pipe, is written to.
         """
         path = Path(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() and not path.is_file():
                 self._write(path, open)
                 return
             path = path.resolve()  # a link stays one
-            scratch = path.with_name(f".{path.name}.part")
-            try:
+            with replacing(path) as scratch:
                 self._write(scratch, gzip.open if path.suffix == ".gz" else open)
-                scratch.replace(path)
-            finally:
-                scratch.unlink(missing_ok=True)
         except OSError as error:
             raise DecodingError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -72,7 +68,7 @@ class NgramModel:
             file.writelines(self.arpa_lines())
 
     def arpa_lines(self) -> Iterator[str]:
-        """Give the lines of the ARPA file."""
+        """Yield the lines of the ARPA file."""
         yield "\\data\\\n"
         for n, ngrams in enumerate(self.orders, start=1):
             yield f"ngram {n}={len(ngrams.word)}\n"

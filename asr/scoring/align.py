@@ -4,7 +4,8 @@ jiwer takes the fewest errors, each of cost 1 (Levenshtein, 1966), and of equall
 engine rapidfuzz finds. Alignments are jiwer's; counts come from rapidfuzz directly, for a million utterances have to
 be counted in seconds, and jiwer's objects take five times as long.
 sclite weighs a substitution 4 and a deletion or an insertion 3, so that it prefers three deletions with three
-insertions to five substitutions: its totals can exceed the fewest errors.
+insertions to five substitutions: its totals can exceed the fewest errors. ("sclite-s" aligns as "sclite"; that its
+option -s lets case count is a matter of cleaning.py.)
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 EQUAL, SUBSTITUTION, DELETION, INSERTION = "=SDI"
-ALIGNERS = ("jiwer", "sclite")
+ALIGNERS = ("jiwer", "sclite", "sclite-s")
 # Cells of cost matrices that are filled together: 2 MB of steps, some 50 MB of costs.
 _CELLS = 2_000_000
 

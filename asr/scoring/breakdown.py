@@ -29,7 +29,7 @@ class Group:
 
 
 def by_field(report: ErrorReport, name: str, edges: Sequence[float] = ()) -> list[Group]:
-    """Count errors for each value of a field, or for each range of a field of many numbers.
+    """Return the errors for each value of a field, or for each range of a field of many numbers.
 
     The ranges hold about as many utterances each, or are parted at `edges`: 16 tells children from adults.
 
@@ -45,7 +45,7 @@ def by_field(report: ErrorReport, name: str, edges: Sequence[float] = ()) -> lis
     numeric = all(isinstance(value, int | float) for value in known)
     if edges and not numeric:
         raise TextError(
-            f"the field {name!r} cannot be parted at {edges[0]:g}: it holds {min(map(str, known))!r}, no number"
+            f"the field {name!r} cannot be parted at {edges[0]:g}: it holds {min(map(str, known))!r}, not a number"
         )
     if edges:
         return _parted(report, values, sorted(edges))
@@ -60,7 +60,7 @@ def by_field(report: ErrorReport, name: str, edges: Sequence[float] = ()) -> lis
 
 
 def fields_of(report: ErrorReport) -> list[str]:
-    """Name the fields worth a breakdown: of more than one value, not a text of its own for each utterance."""
+    """Return the fields worth a breakdown: of more than one value, not a text of its own for each utterance."""
     names = []
     for name in [*report.fields, *_derived(report)]:
         values = set(_column(report, name))
@@ -71,7 +71,7 @@ def fields_of(report: ErrorReport) -> list[str]:
 
 
 def _derived(report: ErrorReport) -> dict[str, Callable[[], list]]:
-    """Give the fields that the transcripts themselves tell."""
+    """Return the fields that follow from the transcripts."""
     words = report.utterance_errors[:, 3].tolist()
     derived = {"words": lambda: words}
     if "duration" in report.fields:
@@ -90,7 +90,7 @@ def _column(report: ErrorReport, name: str) -> Sequence:
     if name in derived:
         return derived[name]()
     names = ", ".join([*report.fields, *derived])
-    raise TextError(f"there is no field {name!r} to break errors down by; there are {names}")
+    raise TextError(f"there is no field {name!r} to break errors down by; expected one of {names}")
 
 
 def _by_range(report: ErrorReport, values: Sequence) -> list[Group]:
@@ -135,7 +135,7 @@ def _group(report: ErrorReport, labels: Sequence[Hashable]) -> list[Group]:
 
 @dataclass(frozen=True)
 class Confusions:
-    """What was taken for what, what was missed and what was invented, each with its count."""
+    """Substitutions, deletions and insertions, each with its count."""
 
     substitutions: Counter[tuple[str, str]]  # (reference, hypothesis)
     deletions: Counter[str]
@@ -143,7 +143,7 @@ class Confusions:
 
 
 def word_confusions(report: ErrorReport) -> Confusions:
-    """Count errors by their words.
+    """Return the errors by their words.
 
     >>> word_confusions(score(["two to two"], ["to to too a"])).substitutions.most_common(1)
     [(('two', 'to'), 1)]
@@ -155,7 +155,7 @@ def word_confusions(report: ErrorReport) -> Confusions:
 
 
 def character_confusions(report: ErrorReport) -> Confusions:
-    """Count errors by their characters, utterances aligned character by character; a space is shown as ␣."""
+    """Return the errors by their characters, utterances aligned character by character; a space is shown as ␣."""
     confusions = Confusions(Counter(), Counter(), Counter())
     for index in np.flatnonzero(report.utterance_errors[:, :3].any(axis=1)).tolist():
         sides = ("␣".join(texts[index].split()) for texts in (report.references, report.hypotheses))
@@ -174,7 +174,7 @@ def _add(confusions: Confusions, kind: str, reference: str | None, hypothesis: s
 
 
 def by_place(report: ErrorReport) -> list[Group]:
-    """Count errors by their place in utterances of five words at least, where each has one of every place.
+    """Return the errors by their place in utterances of five words at least, where each has one of every place.
 
     An insertion belongs to the word before which it stands, at the end to the last.
     """
@@ -200,7 +200,7 @@ def by_place(report: ErrorReport) -> list[Group]:
 def by_seam(
     report: ErrorReport, times: Sequence[Sequence[tuple[float, float]]], seams: Sequence[Sequence[float]]
 ) -> list[Group]:
-    """Count the errors of long audio near the seams of the windows it was recognized in, and away from them.
+    """Return the errors of long audio near the seams of the windows it was recognized in, and away from them.
 
     `times` are the start and end, in seconds, of each hypothesis's words; `seams` the seconds at which a window
     took over in each utterance. A missed word is taken to stand between its neighbors. Utterances without
@@ -216,10 +216,10 @@ def by_seam(
         if not cuts or len(spoken) != len(report.hypotheses[index].split()):
             continue
         long += 1
-        heard = 0
+        place = 0
         for kind, *_ in report.alignment(index):
-            before = spoken[heard - 1] if heard else (0.0, 0.0)
-            here = spoken[heard] if heard < len(spoken) else before
+            before = spoken[place - 1] if place else (0.0, 0.0)
+            here = spoken[place] if place < len(spoken) else before
             moment = (before[1] + here[0]) / 2 if kind == DELETION else sum(here) / 2
             away = min(abs(moment - cut) for cut in cuts) > SEAM_SECONDS
             counts[int(away)] += [
@@ -228,7 +228,7 @@ def by_seam(
                 kind == INSERTION,
                 kind != INSERTION,
             ]
-            heard += kind != DELETION
+            place += kind != DELETION
     names = (f"within {SEAM_SECONDS:.0f} s of a seam", "elsewhere in long audio")
     return [
         Group(name, long, ErrorCounts(*row)) for name, row in zip(names, counts.tolist(), strict=True) if long
@@ -236,7 +236,7 @@ def by_seam(
 
 
 def by_letters(report: ErrorReport) -> list[Group]:
-    """Count the missed words (substituted or deleted) by how many letters they have; insertions are left out."""
+    """Return the missed words (substituted or deleted) by their number of letters; insertions are left out."""
     bounds = np.array(LETTERS)
     names = [
         ("1 letter" if low == 1 else f"{low} letters") if high - low == 1 else f"{low} to {high - 1} letters"
@@ -250,7 +250,7 @@ def by_letters(report: ErrorReport) -> list[Group]:
 
 
 def by_familiarity(report: ErrorReport, vocabulary: Collection[str]) -> list[Group]:
-    """Count the missed words (substituted or deleted) among those of the vocabulary and those never seen.
+    """Return the missed words (substituted or deleted) among those of the vocabulary and those never seen.
 
     `vocabulary` holds the training transcripts' words. Insertions have no reference word and are left out.
     """
@@ -259,7 +259,7 @@ def by_familiarity(report: ErrorReport, vocabulary: Collection[str]) -> list[Gro
 
 
 def _by_word(report: ErrorReport, place: Callable[[str], int], names: Sequence[str]) -> list[Group]:
-    """Count reference words, and those missed, by `place(word)`, an index of `names`; groups without words go."""
+    """Return reference words, and those missed, by `place(word)`, an index of `names`; groups without words go."""
     words = Counter(word for text in report.references for word in text.split())
     missed = Counter((kind, word) for _, kind, word, _ in report.edits() if word is not None)
     counts = np.zeros((len(names), 4), dtype=np.int64)
@@ -275,7 +275,7 @@ def _by_word(report: ErrorReport, place: Callable[[str], int], names: Sequence[s
 
 
 def oracle(references: Sequence[str], n_best: Sequence[Sequence[str]], **options) -> ErrorReport:
-    """Score the best of each utterance's hypotheses: what perfect rescoring of the n-best lists would reach.
+    """Return the score of each utterance's best hypothesis, which perfect rescoring of the n-best lists would reach.
 
     `options` are those of `score`. Every list needs one hypothesis at least.
 

@@ -28,7 +28,7 @@ class Calibration:
 def expected_calibration_error(
     confidences: Sequence[float] | np.ndarray, correct: Sequence[bool] | np.ndarray, bins: int = BINS
 ) -> Calibration:
-    """Compare confidences in [0, 1], (word,), with which words are right, (word,), in bins of equal width.
+    """Return how well confidences in [0, 1], (word,), fit which words are right, (word,), in bins of equal width.
 
     >>> round(expected_calibration_error([0.9, 0.9, 0.2, 0.2], [True, True, False, True]).error, 3)
     0.2
@@ -49,7 +49,7 @@ def expected_calibration_error(
 
 
 def calibration(report: ErrorReport, confidences: Sequence[Sequence[float]]) -> Calibration:
-    """Judge the confidences of the hypotheses' words: a list for each utterance, a number for each word."""
+    """Return how well confidences fit, of the hypotheses' words: a list for each utterance, a number for each word."""
     right = [correct_words(report, index) for index in range(report.utterances)]
     for index, (given, known) in enumerate(zip(confidences, right, strict=True)):
         if len(given) != len(known):
@@ -63,7 +63,7 @@ def calibration(report: ErrorReport, confidences: Sequence[Sequence[float]]) -> 
 def calibration_if_known(
     report: ErrorReport, confidences: Sequence[Sequence[float]] | None
 ) -> Calibration | None:
-    """Judge confidences where there is one for each word; None otherwise, as where normalizing joined words."""
+    """Return how well confidences fit; None unless each word has one, as where normalizing joined words."""
     counts = [len(text.split()) for text in report.hypotheses]
     if confidences is None or not sum(counts) or list(map(len, confidences)) != counts:
         return None
@@ -71,5 +71,5 @@ def calibration_if_known(
 
 
 def correct_words(report: ErrorReport, index: int) -> list[bool]:
-    """Tell for each word of a hypothesis whether it is aligned with the same word of the reference."""
+    """Return for each word of a hypothesis whether it is aligned with the same word of the reference."""
     return [column.kind == EQUAL for column in report.alignment(index) if column.kind != DELETION]

@@ -1,58 +1,34 @@
-"""Read transcripts as systems write them: TRN, STM, CTM, Kaldi's text, JSON, JSON lines, folders, lines."""
+"""Read transcripts as systems write them: TRN, STM, CTM, Kaldi's text, JSON, tables, subtitles, folders, lines."""
 
 import gzip
 import io
-import json
 import re
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from asr.errors import TextError
+from asr.scoring.alternatives import parse
+from asr.scoring.rows import Rows, by_id, read_json, read_table, stems, value
+from asr.scoring.sniff import FORMATS, FORMS, UNDECIDED, recognize
+from asr.scoring.timed import Timed, parse_ctm, parse_stm, parse_subtitles
+from asr.wording import short
 
-FORMATS = ("auto", "trn", "stm", "ctm", "kaldi", "json", "lines", "folder")
-# In JSON a side's own name goes first: `text` is NeMo's reference, and whisper's hypothesis.
-TEXT_KEYS = {
-    "reference": ("reference", "ref", "text", "sentence", "transcript", "transcription"),
-    "hypothesis": (
-        "hypothesis",
-        "hyp",
-        "pred_text",
-        "prediction",
-        "text",
-        "transcript",
-        "transcription",
-        "sentence",
-    ),
-}
-ID_KEYS = ("id", "utt_id", "utterance_id", "utt", "key")
-PATH_KEYS = ("audio_filepath", "audio_file", "audio", "path", "file")  # an utterance named after its audio
+NIST = ("trn", "stm", "ctm")  # forms with alternatives
 KALDI_FIELDS = {"dur": "duration"}  # what Kaldi abbreviates
 Parsed = TypeVar("Parsed")
-IGNORED = "ignore_time_segment_in_scoring"  # NIST's mark of a stretch that nobody is to be judged on
-
-
-class Timed(NamedTuple):
-    """A stretch of a recording: a segment of an STM file or a word of a CTM file; times in seconds."""
-
-    file: str
-    channel: str
-    start: float
-    end: float
-    text: str
-    speaker: str = ""
-    confidence: float | None = None
 
 
 @dataclass(frozen=True)
 class Transcripts:
-    """What a file holds: `texts` by utterance, and by utterance what else it says (`fields`: speaker, ...).
+    """What a file holds: `texts` by utterance, and by utterance what else it tells (`fields`: speaker, ...).
 
-    `confidences` are those of an utterance's words, in [0, 1], where the file gives each of them one. STM and
-    CTM files hold `timed` stretches of recordings instead, in the order of time.
+    `form` is one of `asr.scoring.sniff.FORMS`. `confidences` are those of an utterance's words, in [0, 1], where the
+    file gives each of them one. STM, CTM and subtitles hold `timed` stretches of recordings instead, in the order of
+    time. Where first words may be ids or words, `texts` takes them for ids and `lines` for words; `pair` decides by
+    the other side. `normalizer` is named by reports, whose texts have passed it.
     """
 
     source: str
@@ -61,13 +37,27 @@ class Transcripts:
     fields: dict[str, dict[str, Any]] = field(default_factory=dict)
     timed: tuple[Timed, ...] = ()
     confidences: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    lines: dict[str, str] | None = None
+    normalizer: str | None = None
+
+    @property
+    def described(self) -> str:
+        """Return the source and what it was read as."""
+        return f"{self.source} as {FORMS.get(self.form, self.form)}"
 
 
 def read_transcripts(path: str | Path, side: str = "hypothesis", form: str = "auto") -> Transcripts:
     """Read a file or folder of transcripts, recognized by its name and content or as `form` says.
 
-    `side` ("reference" or "hypothesis") chooses the key where JSON holds several texts. Raises TextError for
+    `side` ("reference" or "hypothesis") chooses the column where rows hold several texts. Raises TextError for
     what is missing, unreadable or malformed, with the line.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "reference.trn")
+    ...     _ = path.write_text("three one seven (u1)")
+    ...     read_transcripts(path).texts
+    {'u1': 'three one seven'}
     """
     path = Path(path)
     if form not in FORMATS:
@@ -78,67 +68,60 @@ def read_transcripts(path: str | Path, side: str = "hypothesis", form: str = "au
         raise TextError(f"{path}: is not a folder")
     content = _read_text(path)
     form = recognize(path, content) if form == "auto" else form
-    if not content.strip() and (
-        side == "reference" or form not in ("ctm", "lines")
-    ):  # those of silence are empty
+    # The hypotheses of silence are empty.
+    if not content.strip() and (side == "reference" or form not in ("ctm", "lines", "srt", "vtt")):
         raise TextError(f"{path}: is empty; expected transcripts")
-    if form == "json":
-        texts, fields, confidences = _read_json(path, content, side)
-        return Transcripts(str(path), form, texts, fields, confidences=confidences)
+    if form in ("json", "table"):
+        rows = (read_json if form == "json" else read_table)(path, content, side)
+        return _of_rows(str(path), form, rows)
+    if form in ("srt", "vtt"):
+        return Transcripts(str(path), form, timed=_in_time(parse_subtitles(content, path.stem)))
     lines = [(number, line.strip()) for number, line in enumerate(_lines(content), 1)]
-    if form in ("stm", "ctm"):
-        parse = _parse_stm if form == "stm" else _parse_ctm
-        kept = ((number, line) for number, line in lines if line and not line.startswith(";;"))
-        timed = [found for number, line in kept if (found := _at_line(path, number, parse, line))]
-        return Transcripts(str(path), form, timed=tuple(sorted(timed, key=lambda item: item[:4])))
     if form == "lines":
-        return Transcripts(str(path), form, {str(number): line for number, line in lines})
-    parse = _parse_trn if form == "trn" else _parse_kaldi
-    pairs = (
-        _at_line(path, number, parse, line) for number, line in lines if line and not line.startswith(";;")
+        return Transcripts(str(path), form, _numbered(lines))
+    kept = [(number, line) for number, line in lines if line and not line.startswith(";;")]
+    if form == "stm":
+        return Transcripts(str(path), form, timed=_in_time(_at_line(path, *pair, parse_stm) for pair in kept))
+    if form == "ctm":
+        return Transcripts(str(path), form, timed=_in_time(_ctm_words(path, kept)))
+    if form == UNDECIDED:
+        texts = dict(_parse_kaldi(line) for _, line in kept)
+        fields = _kaldi_fields(path.parent, texts)
+        if fields and all("speaker" in row for row in fields.values()):
+            return Transcripts(str(path), "kaldi", texts, fields)
+        return Transcripts(str(path), form, texts, lines=_numbered(lines))
+    texts = by_id(
+        path, [_at_line(path, *pair, _parse_trn if form == "trn" else _parse_kaldi) for pair in kept]
     )
-    texts = _by_id(path, pairs)
     return Transcripts(str(path), form, texts, _kaldi_fields(path.parent, texts) if form == "kaldi" else {})
 
 
-def recognize(path: Path, content: str) -> str:
-    """Tell the form of a file from its name, else from its lines.
+def _of_rows(source: str, form: str, rows: Rows) -> Transcripts:
+    return Transcripts(
+        source, form, rows.texts, rows.fields, confidences=rows.confidences, normalizer=rows.normalizer
+    )
 
-    >>> recognize(Path("a.txt"), "HELLO THERE (u1)")
-    'trn'
-    >>> recognize(Path("a.txt"), "talk 1 0.50 0.21 hello 0.98")
-    'ctm'
-    >>> recognize(Path("a.txt"), "u1 hello there")
-    'kaldi'
-    """
-    suffixes = [suffix.lower().lstrip(".") for suffix in path.suffixes]
-    for suffix in suffixes[::-1]:
-        if suffix in ("trn", "stm", "ctm"):
-            return suffix
-        if suffix in ("json", "jsonl", "ndjson"):
-            return "json"
-    if content.lstrip()[:1] in ("{", "["):
-        return "json"
-    lines = [line.split() for line in _lines(content) if line.strip() and not line.startswith(";;")]
-    if all(re.fullmatch(r".*\(\S+\)", words[-1]) for words in lines):
-        return "trn"
-    if all(5 <= len(words) <= 8 and _are_times(words[2:4]) for words in lines):
-        return "ctm"
-    if all(len(words) >= 5 and _are_times(words[3:5]) for words in lines):
-        return "stm"
-    return "kaldi"
+
+def _numbered(lines: Iterable[tuple[int, str]]) -> dict[str, str]:
+    return {str(number): line for number, line in lines}
+
+
+def _in_time(timed: Iterable[Timed]) -> tuple[Timed, ...]:
+    return tuple(sorted(timed, key=lambda item: item[:4]))
 
 
 def _read_text(path: Path) -> str:
     try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        return data.decode("utf-8-sig")
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            return content.decode("utf-16")
+        return content.decode("utf-8-sig")
     except FileNotFoundError:
         raise TextError(f"{path}: there is no such file or folder") from None
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
+        line = content[: error.start].count(b"\n") + 1
         raise TextError(
             f"{path}: line {line} is not UTF-8 text; convert it, for example with iconv"
         ) from error
@@ -151,28 +134,23 @@ def _lines(content: str) -> list[str]:
     return list(io.StringIO(content, newline=None))
 
 
-def _at_line(path: Path, number: int, parse: Callable[[str], Parsed], line: str) -> Parsed:
+def _at_line(path: Path, number: int, line: str, parse_line: Callable[[str], Parsed]) -> Parsed:
     try:
-        return parse(line)
+        return parse_line(line)
     except ValueError as error:
-        raise TextError(f"{path}: line {number}: {error}; found {_short(line)!r}") from error
+        raise _malformed(path, number, line, str(error)) from error
 
 
-def _by_id(path: Path, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    for name, text in pairs:
-        if name in texts:
-            hint = "" if path.is_dir() else "; if its lines have no ids, say --format lines"
-            raise TextError(f"{path}: {name!r} stands there twice; expected one transcript for each id{hint}")
-        texts[name] = text
-    return texts
+def _malformed(path: Path, number: int, line: str, reason: str) -> TextError:
+    return TextError(f"{path}: line {number}: {reason}; found {short(line)!r}")
 
 
 def _parse_trn(line: str) -> tuple[str, str]:
     found = re.fullmatch(r"(.*)\(([^()\s]+)\)", line)
     if found is None:
         raise ValueError("expected `words (id)`")
-    return found[2], _plain(found[1].strip())
+    parse(found[1])  # refuses alternatives that are not closed
+    return found[2], found[1].strip()
 
 
 def _parse_kaldi(line: str) -> tuple[str, str]:
@@ -180,138 +158,52 @@ def _parse_kaldi(line: str) -> tuple[str, str]:
     return name, "".join(text)
 
 
-def _parse_stm(line: str) -> Timed | None:
-    words = line.split(maxsplit=5)
-    if len(words) < 5 or not (_is_number(words[3]) and _is_number(words[4])):
-        raise ValueError("expected `file channel speaker start end [<label>] words`, times in seconds")
-    text = re.sub(r"^<[^>\s]*>\s*", "", words[5]) if len(words) == 6 else ""
-    return Timed(words[0], words[1], float(words[3]), float(words[4]), _plain(text), words[2])
-
-
-def _parse_ctm(line: str) -> Timed | None:
-    words = line.split()
-    if len(words) < 5 or not (_is_number(words[2]) and _is_number(words[3])):
-        raise ValueError("expected `file channel start duration word [confidence]`, times in seconds")
-    if words[4].upper().startswith("<ALT"):
-        raise ValueError("alternatives (<ALT_BEGIN>) are not supported; keep one of them")
-    sure = float(words[5]) if len(words) > 5 and _is_number(words[5]) and 0 <= float(words[5]) <= 1 else None
-    start, end = float(words[2]), float(words[2]) + float(words[3])
-    return Timed(words[0], words[1], start, end, words[4], confidence=sure)
-
-
-def _plain(text: str) -> str:
-    if re.search(r"\{[^{}]*/[^{}]*\}", text):
-        raise ValueError("alternatives, { a / b }, are not supported; keep one of them")
-    return text
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", text) is not None
-
-
-def _are_times(words: Sequence[str]) -> bool:
-    """Tell seconds, one of them at least with a point, from the spoken digits of Kaldi's `u1 5 5 1 9`."""
-    return all(map(_is_number, words)) and any("." in word for word in words)
-
-
-def _read_json(
-    path: Path, content: str, side: str
-) -> tuple[dict[str, str], dict[str, dict[str, Any]], dict[str, tuple[float, ...]]]:
-    """Give texts, fields and confidences by utterance."""
-    try:
-        whole = json.loads(content)
-    except json.JSONDecodeError:
-        rows = [_json_line(path, *pair) for pair in enumerate(_lines(content), 1) if pair[1].strip()]
-    else:
-        rows = whole if isinstance(whole, list) else [whole]
-        if isinstance(whole, dict) and "hypotheses" in whole:  # a report of ours
-            rows = whole["hypotheses"]
-        elif isinstance(whole, dict) and not any(key in whole for key in (*ID_KEYS, *PATH_KEYS)):
-            rows = [{"id": path.stem} | whole]  # one recording's transcript, as whisper writes it
-    if not rows or not all(isinstance(row, dict) for row in rows):
-        raise TextError(f"{path}: expected JSON objects, one for each utterance")
-    rows = list(map(_flat_cut, rows))
-    text_key, id_key = (_key(path, rows, names) for names in (TEXT_KEYS[side], (*ID_KEYS, *PATH_KEYS)))
-    names = [str(row[id_key]) for row in rows]
-    if id_key in PATH_KEYS:
-        names = _stems(names)
-    texts = _by_id(path, ((name, str(row[text_key] or "")) for name, row in zip(names, rows, strict=True)))
-    known = {id_key, *TEXT_KEYS["reference"], *TEXT_KEYS["hypothesis"]}
-    fields = [
-        {
-            key: value
-            for key, value in row.items()
-            if key not in known and isinstance(value, str | int | float)
-        }
-        for row in rows
-    ]
-    confidences = {name: sure for name, row in zip(names, rows, strict=True) if (sure := _confidences(row))}
-    return texts, dict(zip(names, fields, strict=True)), confidences
-
-
-def _confidences(row: dict[str, Any]) -> tuple[float, ...]:
-    """Give the words' confidences as `asr transcribe` and whisper write them; none unless every word has one."""
-    segments = [part for part in row.get("segments") or () if isinstance(part, dict)]
-    words = row.get("words") or [word for segment in segments for word in segment.get("words") or ()]
-    if not isinstance(words, list):
-        return ()
-    found = [word.get("confidence", word.get("probability")) for word in words if isinstance(word, dict)]
-    known = [sure for sure in found if isinstance(sure, int | float) and 0 <= sure <= 1]
-    return tuple(known) if len(known) == len(words) else ()
-
-
-def _json_line(path: Path, number: int, line: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise TextError(f"{path}: line {number} is not JSON: {error.msg}; found {_short(line)!r}") from error
-
-
-def _flat_cut(row: dict[str, Any]) -> dict[str, Any]:
-    """Lift the supervision of one of lhotse's cuts to the row; leave other rows as they are."""
-    supervisions = row.get("supervisions")
-    if not isinstance(supervisions, list):
-        return row
-    spoken: dict[str, Any] = supervisions[0] if supervisions else {"text": ""}
-    return (spoken.get("custom") or {}) | spoken | {"id": row.get("id"), "duration": row.get("duration")}
-
-
-def _key(path: Path, rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
-    for name in names:
-        if all(name in row for row in rows):
-            return name
-    found = ", ".join(sorted(set.intersection(*map(set, rows)))) or "none"
-    raise TextError(
-        f"{path}: expected one of {', '.join(names)} in every object; in all of them are: {found}"
-    )
+def _ctm_words(path: Path, lines: Sequence[tuple[int, str]]) -> Iterator[Timed]:
+    for number, line, found in parse_ctm(lines):
+        if isinstance(found, str):
+            raise _malformed(path, number, line, found)
+        yield found
 
 
 def _read_folder(folder: Path, side: str) -> Transcripts:
-    """Read a folder: .txt or .json files named after their audio, .trans.txt (LibriSpeech), or Kaldi's."""
+    """Read a folder: Kaldi's, LibriSpeech's .trans.txt, or one file for each recording, named after its audio."""
     if (folder / "text").is_file():
         return read_transcripts(folder / "text", side, "kaldi")
-    paths = sorted(path for path in folder.rglob("*.txt") if path.is_file())
-    if chapters := [path for path in paths if path.name.endswith(".trans.txt")]:
-        texts = _by_id(folder, _chapter_lines(chapters))
+    if chapters := sorted(folder.rglob("*.trans.txt")):
+        texts = by_id(folder, _chapter_lines(chapters))
         return Transcripts(str(folder), "folder of .trans.txt", texts, _kaldi_fields(folder, texts))
-    if paths:
-        names = _stems([path.relative_to(folder).as_posix() for path in paths])
+    for suffix in ("txt", "json", "trn", "ctm", "stm", "srt", "vtt", "tsv"):
+        if paths := sorted(path for path in folder.rglob(f"*.{suffix}") if path.is_file()):
+            return _read_files(folder, paths, side, f"folder of .{suffix}")
+    raise TextError(
+        f"{folder}: no .txt or .json files in this folder, nor files of another form; expected one for each recording"
+    )
+
+
+def _read_files(folder: Path, paths: Sequence[Path], side: str, form: str) -> Transcripts:
+    names = stems([path.relative_to(folder).as_posix() for path in paths])
+    if form == "folder of .txt":
         pairs = zip(names, (" ".join(_read_text(path).split()) for path in paths), strict=True)
-        return Transcripts(str(folder), "folder of .txt", _by_id(folder, pairs))
-    paths = sorted(path for path in folder.rglob("*.json") if path.is_file())
-    if not paths:
-        raise TextError(f"{folder}: no .txt or .json files in this folder")
-    names = _stems([path.relative_to(folder).as_posix() for path in paths])
+        return Transcripts(str(folder), form, by_id(folder, pairs))
+    files = [read_transcripts(path, side) for path in paths]
+    if form in ("folder of .ctm", "folder of .stm"):
+        timed = _in_time(item for file in files for item in file.timed)
+        return Transcripts(str(folder), form.removeprefix("folder of ."), timed=timed)
+    if form == "folder of .trn":
+        return Transcripts(
+            str(folder), "trn", by_id(folder, (pair for file in files for pair in file.texts.items()))
+        )
     texts, confidences = {}, {}
-    for name, path in zip(names, paths, strict=True):
-        found, _, sure = _read_json(path, _read_text(path), side)
-        if len(found) != 1:
+    for name, path, file in zip(names, paths, files, strict=True):
+        if file.timed or not file.texts:
+            file = replace(file, texts={name: " ".join(item.text for item in file.timed)})
+        if len(file.texts) != 1:
             raise TextError(
-                f"{path}: expected one transcript in each .json file of a folder, found {len(found)}"
+                f"{path}: expected one transcript in each {path.suffix} file of a folder, found {len(file.texts)}"
             )
-        texts[name] = next(iter(found.values()))
-        confidences[name] = next(iter(sure.values()), ())
-    return Transcripts(str(folder), "folder of .json", texts, confidences=confidences)
+        texts[name] = next(iter(file.texts.values()))
+        confidences[name] = next(iter(file.confidences.values()), ())
+    return Transcripts(str(folder), form, by_id(folder, texts.items()), confidences=confidences)
 
 
 def _chapter_lines(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
@@ -334,30 +226,12 @@ def _kaldi_fields(folder: Path, texts: dict[str, str]) -> dict[str, dict[str, An
         row = {"speaker": speaker} | {field: values.get(name) for field, values in known.items()}
         row |= {field: values.get(str(speaker)) for field, values in of_speakers.items()}
         fields[name] = {
-            field: value if field == "speaker" else _value(value)
-            for field, value in row.items()
-            if value is not None
+            field: cell if field == "speaker" else value(cell)
+            for field, cell in row.items()
+            if cell is not None
         }
     return fields
 
 
-def _value(text: str) -> str | int | float:
-    if text.isdecimal():
-        return int(text)
-    return float(text) if _is_number(text) else text
-
-
 def _read_map(path: Path) -> dict[str, str]:
     return dict(_parse_kaldi(line.strip()) for line in _lines(_read_text(path)) if line.strip())
-
-
-def _stems(names: Sequence[str]) -> list[str]:
-    """Name files by their stems, or, where two share one, by their paths without the suffix."""
-    stems = [Path(name).stem for name in names]
-    if max(Counter(stems).values(), default=1) == 1:
-        return stems
-    return [Path(name).with_suffix("").as_posix() for name in names]
-
-
-def _short(text: str, size: int = 60) -> str:
-    return text if len(text) <= size else f"{text[: size - 1]}…"

@@ -251,17 +251,3 @@ def _reliability(calibration: Calibration) -> dict[str, Any]:
         for words, confidence, right in calibration.bins
     ]
     return {"error": percent(calibration.error), "rows": rows}
-
-
-def head(title: str) -> str:
-    """Return the head of the page of a training, until that is drawn from a template."""
-    from html import escape
-    from importlib.resources import files
-
-    return fill_in(files("asr.scoring").joinpath("head.html").read_text("utf-8"), {"title": escape(title)})
-
-
-def fill_in(template: str, values: Mapping[str, str]) -> str:
-    """Return a template with HTML in its places."""
-    first, *pieces = template.split("{{")
-    return first + "".join(values[name] + rest for name, rest in (piece.split("}}", 1) for piece in pieces))

@@ -33,7 +33,7 @@ class Bootstrap:
 def bootstrap(
     errors: np.ndarray, lengths: np.ndarray, draws: int = DRAWS, level: float = LEVEL, seed: int = SEED
 ) -> Bootstrap:
-    """Resample blocks with replacement and give the bootstrap-t interval of sum(errors) / sum(lengths).
+    """Resample blocks with replacement and return the bootstrap-t interval of sum(errors) / sum(lengths).
 
     `errors` and `lengths` are (block,) and whole: a speaker's errors and reference words, or, for two
     systems, the difference of their errors. Needs two blocks and one word at least.
@@ -62,7 +62,7 @@ def bootstrap(
 def rate_interval(
     errors: np.ndarray, lengths: np.ndarray, draws: int = DRAWS, level: float = LEVEL
 ) -> tuple[float, float] | None:
-    """Give the interval of an error rate, which cannot be negative; None where there are not two blocks or no
+    """Return the interval of an error rate, which cannot be negative; None where there are not two blocks or no
     word.
 
     With fewer than ten errors the draws know too little of what could have gone wrong (none at all, with
@@ -83,7 +83,7 @@ def rate_interval(
 
 
 def _ratios(counts: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give (draw,) ratios and their linearized standard errors; counts (draw, kind), kinds (kind, 2)."""
+    """Return (draw,) ratios and their linearized standard errors; counts (draw, kind), kinds (kind, 2)."""
     errors, lengths = kinds.T.astype(float)
     blocks = counts[0].sum()
     total = np.maximum(counts @ lengths, 1)  # a draw may hold empty references only
@@ -96,7 +96,7 @@ def _ratios(counts: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def blocks(speakers: Sequence[str | None] | None, utterances: int) -> tuple[np.ndarray, str]:
-    """Number each utterance's block, and say what the blocks are: "speakers", or "utterances" without enough
+    """Return the number of each utterance's block, and what the blocks are: "speakers", or "utterances" without enough
     of them.
 
     >>> blocks(["ann", "bob", "ann", "cy", "di", "eve"], 6)
@@ -110,5 +110,5 @@ def blocks(speakers: Sequence[str | None] | None, utterances: int) -> tuple[np.n
 
 
 def block_sums(numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Sum (utterance,) whole values over their blocks: (block,) int64."""
+    """Return the sums of (utterance,) whole values over their blocks: (block,) int64."""
     return np.bincount(numbers, weights=values).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Warn where references and hypotheses differ by how they are written rather than by what was said."""
+"""Notices where references and hypotheses differ in writing rather than in words."""
 
 import re
 import unicodedata
@@ -20,12 +20,12 @@ NUMBER_WORDS = frozenset(
 )
 SHARE = 0.5  # of the errors: "mostly"
 ALONE = 0.9  # of what vanishes: nearly all
-FEWEST = 5  # errors below which nothing is said
+FEWEST = 5  # errors below which there is no notice
 SAMPLE = 10_000  # utterances with errors that are looked at
 
 
 def writing_notice(report: ErrorReport) -> str | None:
-    """Say so if at least half of the errors vanish without regard to habits of writing.
+    """Return a notice if at least half of the errors vanish without regard to habits of writing.
 
     The habits are case, punctuation, the forms of Unicode, and numbers in digits or in (English) words.
 
@@ -75,7 +75,7 @@ def _unicode(reference: str, hypothesis: str) -> tuple[str, str]:
 
 
 def _numbers(reference: str, hypothesis: str) -> tuple[str, str]:
-    """Make each run of numbers one sign, where one side writes digits and the other does not."""
+    """Return both texts with each run of numbers as one sign, where one side writes digits and the other does not."""
     if bool(re.search(r"\d", reference)) == bool(re.search(r"\d", hypothesis)):
         return reference, hypothesis
     return _sign(reference), _sign(hypothesis)

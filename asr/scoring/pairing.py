@@ -8,10 +8,13 @@ from itertools import accumulate, compress
 from typing import Any
 
 from asr.errors import TextError
-from asr.scoring.formats import IGNORED, Timed, Transcripts
+from asr.scoring.formats import NIST, Transcripts
+from asr.scoring.sniff import UNDECIDED
+from asr.scoring.timed import IGNORED, Timed
+from asr.wording import short, some
 
 MISMATCHED = ("error", "empty", "skip")
-_SHOWN = 5  # ids named in a message
+SHOWN = 5  # ids named in a message
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,15 @@ class Pairs:
     hypotheses: tuple[str, ...]
     fields: dict[str, tuple]
     confidences: tuple[tuple[float, ...], ...] | None = None  # of the hypotheses' words, where each has one
+    sides: tuple[Transcripts, ...] = ()  # what the pairs were made of, as it was read
+
+    @property
+    def alternatives(self) -> bool:
+        """Whether texts may hold NIST's alternatives."""
+        return any(side.form in NIST for side in self.sides)
 
     def only(self, ids: Collection[str]) -> "Pairs":
-        """Leave out what is not among these ids."""
+        """Return the pairs with these ids."""
         kept = [name in ids for name in self.ids]
 
         def of(column: tuple) -> tuple:
@@ -37,23 +46,55 @@ class Pairs:
             of(self.hypotheses),
             {name: of(column) for name, column in self.fields.items()},
             None if self.confidences is None else of(self.confidences),
+            self.sides,
         )
 
 
 def pair(reference: Transcripts, hypothesis: Transcripts, mismatched: str = "error") -> Pairs:
-    """Match hypotheses with references.
+    """Return hypotheses matched with references.
 
     By id; words with times (CTM) fall into the reference's segments (STM) by their middles, as sclite has it;
     times on one side only are left aside and whole recordings compared. Where ids stand on one side only,
     "error" names them in a TextError, "empty" takes a missing hypothesis for an empty one, "skip" drops them.
+    Where the first words of a file may be ids or words, the other side decides. Raises TextError where it does not.
     """
+    sides = reference, hypothesis = _decided(reference, hypothesis), _decided(hypothesis, reference)
+    if UNDECIDED in (reference.form, hypothesis.form):
+        raise TextError(_two_readings(reference, hypothesis))
     if reference.form == "stm" and hypothesis.form == "ctm":
         reference, hypothesis = _by_segment(reference, hypothesis)
     elif reference.form == hypothesis.form == "stm":
         reference, hypothesis = (_with_texts(side, _segment_name) for side in (reference, hypothesis))
     else:
         reference, hypothesis = (_by_recording(side) for side in (reference, hypothesis))
-    return _match(reference, hypothesis, mismatched)
+    return replace(_match(reference, hypothesis, mismatched), sides=sides)
+
+
+def _decided(side: Transcripts, other: Transcripts) -> Transcripts:
+    """Return a side whose first words may be ids or words as what the other side leaves possible."""
+    if side.form != UNDECIDED or other.form == UNDECIDED:
+        return side
+    if other.form == "lines":
+        return replace(side, form="lines", texts=side.lines or {}, lines=None)
+    names = {item.file for item in other.timed} | {f"{item.file}-{item.channel}" for item in other.timed}
+    if names.union(other.texts) & side.texts.keys():
+        return replace(side, form="kaldi", lines=None)
+    return side
+
+
+def _two_readings(reference: Transcripts, hypothesis: Transcripts) -> str:
+    """Return the message on files that can be read in two ways."""
+    sides = [side for side in (reference, hypothesis) if side.lines is not None]
+    names = " and ".join(side.source for side in sides)
+    first = next(iter(sides[0].texts))
+    line = short(next(filter(None, (sides[0].lines or {}).values())), 40)
+    other = hypothesis if sides[0] is reference else reference
+    common = len(sides[0].texts.keys() & other.texts.keys())
+    shared = f"{common} ids in common" if common else "no id in common"
+    return (
+        f"{names} can be read in two ways: as Kaldi's text, whose lines begin with ids such as {first!r} ({shared}), "
+        f"or as plain lines such as {line!r}; choose with --format kaldi or --format lines"
+    )
 
 
 def _match(reference: Transcripts, hypothesis: Transcripts, mismatched: str) -> Pairs:
@@ -81,10 +122,13 @@ def _mismatch(reference: Transcripts, hypothesis: Transcripts, missing: list[str
         f"{reference.source} ({reference.form}) and {hypothesis.source} ({hypothesis.form}) do not match"
     ]
     if missing:
-        parts.append(f"without a hypothesis: {_some(missing)}")
+        parts.append(f"without a hypothesis: {some(missing, SHOWN)}")
     if extra:
-        parts.append(f"without a reference: {_some(extra)}")
+        parts.append(f"without a reference: {some(extra, SHOWN)}")
     hint = "--mismatched empty counts missing hypotheses as deleted words, --mismatched skip leaves them out"
+    if reference.form == hypothesis.form == "lines":
+        counts = (f"{side.source} has {len(side.texts)} lines" for side in (reference, hypothesis))
+        return f"{' and '.join(counts)}; plain lines are paired one by one, so expected as many in both"
     if len(missing) == len(reference.texts):
         hint = (
             "no id is on both sides; see `asr score --help` for the forms, --format lines pairs line by line"
@@ -92,34 +136,29 @@ def _mismatch(reference: Transcripts, hypothesis: Transcripts, missing: list[str
     return f"{'; '.join(parts)}\n{hint}"
 
 
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{more}"
-
-
 def _by_segment(reference: Transcripts, hypothesis: Transcripts) -> tuple[Transcripts, Transcripts]:
-    """Put each word into the first segment that ends after the word's middle, later ones into the last."""
+    """Assign each word to the first segment that ends after the word's middle, later ones into the last."""
     segments, words = _by_channel(reference.timed), _by_channel(hypothesis.timed)
     reference = _with_texts(reference, _segment_name)
-    heard: dict[str, list[Timed]] = {}
+    words_of: dict[str, list[Timed]] = {}
     for (file, channel), spoken in words.items():
         if (file, channel) not in segments:
-            heard[f"{file} channel {channel}"] = []
+            words_of[f"{file} channel {channel}"] = []
             continue
         names = list(map(_segment_name, segments[file, channel]))
         ends = list(accumulate((segment.end for segment in segments[file, channel]), max))
-        heard |= {name: [] for name in names if name in reference.texts}
+        words_of |= {name: [] for name in names if name in reference.texts}
         for word in spoken:
             name = names[min(bisect_right(ends, (word.start + word.end) / 2), len(ends) - 1)]
-            if name in heard:
-                heard[name].append(word)
-    texts = {name: " ".join(word.text for word in spoken) for name, spoken in heard.items()}
-    return reference, replace(hypothesis, texts=texts, confidences=_confidences(heard))
+            if name in words_of:
+                words_of[name].append(word)
+    texts = {name: " ".join(word.text for word in spoken) for name, spoken in words_of.items()}
+    return reference, replace(hypothesis, texts=texts, confidences=_confidences(words_of))
 
 
-def _confidences(heard: Mapping[str, Sequence[Timed]]) -> dict[str, tuple[float, ...]]:
-    """Give the confidences of utterances' words, without those where a word has none."""
-    known = {name: [word.confidence for word in words] for name, words in heard.items()}
+def _confidences(words_of: Mapping[str, Sequence[Timed]]) -> dict[str, tuple[float, ...]]:
+    """Return the confidences of utterances' words, without those where a word has none."""
+    known = {name: [word.confidence for word in words] for name, words in words_of.items()}
     return {name: tuple(sure) for name, sure in known.items() if None not in sure}  # type: ignore[misc]
 
 
@@ -131,7 +170,7 @@ def _by_channel(timed: Iterable[Timed]) -> Mapping[tuple[str, str], list[Timed]]
 
 
 def _by_recording(side: Transcripts) -> Transcripts:
-    """Join timed stretches into a text for each recording, or for each channel where it has several."""
+    """Return timed stretches joined into a text for each recording, or for each channel where it has several."""
     if not side.timed:
         return side
     channels: dict[str, set[str]] = defaultdict(set)
@@ -145,19 +184,19 @@ def _by_recording(side: Transcripts) -> Transcripts:
 
 
 def _with_texts(side: Transcripts, name: Callable[[Timed], str]) -> Transcripts:
-    """Give the timed stretches as texts under their names, without those nobody is to be judged on."""
+    """Return the timed stretches as texts under their names, without segments that NIST marks as not scored."""
     texts: dict[str, str] = {}
     fields: dict[str, dict[str, Any]] = {}
-    heard: dict[str, list[Timed]] = defaultdict(list)
+    stretches: dict[str, list[Timed]] = defaultdict(list)
     for item in side.timed:
         if IGNORED in item.text.lower():
             continue
         key = name(item)
         texts[key] = f"{texts[key]} {item.text}".strip() if key in texts else item.text
-        heard[key].append(item)
+        stretches[key].append(item)
         speaker = {"speaker": item.speaker} if item.speaker else {}
         fields[key] = speaker if fields.setdefault(key, speaker) == speaker else {}
-    return replace(side, texts=texts, fields=fields, confidences=_confidences(heard))
+    return replace(side, texts=texts, fields=fields, confidences=_confidences(stretches))
 
 
 def _segment_name(segment: Timed) -> str:

@@ -1,17 +1,21 @@
 """Score hypotheses against references: one function, one report that goes to JSON and back."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from asr.errors import TextError
 from asr.scoring.align import ALIGNERS, EQUAL, Column, align_kinds, columns, count_errors
+from asr.scoring.cleaning import Cleaning
 from asr.scoring.intervals import DRAWS, block_sums, blocks, rate_interval
 from asr.version import __version__
+
+COUNTS = "errors"  # the key of an utterance's counts in JSON
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,12 @@ class ErrorCounts:
 
     @property
     def errors(self) -> int:
-        """Give their total."""
+        """Return their total."""
         return self.substitutions + self.deletions + self.insertions
 
     @property
     def rate(self) -> float:
-        """Give errors per reference word; against nothing at all, the number of insertions, as jiwer does."""
+        """Return errors per reference word; against nothing at all, the number of insertions, as jiwer does."""
         return self.errors / self.length if self.length else float(self.insertions)
 
 
@@ -42,6 +46,10 @@ class ErrorReport:
     ("speakers" or "utterances"); None where there is nothing to resample. Transcripts are normalized, as they
     were compared, by the rules of `normalizer` in their version. `fields` are columns of what else is known of
     the utterances: speaker, gender, duration, ...
+
+    >>> report = score(["the cat sat"], ["the cat sat down"])
+    >>> report.words, report.word_errors.insertions
+    (3, 1)
     """
 
     word_errors: ErrorCounts
@@ -71,52 +79,52 @@ class ErrorReport:
 
     @property
     def wer(self) -> float:
-        """Give the word error rate."""
+        """Return the word error rate."""
         return self.word_errors.rate
 
     @property
     def cer(self) -> float:
-        """Give the character error rate; the spaces between words count."""
+        """Return the character error rate; the spaces between words count."""
         return self.character_errors.rate
 
     @property
     def substitutions(self) -> int:
-        """Count the words taken for others."""
+        """Return the number of words substituted."""
         return self.word_errors.substitutions
 
     @property
     def deletions(self) -> int:
-        """Count the words missed."""
+        """Return the number of words deleted."""
         return self.word_errors.deletions
 
     @property
     def insertions(self) -> int:
-        """Count the words invented."""
+        """Return the number of words inserted."""
         return self.word_errors.insertions
 
     @property
     def words(self) -> int:
-        """Count the references' words."""
+        """Return the number of the references' words."""
         return self.word_errors.length
 
     @property
     def utterances(self) -> int:
-        """Count the utterances."""
+        """Return the number of utterances."""
         return len(self.references)
 
     @property
     def sentence_error_rate(self) -> float:
-        """Give the share of utterances with any error."""
+        """Return the share of utterances with any error."""
         return self.sentence_errors / self.utterances if self.utterances else 0.0
 
     @cached_property
     def utterance_errors(self) -> np.ndarray:
-        """Give (utterance, 4) int64: substitutions, deletions, insertions, reference words."""
+        """Return (utterance, 4) int64: substitutions, deletions, insertions, reference words."""
         return count_errors(map(str.split, self.references), map(str.split, self.hypotheses), self.aligner)
 
     @cached_property
     def kinds(self) -> list[str]:
-        """Each utterance's alignment as a string with a letter per column: =, S, D, I."""
+        """Return each utterance's alignment as a string with a letter per column: =, S, D, I."""
         return align_kinds(map(str.split, self.references), map(str.split, self.hypotheses), self.aligner)
 
     def alignment(self, index: int) -> list[Column]:
@@ -124,16 +132,18 @@ class ErrorReport:
         return columns(self.references[index].split(), self.hypotheses[index].split(), self.kinds[index])
 
     def edits(self) -> Iterator[tuple[int, str, str | None, str | None]]:
-        """Give every error: utterance's index, S, D or I, reference word and hypothesis word or None."""
+        """Yield every error: utterance's index, S, D or I, reference word and hypothesis word or None."""
         for index in np.flatnonzero(self.utterance_errors[:, :3].any(axis=1)).tolist():
             for kind, reference, hypothesis in self.alignment(index):
                 if kind != EQUAL:
                     yield index, kind, reference, hypothesis
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values for JSON: rates and counts, then `hypotheses`, one per utterance."""
-        names = ("id", "reference", "hypothesis", *self.fields)
-        rows = zip(self.ids, self.references, self.hypotheses, *self.fields.values(), strict=True)
+        """Return plain values for JSON: rates and counts, then `hypotheses`, a row for each utterance."""
+        names = ("id", "reference", "hypothesis", COUNTS, *self.fields)
+        kinds = ("substitutions", "deletions", "insertions", "words")
+        counts = [dict(zip(kinds, row, strict=True)) for row in self.utterance_errors.tolist()]
+        rows = zip(self.ids, self.references, self.hypotheses, counts, *self.fields.values(), strict=True)
         return {
             "wer": self.wer,
             "wer_interval": self.wer_interval,
@@ -157,15 +167,16 @@ class ErrorReport:
         }
 
     def to_json(self, indent: int | None = 2) -> str:
-        """Write `to_dict` as JSON."""
+        """Return `to_dict` as JSON."""
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ErrorReport":
-        """Read what `to_dict` gave, other keys left alone; raises TextError for anything else."""
+        """Read what `to_dict` returned, other keys ignored. Raises TextError for anything else."""
         try:
             rows = values["hypotheses"]
             columns = {name: tuple(row[name] for row in rows) for name in (rows[0] if rows else ())}
+            columns.pop(COUNTS, None)
             words = (values[name] for name in ("substitutions", "deletions", "insertions", "words"))
             return cls(
                 word_errors=ErrorCounts(*words),
@@ -203,17 +214,21 @@ def score(
     ids: Sequence[str] | None = None,
     fields: Mapping[str, Sequence] | None = None,
     normalizer: str = "none",
+    rules: str | Path | None = None,
+    alternatives: bool = False,
     aligner: str = "jiwer",
     bootstrap: int = DRAWS,
 ) -> ErrorReport:
     """Score hypotheses against references, utterance by utterance.
 
     Words are what white space separates; characters are Unicode code points, one space between words
-    included. Both sides go through the same `normalizer` (a name of `asr.text`). An empty reference makes
-    every word of its hypothesis an insertion. `aligner` "jiwer" counts the fewest errors, "sclite" as NIST's
-    tool does. The intervals come from `bootstrap` draws (0: none) over speakers, over utterances where
-    speakers are unknown or fewer than five. Raises TextError if the numbers of references, hypotheses,
-    speakers, ids or fields differ.
+    included. Both sides go through the same `normalizer` (a name of `asr.text`), then through the replacements of
+    the file `rules` (see `asr.scoring.rules`). An empty reference makes every word of its hypothesis an insertion.
+    With `alternatives`, of `{ a / b }` the one counts that fits the other side, and `@` there is no word. `aligner`
+    "jiwer" counts the fewest errors, "sclite" as NIST's tool does: regardless of case, `@` being no word ("sclite-s",
+    as its option -s: case counts). The intervals come from `bootstrap` draws (0: none) over speakers, over utterances
+    where speakers are unknown or fewer than five. Raises TextError if the numbers of references, hypotheses, speakers,
+    ids or fields differ.
 
     >>> report = score(["the cat sat", "on the mat"], ["the cat sat down", "on a mat"])
     >>> report.wer, report.substitutions, report.deletions, report.insertions
@@ -225,16 +240,9 @@ def score(
         references, hypotheses = [references], [hypotheses]
     if aligner not in ALIGNERS:
         raise TextError(f"there is no aligner {aligner!r}; expected one of {', '.join(ALIGNERS)}")
-    columns = {name: tuple(values) for name, values in (fields or {}).items()}
-    if speakers is not None:
-        columns = {"speaker": tuple(speakers)} | columns
-    names = tuple(ids) if ids is not None else tuple(map(str, range(1, len(references) + 1)))
-    for name, values in {"hypotheses": hypotheses, "ids": names, **columns}.items():
-        if len(values) != len(references):
-            raise TextError(f"{len(references)} references but {len(values)} {name}; expected one each")
-    clean, version = _normalizer(normalizer)
-    left, right = tuple(map(clean, references)), tuple(map(clean, hypotheses))
-
+    names, columns = _columns(references, hypotheses, ids, speakers, fields or {})
+    clean = Cleaning(normalizer, rules, alternatives, aligner)
+    left, right = clean(references, hypotheses)
     words = count_errors(map(str.split, left), map(str.split, right), aligner)
     characters = count_errors(map(_one_space, left), map(_one_space, right))
     numbers, resampled = blocks(columns.get("speaker"), len(left))
@@ -246,8 +254,8 @@ def score(
         cer_interval=_interval(numbers, characters, bootstrap),
         resampled=resampled,
         blocks=int(numbers.max(initial=-1)) + 1,
-        normalizer=normalizer,
-        normalizer_version=version,
+        normalizer=clean.name,
+        normalizer_version=clean.version,
         aligner=aligner,
         ids=names,
         references=left,
@@ -258,8 +266,26 @@ def score(
     return report
 
 
+def _columns(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    ids: Sequence[str] | None,
+    speakers: Sequence[str] | None,
+    fields: Mapping[str, Sequence],
+) -> tuple[tuple[str, ...], dict[str, tuple]]:
+    """Return the utterances' ids and fields. Raises TextError for columns of other lengths."""
+    columns = {name: tuple(values) for name, values in fields.items()}
+    if speakers is not None:
+        columns = {"speaker": tuple(speakers)} | columns
+    names = tuple(ids) if ids is not None else tuple(map(str, range(1, len(references) + 1)))
+    for name, values in {"hypotheses": hypotheses, "ids": names, **columns}.items():
+        if len(values) != len(references):
+            raise TextError(f"{len(references)} references but {len(values)} {name}; expected one each")
+    return names, columns
+
+
 def _one_space(text: str) -> str:
-    """Put one space between words, whatever stands in the text: that space is the character counted."""
+    """Return a text with one space between words, which is the character counted."""
     return " ".join(text.split())
 
 
@@ -267,17 +293,3 @@ def _interval(numbers: np.ndarray, counts: np.ndarray, draws: int) -> tuple[floa
     return rate_interval(
         block_sums(numbers, counts[:, :3].sum(axis=1)), block_sums(numbers, counts[:, 3]), draws
     )
-
-
-def check_normalizer(name: str) -> None:
-    """Raise TextError where there is no normalizer of that name, or its package is missing."""
-    _normalizer(name)[0]("")
-
-
-def _normalizer(name: str) -> tuple[Callable[[str], str], str]:
-    """Give a normalizer and whose rules in which version it follows."""
-    if name == "none":
-        return str, ""
-    from asr.text import normalize, normalizer_version
-
-    return lambda text: normalize(text, name), normalizer_version(name)

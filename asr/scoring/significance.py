@@ -1,7 +1,9 @@
-"""Which of two systems is better on the same utterances, and is the difference more than chance?"""
+"""Which of two systems, or of several, is better on the same utterances, and is the difference more than chance?"""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from math import copysign, erfc, sqrt
 from statistics import NormalDist
 
@@ -13,6 +15,7 @@ from asr.scoring.intervals import DRAWS, block_sums, blocks
 from asr.scoring.intervals import bootstrap as resample
 from asr.scoring.report import ErrorReport
 
+LEVEL = 0.05  # of significance
 CORRECT_BETWEEN_SEGMENTS = 2  # NIST's choice
 FEW_SEGMENTS = 50  # up to which the normal distribution is not yet near; all signs are counted instead
 MISSED = (SUBSTITUTION, DELETION)
@@ -51,17 +54,17 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Tell whether the matched-pair test finds a difference at the 5 % level."""
-        return self.matched_pairs.p < 0.05
+        """Whether the matched-pair test finds a difference at the 5 % level."""
+        return self.matched_pairs.p < LEVEL
 
     def utterances(self) -> list[tuple[int, int]]:
-        """Give (index, A's errors minus B's) of utterances where they differ, the most first."""
+        """Return (index, A's errors minus B's) of utterances where they differ, the most first."""
         difference = _errors(self.a) - _errors(self.b)
         order = np.argsort(-np.abs(difference), kind="stable")
         return [(int(index), int(difference[index])) for index in order if difference[index]]
 
     def words(self) -> list[tuple[str, int, int]]:
-        """Give (reference word, times A missed it, times B did) where they differ, the most first."""
+        """Return (reference word, times A missed it, times B did) where they differ, the most first."""
         a, b = (
             Counter(str(reference) for _, kind, reference, _ in report.edits() if kind in MISSED)
             for report in (self.a, self.b)
@@ -70,7 +73,7 @@ class Comparison:
         return sorted(rows, key=lambda row: (-abs(row[1] - row[2]), row[0]))
 
     def to_dict(self) -> dict:
-        """Give the comparison as plain values for JSON, each system's report without its transcripts."""
+        """Return the comparison as plain values for JSON, each system's report without its transcripts."""
         reports = {name: report.to_dict() for name, report in (("a", self.a), ("b", self.b))}
         for report in reports.values():
             del report["hypotheses"]
@@ -97,11 +100,73 @@ class Comparison:
         }
 
 
-def compare(a: ErrorReport, b: ErrorReport, *, bootstrap: int = DRAWS) -> Comparison:
+@dataclass(frozen=True)
+class Pairwise:
+    """Two of several systems, by name, and the p-value of their comparison as Holm (1979) adjusts it."""
+
+    a: str
+    b: str
+    comparison: Comparison
+    adjusted_p: float
+
+    @property
+    def better(self) -> str | None:
+        """Return the better system's name; None if the difference is not significant at the 5 % level."""
+        if self.adjusted_p >= LEVEL:
+            return None
+        return self.b if self.comparison.difference > 0 else self.a
+
+    def to_dict(self) -> dict:
+        """Return the comparison as plain values for JSON, without the systems' reports."""
+        comparison = self.comparison.to_dict()
+        for key in ("a", "b", "significant"):
+            del comparison[key]
+        adjusted = {
+            "adjusted_p": self.adjusted_p,
+            "significant": self.better is not None,
+            "better": self.better,
+        }
+        return {"a": self.a, "b": self.b, **adjusted, **comparison}
+
+
+def compare_all(
+    reports: Mapping[str, ErrorReport], *, bootstrap: int = DRAWS, alternatives: bool = False
+) -> list[Pairwise]:
+    """Compare each two of several systems, the lower error rates first; p-values are adjusted for their number.
+
+    Arguments and errors are those of `compare`.
+    """
+    ranked = sorted(reports, key=lambda name: reports[name].wer)
+    pairs = [
+        (a, b, compare(reports[a], reports[b], bootstrap=bootstrap, alternatives=alternatives))
+        for a, b in combinations(ranked, 2)
+    ]
+    adjusted = holm([comparison.matched_pairs.p for _, _, comparison in pairs])
+    return [Pairwise(*pair, p) for pair, p in zip(pairs, adjusted, strict=True)]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted so that, of all tests, one errs with the chance of a single one (Holm, 1979).
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def compare(
+    a: ErrorReport, b: ErrorReport, *, bootstrap: int = DRAWS, alternatives: bool = False
+) -> Comparison:
     """Compare two systems' reports on the same utterances in the same order.
 
     Resamples speakers (utterances where speakers are unknown or fewer than five), both systems on the same
-    draws. Raises TextError if the reports are of different references.
+    draws. With `alternatives` an utterance's reference may differ where it had some. Raises TextError if the
+    reports are of different references.
 
     >>> from asr.scoring import score
     >>> references = ["one two three", "four five six"] * 20
@@ -111,7 +176,7 @@ def compare(a: ErrorReport, b: ErrorReport, *, bootstrap: int = DRAWS) -> Compar
     >>> round(comparison.difference, 3), comparison.probability_b_better, comparison.matched_pairs.segments
     (0.167, 1.0, 20)
     """
-    if a.ids != b.ids or a.references != b.references:
+    if a.ids != b.ids or (a.references != b.references and not alternatives):
         raise TextError(
             "the two reports are of different references; score both systems on the same utterances"
         )
@@ -139,11 +204,19 @@ def matched_pairs(a: ErrorReport, b: ErrorReport) -> MatchedPairs:
 
     A segment is a stretch with errors of either system, ended by two words in a row that both have right, or
     by the utterance's end: errors in different segments hardly depend on each other, so that their
-    differences are a sample whose mean can be tested.
+    differences are a sample whose mean can be tested. An utterance of which the systems met different alternatives
+    is one segment.
     """
-    words = list(map(str.split, a.references))
-    kinds = [align_kinds(words, map(str.split, report.hypotheses), "sclite") for report in (a, b)]
-    differences = [difference for pair in zip(*kinds, strict=True) for difference in _segments(*pair)]
+    kinds = [
+        align_kinds(map(str.split, report.references), map(str.split, report.hypotheses), "sclite")
+        for report in (a, b)
+    ]
+    rows = zip(a.references, b.references, *kinds, strict=True)
+    differences = [
+        difference
+        for reference, other, *pair in rows
+        for difference in (_segments(*pair) if reference == other else _one_segment(*pair))
+    ]
     count = len(differences)
     mean = float(np.mean(differences)) if count else 0.0
     spread = float(np.std(differences, ddof=1)) if count > 1 else 0.0
@@ -157,7 +230,7 @@ def matched_pairs(a: ErrorReport, b: ErrorReport) -> MatchedPairs:
 
 
 def _p_of_signs(differences: list[int]) -> float:
-    """Give the share of all ways to swap the systems in segments that differ at least as much (Fisher 1935)."""
+    """Return the share of all ways to swap the systems in segments that differ at least as much (Fisher 1935)."""
     chances = {0: 1.0}
     for size in map(abs, differences):
         grown: dict[int, float] = {}
@@ -168,8 +241,14 @@ def _p_of_signs(differences: list[int]) -> float:
     return min(1.0, sum(chance for total, chance in chances.items() if abs(total) >= abs(sum(differences))))
 
 
+def _one_segment(a: str, b: str) -> list[int]:
+    """Return A's errors minus B's in one utterance of which they chose other alternatives."""
+    errors = [len(kinds) - kinds.count(EQUAL) for kinds in (a, b)]
+    return [errors[0] - errors[1]] if any(errors) else []
+
+
 def _segments(a: str, b: str) -> list[int]:
-    """Cut one utterance, aligned for both systems, into segments; give A's errors minus B's in each."""
+    """Return, for each segment of an utterance that is aligned for both systems, A's errors minus B's."""
     segments: list[int] = []
     inside, difference, correct = False, 0, 0  # `correct`: words in a row that both have right
     for errors_a, errors_b in zip(_errors_in_turn(a), _errors_in_turn(b), strict=True):
@@ -184,7 +263,7 @@ def _segments(a: str, b: str) -> list[int]:
 
 
 def _errors_in_turn(kinds: str) -> list[int | None]:
-    """Count errors before the first reference word, in it, before the second, in it, ..., after the last.
+    """Return the numbers of errors before the first reference word, in it, before the second, in it, ..., at the end.
 
     None stands where no word was inserted, which neither opens a segment nor helps to end one.
     """

@@ -19,7 +19,7 @@ NAMES = {SUBSTITUTION: "substitution", DELETION: "deletion", INSERTION: "inserti
 
 
 def table(rows: Sequence[Mapping[str, str]], form: str = "text") -> str:
-    """Lay out rows, all with the same columns: the first to the left, the others to the right.
+    """Return rows laid out, all with the same columns: the first to the left, the others to the right.
 
     >>> print(table([{"set": "dev", "WER %": "12.50"}], "markdown"))
     | set | WER % |
@@ -60,7 +60,7 @@ def table(rows: Sequence[Mapping[str, str]], form: str = "text") -> str:
 def row(
     name: str, report: ErrorReport, extra: Mapping[str, str] | None = None, part: str = "set"
 ) -> dict[str, str]:
-    """Give one report as a row of a table of several test sets (or systems: `part`); `extra` adds columns."""
+    """Return one report as a row of a table of several test sets (or systems: `part`); `extra` adds columns."""
     return {
         part: name,
         "utterances": str(report.utterances),
@@ -78,7 +78,7 @@ def row(
 
 
 def summary(report: ErrorReport) -> str:
-    """Show one report: words, characters and sentences, a line each, and how they were counted."""
+    """Return one report as a table: words, characters and sentences, a line each, and how they were counted."""
 
     def line(name: str, counts: ErrorCounts, bounds: tuple[float, float] | None) -> dict[str, str]:
         return {
@@ -104,7 +104,7 @@ def summary(report: ErrorReport) -> str:
 
 
 def groups(name: str, parts: Sequence[Group], form: str = "text") -> str:
-    """Lay out a breakdown by `name`: a row for each part of the test set."""
+    """Return a breakdown by `name`: a row for each part of the test set."""
     rows = [
         {
             TITLES.get(name, name): part.name,
@@ -121,7 +121,7 @@ def groups(name: str, parts: Sequence[Group], form: str = "text") -> str:
 
 
 def confusions(found: Confusions, count: int) -> str:
-    """List the most frequent confusions, misses and inventions side by side, `count` of each."""
+    """Return the most frequent substitutions, deletions and insertions side by side, `count` of each."""
     substituted = [f"{left} → {right} {n}" for (left, right), n in _top(found.substitutions, count)]
     missed, invented = (
         [f"{word} {n}" for word, n in _top(side, count)] for side in (found.deletions, found.insertions)
@@ -136,33 +136,105 @@ def confusions(found: Confusions, count: int) -> str:
 
 
 def _top(counts: Counter[Any], count: int) -> list[tuple[Any, int]]:
-    """Give the most frequent, equals in alphabetical order, so that the list is the same each time."""
+    """Return the most frequent, equals in alphabetical order, so that the list is the same each time."""
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:count]
 
 
+def results(
+    reports: Mapping[str, ErrorReport],
+    form: str = "text",
+    extra: Mapping[str, Mapping[str, str]] | None = None,
+    part: str = "set",
+) -> str:
+    """Return a table of several test sets or systems (`part`), with a note of how they were counted.
+
+    The note is a paragraph below the table, comments in LaTeX, and columns in CSV. `extra` adds columns by report.
+    """
+    rows = [row(name, report, (extra or {}).get(name), part) for name, report in reports.items()]
+    if form == "csv":
+        counted = [
+            {
+                "normalizer": report.normalizer,
+                "aligner": report.aligner,
+                "intervals over": f"{report.blocks} {report.resampled}" if report.wer_interval else "-",
+            }
+            for report in reports.values()
+        ]
+        added = len(next(iter((extra or {}).values()), {}))
+        rows = [
+            dict([*cells[: len(cells) - added], *notes.items(), *cells[len(cells) - added :]])
+            for cells, notes in zip((list(cells.items()) for cells in rows), counted, strict=True)
+        ]
+        return table(rows, form)
+    return with_note(table(rows, form), footnotes(reports), form)
+
+
+def with_note(drawn: str, note: str, form: str = "text") -> str:
+    """Return a table with lines of notes below it; csv has no place for them."""
+    if form == "latex":
+        return "\n".join([drawn, *(f"% {line}" for line in note.split("\n"))])
+    return {"text": f"{drawn}\n{note}", "markdown": f"{drawn}\n\n{note}"}.get(form, drawn)
+
+
+def footnotes(reports: Mapping[str, ErrorReport]) -> str:
+    """Return how reports were counted: one line where it is the same for all, else one for each."""
+    notes = {name: footnote(report) for name, report in reports.items()}
+    if len(set(notes.values())) == 1:
+        return next(iter(notes.values()))
+    return "\n".join(f"{name}: {note}" for name, note in notes.items())
+
+
 def footnote(report: ErrorReport) -> str:
-    """Say how a report was counted: normalizer, aligner, and what its intervals are over."""
+    """Return how a report was counted: normalizer, aligner, and what its intervals are over."""
     over = f"intervals over {report.blocks} {report.resampled}" if report.wer_interval else "no interval"
     speakers = len(set(report.fields.get("speaker", ())) - {None})
     if report.wer_interval and speakers and report.resampled == "utterances":
         these = "this speaker" if speakers == 1 else f"these {speakers} speakers"
-        over += f", too narrow to speak for others than {these}"
+        over += f", which hold for other utterances of {these}, not for other speakers"
     version = f" ({report.normalizer_version})" if report.normalizer_version else ""
     return f"normalizer {report.normalizer}{version}, aligned as {report.aligner}, {over}"
 
 
+def per_utterance(report: ErrorReport) -> str:
+    """Return every utterance aligned, in the form of Kaldi's per_utt files.
+
+    Operations are C, S, D and I; `#csid` counts correct words, substitutions, insertions and deletions.
+
+    >>> from asr.scoring.report import score
+    >>> print(per_utterance(score("go to bed", "go two bed now", bootstrap=0)))
+    1 ref  go to  bed ***
+    1 hyp  go two bed now
+    1 op   C   S   C   I
+    1 #csid 2 1 1 0
+    """
+    lines = []
+    for index, name in enumerate(report.ids):
+        sides: list[list[str]] = [[], [], []]
+        for kind, reference, hypothesis in report.alignment(index):
+            cells = (reference or "***", hypothesis or "***", "C" if kind == EQUAL else kind)
+            size = max(map(width, cells))
+            for side, cell in zip(sides, cells, strict=True):
+                side.append(cell.center(size) if side is sides[2] else pad(cell, size))
+        substitutions, deletions, insertions, length = report.utterance_errors[index].tolist()
+        heads = (f"{name} ref ", f"{name} hyp ", f"{name} op  ")
+        lines += [" ".join([head, *side]).rstrip() for head, side in zip(heads, sides, strict=True)]
+        correct = length - substitutions - deletions
+        lines.append(f"{name} #csid {correct} {substitutions} {insertions} {deletions}")
+    return "\n".join(lines)
+
+
 def percent(rate: float) -> str:
-    """Write a fraction as per cent with two decimals."""
+    """Return a fraction as per cent with two decimals."""
     return f"{100 * rate:.2f}"
 
 
-def interval(bounds: tuple[float, float] | None) -> str:
-    """Write an interval of fractions as per cent, or a dash where there is none.
+def interval(bounds: tuple[float, float] | None, between: str = "-") -> str:
+    """Return an interval of fractions as per cent, or a dash where there is none.
 
     >>> interval((0.101, 0.2))
     '10.10-20.00'
     """
-    return f"{percent(bounds[0])}-{percent(bounds[1])}" if bounds else "-"
+    return f"{percent(bounds[0])}{between}{percent(bounds[1])}" if bounds else "-"
 
 
 def worst(report: ErrorReport, count: int = 5) -> str:
@@ -173,7 +245,7 @@ def worst(report: ErrorReport, count: int = 5) -> str:
 
 
 def aligned(name: str, columns: Sequence[Column]) -> str:
-    """Write an alignment in three lines under its name, stars where a side has no word.
+    """Return an alignment in three lines under its name, stars where a side has no word.
 
     >>> from asr.scoring.align import align
     >>> print(aligned("u1", align("go to bed".split(), "go two bed now".split())))
@@ -194,7 +266,7 @@ def aligned(name: str, columns: Sequence[Column]) -> str:
 
 
 def describe(columns: Sequence[Column]) -> str:
-    """Say what an alignment costs: `2 errors in 3 words (1 substitution, 1 insertion)`."""
+    """Return what an alignment costs: `2 errors in 3 words (1 substitution, 1 insertion)`."""
     kinds = [column.kind for column in columns]
     counts = {name: kinds.count(kind) for kind, name in NAMES.items()}
     parts = [plural(count, name) for name, count in counts.items() if count]
@@ -203,7 +275,7 @@ def describe(columns: Sequence[Column]) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Write a count with its noun.
+    """Return a count with its noun.
 
     >>> plural(1, "word"), plural(0, "word")
     ('1 word', '0 words')
@@ -212,14 +284,14 @@ def plural(count: int, noun: str) -> str:
 
 
 def width(text: str) -> int:
-    """Count the columns a terminal gives a text: two for wide letters, none for combining ones."""
+    """Return the number of columns a terminal gives a text: two for wide letters, none for combining ones."""
     if text.isascii():
         return len(text)
     return sum(0 if combining(letter) else 1 + (east_asian_width(letter) in "WF") for letter in text)
 
 
 def pad(text: str, size: int, right: bool = False) -> str:
-    """Fill a text with spaces to `size` columns, before it if `right`."""
+    """Return a text filled with spaces to `size` columns, before it if `right`."""
     space = " " * (size - width(text))
     return space + text if right else text + space
 

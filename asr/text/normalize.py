@@ -91,7 +91,7 @@ def normalize(text: str, name: str) -> str:
 
 
 def normalizer_version(name: str) -> str:
-    """Say whose rules a normalizer follows and in which version; "" for "none", which has no rules.
+    """Return whose rules a normalizer follows and in which version; "" for "none", which has no rules.
 
     Raises TextError where the package that holds them is missing.
     """

@@ -1,10 +1,11 @@
 """How many seconds of audio a batch may hold in this machine's memory."""
 
 import copy
+import logging
 from dataclasses import replace
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from asr.ctc import ctc_loss
 from asr.engines.torch_engine import free_gpu_memory
@@ -13,14 +14,16 @@ from asr.features import frame_count
 from asr.memory import free_memory
 from asr.torch_bundle import TorchBundle
 from asr.training.config import TrainConfig
+from asr.training.distributed import least
 
-SHARE = (
-    0.4  # of the free memory for what a batch keeps; gradients, temporaries and the loader take theirs too
-)
-MOST_SECONDS = 960.0  # of audio in a batch: more makes steps few rather than fast ...
-FEWEST_BATCHES = 20  # ... as fewer in an epoch do
+# Share of the free memory for what a batch keeps; gradients, temporaries and the loader take theirs too.
+MEMORY_SHARE = 0.4
+# Seconds of audio in a batch, and batches in an epoch, beyond which steps become few rather than fast.
+MOST_SECONDS, FEWEST_BATCHES = 960.0, 20
 PROBE_SECONDS = 8.0
 LETTERS_A_SECOND = 15
+
+log = logging.getLogger(__name__)
 
 
 def with_batch_seconds(
@@ -37,28 +40,33 @@ def with_batch_seconds(
     """
     if config.data.batch_seconds != "auto":
         return config
-    if resumed is not None:
-        seconds = resumed
-    else:
-        on_gpu = config.run.accelerator != "cpu" and torch.cuda.is_available()
-        free = free_gpu_memory("cuda") if on_gpu else free_memory()
-        per_second = bytes_per_second(bundle) * config.loss.views
-        seconds = SHARE * free / per_second
-        if seconds < config.data.max_seconds:
-            raise ConfigError(
-                f"{free / 1e9:.1f} GB of free memory hold batches of {seconds:.0f} s, data.max_seconds is "
-                f"{config.data.max_seconds:.0f} s: lower it, or make the model smaller"
-            )
-        few = max(config.data.max_seconds, min(seconds_per_epoch / FEWEST_BATCHES, MOST_SECONDS))
-        seconds = float(round(min(seconds, few)))
-        if fabric is not None and fabric.world_size > 1:
-            least = torch.tensor(seconds, device=fabric.device)
-            torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
-            seconds = float(least)
-        if fabric is None or fabric.is_global_zero:
-            kept = seconds * per_second / 1e9
-            print(f"batches: {seconds:.0f} s of audio, {kept:.1f} GB of {free / 1e9:.1f} GB that are free")
+    seconds = resumed if resumed is not None else _fitting_seconds(config, bundle, seconds_per_epoch, fabric)
     return replace(config, data=replace(config.data, batch_seconds=seconds))
+
+
+def _fitting_seconds(
+    config: TrainConfig, bundle: TorchBundle, seconds_per_epoch: float, fabric: Fabric | None
+) -> float:
+    longest = config.data.max_seconds
+    on_gpu = config.run.accelerator != "cpu" and torch.cuda.is_available()
+    free = free_gpu_memory("cuda") if on_gpu else free_memory()
+    per_second = bytes_per_second(bundle) * config.loss.views
+    seconds = MEMORY_SHARE * free / per_second
+    if seconds < longest:
+        raise ConfigError(
+            f"{free / 1e9:.1f} GB of free memory hold batches of {seconds:.0f} s, data.max_seconds is "
+            f"{longest:.0f} s: lower it, or make the model smaller"
+        )
+    useful = max(longest, min(seconds_per_epoch / FEWEST_BATCHES, MOST_SECONDS))
+    seconds = float(round(min(seconds, useful)))
+    if fabric is not None:
+        seconds = least(fabric, seconds)
+    if fabric is None or fabric.is_global_zero:
+        kept = seconds * per_second / 1e9
+        log.info(
+            "batches: %.0f s of audio, which take %.1f GB of %.1f GB that are free", seconds, kept, free / 1e9
+        )
+    return seconds
 
 
 def bytes_per_second(bundle: TorchBundle) -> float:

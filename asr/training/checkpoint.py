@@ -1,7 +1,6 @@
-"""Checkpoints that survive: written whole or not at all, the one before kept, a damaged one named and passed over."""
+"""Checkpoints that survive: written whole or not at all, the one before kept, a damaged one named and skipped."""
 
-import os
-import sys
+import logging
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +9,14 @@ from typing import Any
 import torch
 
 from asr.errors import AsrError
+from asr.files import replacing
 from asr.version import __version__
 
-FORMAT = 1  # raised when a state written before could no longer be gone on from
+FORMAT = 1  # raised when a state written before could no longer be resumed
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"  # takes over when the last is damaged
+
+log = logging.getLogger(__name__)
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> bool:
@@ -26,24 +28,21 @@ def write_whole(path: Path, state: Mapping[str, Any], previous: Path | None = No
     """Write a file of tensors; the one before gets the name `previous`, where one is given.
 
     A process killed here leaves the old file or the new one, never half of one: the new file is complete on the disk
-    before it takes the name. When that cannot be done (a full disk), says so, keeps what there is and returns False.
+    before it takes the name. When that cannot be done (a full disk), reports it, keeps what there is and returns False.
     """
-    scratch = path.with_name(f".{path.name}.new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with scratch.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if previous and path.exists():
-            path.replace(previous)
-        scratch.replace(path)
+        with replacing(path, durable=True) as scratch:
+            with scratch.open("wb") as file:
+                torch.save(state, file)
+            if previous and path.exists():
+                path.replace(previous)
     except (OSError, RuntimeError) as error:  # torch wraps some of the system's errors
-        scratch.unlink(missing_ok=True)
         cause = next((e for e in (error, error.__context__) if isinstance(e, OSError)), error)
         reason = cause.strerror if isinstance(cause, OSError) else cause
-        consequence = "the one before is kept" if previous and path.exists() else "the run goes on without it"
-        print(f"cannot save {path}: {reason}; {consequence}", file=sys.stderr)
+        consequence = (
+            "the one before is kept" if previous and path.exists() else "the run continues without it"
+        )
+        log.warning("cannot save %s: %s; %s", path, reason, consequence)
         return False
     return True
 
@@ -72,12 +71,12 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
             continue
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise AsrError(
-                f"{path} is no checkpoint that asr {__version__} can go on from; go on with the version that wrote it, "
-                "or begin anew with --overwrite"
+                f"{path} is not a checkpoint that asr {__version__} can resume; resume with the version that wrote "
+                "it, or start again with --overwrite"
             )
         if damaged:
-            print(f"{damaged[0]}; going on from {path.name}, written before it", file=sys.stderr)
+            log.warning("%s; resuming from %s, written before it", damaged[0], path.name)
         return state
     if damaged:
-        raise AsrError(f"nothing to resume: {'; '.join(damaged)}. Begin anew with --overwrite")
+        raise AsrError(f"nothing to resume: {'; '.join(damaged)}. Start again with --overwrite")
     raise AsrError(f"nothing to resume: there is no {folder / LAST}; run without --resume to begin")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from asr.data.corpora.doctor import CheckReport, Finding, Target, check_texts
+from asr.data.corpora.doctor import CheckReport, Target, check_texts
 from asr.features import FeatureConfig, frame_count
 from asr.model_config import FrontEndConfig
 from asr.text import Tokenizer
@@ -21,7 +21,7 @@ def target_of(
     tokenizer: Tokenizer | None,
     speeds: Sequence[float] = (),
 ) -> Target:
-    """Give what a model of this configuration asks of its corpus, at the fastest speed it is trained with.
+    """Return what a model of this configuration asks of its corpus, at the fastest speed it is trained with.
 
     >>> target_of(FeatureConfig(), FrontEndConfig(), "basic", None).frames(1.0)
     26
@@ -35,14 +35,9 @@ def target_of(
     return Target(normalizer, tokenizer, frames, features.sample_rate)
 
 
-def quick_check(splits: Mapping[str, Sequence["Cut"]], target: Target) -> list[Finding]:
-    """Look for faults that need no audio to be read: {"train": cuts, "dev": cuts}."""
-    return check_texts(splits, target)
-
-
 def quick_report(splits: Mapping[str, Sequence["Cut"]], target: Target) -> str:
-    """Say in a few lines what `quick_check` found; "" where that is nothing."""
-    findings = quick_check(splits, target)
+    """Return in a few lines what is wrong with {"train": cuts, "dev": cuts} without reading audio; "" for nothing."""
+    findings = check_texts(splits, target)
     if not findings:
         return ""
     report = CheckReport(sum(map(len, splits.values())), 0.0, tuple(findings))

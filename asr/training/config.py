@@ -1,11 +1,7 @@
-"""The configuration of a training run: dataclasses, read from YAML and from `--any.key value`."""
+"""The configuration of a training run as dataclasses, whose docstrings explain every key to `asr train --help`."""
 
-import difflib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 from asr.data.augmentation import AugmentationConfig
 from asr.errors import ConfigError, check_bounds
@@ -22,18 +18,25 @@ class DataConfig:
     Attributes:
         train: manifest of cuts, as `asr prepare` writes it, or a list of several; or a folder or http(s) URL of shards
             (`asr prepare --shar`), which are streamed.
-        dev: manifest, or several, to measure the WER on after each epoch; other speakers than those of `train`.
+        train_weights: weight of each manifest of `train`, how often its utterances come in an epoch: 2.5 is twice or
+            three times, drawn anew for each epoch, 0.1 in every tenth; () for once each.
+        dev: manifest, or several, to measure the WER on after each epoch, of several also each one's; other speakers
+            than those of `train`.
         batch_seconds: seconds of audio in a batch, padding included; "auto" takes what the free memory allows.
         max_batch_size: most utterances in a batch.
-        min_seconds, max_seconds: shorter and longer utterances are left out of training, and reported.
+        min_seconds: shortest utterance to train on; shorter ones are left out and reported.
+        max_seconds: longest utterance to train on; longer ones are left out and reported.
         speed_perturb: factors of which one is drawn for each utterance and epoch (Ko et al. 2015); () for none.
-        join_utterances: up to how many utterances of a batch are joined into one, a number drawn for each batch; more
-            than 1 teaches a model to hear long recordings, where one utterance follows another.
-        sortagrad: go through the first epoch from the shortest to the longest (Amodei et al. 2016).
+        join_utterances: most utterances of a batch that are joined into one, a number drawn for each batch; more than 1
+            teaches a model to recognize long recordings, where one utterance follows another.
+        sortagrad: order of the first epoch from the shortest to the longest utterance (Amodei et al. 2016).
+        curriculum_epochs: number of first epochs that leave out long utterances (Bengio et al. 2009); 0 for none.
+        curriculum_seconds: longest utterance of the first of these epochs; the bound rises evenly to the longest.
         workers: processes that decode audio and compute features while the model trains; 0 for none.
     """
 
     train: str | tuple[str, ...] = ()
+    train_weights: tuple[float, ...] = ()
     dev: str | tuple[str, ...] = ()
     batch_seconds: float | Literal["auto"] = 120.0
     max_batch_size: int = 64
@@ -42,12 +45,28 @@ class DataConfig:
     speed_perturb: tuple[float, ...] = ()
     join_utterances: int = 1
     sortagrad: bool = False
+    curriculum_epochs: int = 0
+    curriculum_seconds: float = 4.0
     workers: int = 1
 
     def __post_init__(self):
         check_bounds("data", self, "batch_seconds", "max_seconds", "speed_perturb", above=0)
+        check_bounds("data", self, "train_weights", "curriculum_seconds", above=0)
         check_bounds("data", self, "max_batch_size", "join_utterances", least=1)
-        check_bounds("data", self, "min_seconds", "workers", least=0)
+        check_bounds("data", self, "min_seconds", "workers", "curriculum_epochs", least=0)
+        self._check_sets()
+
+    def _check_sets(self) -> None:
+        if self.min_seconds > self.max_seconds:
+            raise ConfigError(
+                f"data.min_seconds is {self.min_seconds} and data.max_seconds {self.max_seconds}; expected no less"
+            )
+        manifests = [self.train] if isinstance(self.train, str) else self.train
+        if self.train_weights and len(self.train_weights) != len(manifests):
+            raise ConfigError(
+                f"data.train_weights is {self.train_weights}, {len(self.train_weights)} weights, and data.train names "
+                f"{len(manifests)} manifests; expected one weight for each"
+            )
 
 
 @dataclass(frozen=True)
@@ -56,12 +75,13 @@ class TextConfig:
 
     Attributes:
         normalizer: name of the normalizer for references and hypotheses; stored in the bundle.
-        tokenizer: "characters" of the training text, or "bpe" pieces learned from it.
+        tokenizer: "characters" of the training text, "bpe" pieces learned from it, or those of the "bundle" that
+            `run.warm_start` names, if they spell the training text.
         vocab_size: pieces of the BPE, blank included.
     """
 
     normalizer: str = "basic"
-    tokenizer: Literal["characters", "bpe"] = "characters"
+    tokenizer: Literal["characters", "bpe", "bundle"] = "characters"
     vocab_size: int = 256
 
     def __post_init__(self):
@@ -73,18 +93,18 @@ class OptimizerConfig:
     """AdamW (Loshchilov & Hutter 2019) and its schedule.
 
     Attributes:
-        learning_rate: the highest.
-        weight_decay: decoupled, on matrices only.
+        learning_rate: highest learning rate, at the end of the warm-up.
+        weight_decay: decoupled decay of matrices.
         betas: decay of the first and second moments.
-        schedule: after the warm-up "cosine" or "linear" decay to `final_share`, or "constant".
+        schedule: course after the warm-up: "cosine" or "linear" decay to `final_share`, or "constant".
         warmup_epochs: epochs of linear rise from zero; fractions allowed.
         final_share: share of the learning rate at the end.
         gradient_clip: bound on the gradient's norm, the guard against exploding gradients; 0 for none.
         accumulate_batches: batches whose gradients make one step.
         layer_decay: factor on the learning rate for each layer further from the output; below 1 when fine-tuning.
         ema: decay of the exponential moving average of the weights that is evaluated and saved; 0 for none.
-        average_checkpoints: at the end, average the weights of this many best epochs, and keep that model if its dev
-            WER is lower; 0 for none.
+        average_checkpoints: best epochs whose weights are averaged at the end; that model is kept if its dev WER is
+            lower; 0 for none.
     """
 
     learning_rate: float = 1e-3
@@ -144,22 +164,24 @@ class RunConfig:
     """The run itself.
 
     Attributes:
-        folder: where the run's checkpoints, logs and bundle go.
+        folder: folder of the run's checkpoints, logs and bundle.
         epochs: passes over the training data.
-        max_minutes: stop, as at the end, after the epoch in which this much time has passed; 0 for no limit.
-        seed: of the initial weights, the order of the data and every random choice.
-        accelerator: "auto", "cpu" or "gpu".
-        devices: how many of them; "auto" for all.
+        max_minutes: time after which the run ends with the epoch it is in; 0 for no limit.
+        seed: seed of the initial weights, the order of the data and every random choice.
+        accelerator: kind of device.
+        devices: number of devices; "auto" for all.
         nodes: machines, each started by torchrun or SLURM.
-        precision: "auto" is bfloat16 on a GPU that has it and float32 elsewhere. The CTC loss is always float32.
-        threads: of the CPU; 0 leaves torch's choice.
+        precision: type that matrices are multiplied in; "auto" is bfloat16 on a GPU that has it and float32
+            elsewhere. The CTC loss is always float32.
+        threads: threads of the CPU; 0 for torch's choice.
         log_every: steps between the lines of the logs.
-        deterministic: refuse operations whose result may differ from run to run.
+        deterministic: refusal of operations whose result may differ from run to run.
         checkpoint_minutes: time between the checkpoints within an epoch; each epoch's end, Ctrl-C and SIGTERM save too.
-        checkpoint_activations: compute the recurrent layers again in the backward pass: less memory, more time.
+        checkpoint_activations: recomputation of the recurrent layers in the backward pass: less memory, more time.
         bundle_weights: type in which the bundle stores its weights; float16 halves its size.
-        warm_start: bundle to begin from; of the output layer the tokens that both know are kept.
-        wandb: project of Weights & Biases that the curves go to as well; none without a name.
+        warm_start: bundle to begin from, a folder or the name of one that comes with asr; features, sizes and
+            normalizer are then the bundle's unless set, and of the output layer the tokens that both know are kept.
+        wandb: project of Weights & Biases that the curves go to as well; "" for none.
     """
 
     folder: str = "runs/asr"
@@ -186,7 +208,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that `asr train` can be told."""
+    """Every setting of `asr train`."""
 
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -198,128 +220,18 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
-
-def configuration_parser() -> Any:
-    """Give the jsonargparse parser whose keys are the fields of TrainConfig."""
-    import jsonargparse
-
-    class Parser(jsonargparse.ArgumentParser):
-        def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
-            raise ConfigError(_first_lines(str(ex or message)))
-
-    parser = Parser(prog="asr train", exit_on_error=True, default_env=False)
-    parser.add_argument("--config", action="config", help="YAML file; later ones override earlier ones")
-    parser.add_class_arguments(TrainConfig)
-    return parser
-
-
-def read_config(arguments: Sequence[str]) -> TrainConfig:
-    """Read `--config FILE` and `--any.key value` into a TrainConfig.
-
-    Raises ConfigError that names an unknown key, with the nearest valid one, or a value of the wrong type.
-    """
-    parser = configuration_parser()
-    valid = _valid_keys(parser)
-    _refuse_unknown_keys(arguments, valid)
-    parsed = parser.parse_args(list(arguments))
-    config = parser.instantiate(parsed)
-    return TrainConfig(**{name: config[name] for name in TrainConfig.__dataclass_fields__})
-
-
-def config_text(config: TrainConfig) -> str:
-    """Give every value in force as YAML, in the form that `--config` reads."""
-    import yaml
-
-    return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
-
-
-def plain(config: TrainConfig) -> dict[str, Any]:
-    """Give every value in force as YAML has it: nested sections, and lists for tuples."""
-    return json.loads(json.dumps(asdict(config)))
-
-
-def different_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Name the keys of two `flat` configurations whose values differ; "auto", which stands for what is found, does not.
-
-    >>> different_keys({"run.seed": 1, "data.batch_seconds": 40.0}, {"run.seed": 2, "data.batch_seconds": "auto"})
-    ['run.seed']
-    """
-    return [
-        key for key, value in now.items() if before.get(key, value) not in (value, "auto") and value != "auto"
-    ]
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Give {"section.key": value} of nested sections.
-
-    >>> flat({"run": {"seed": 1}, "model": {"front_end": {"norm": "batch"}}})
-    {'run.seed': 1, 'model.front_end.norm': 'batch'}
-    """
-    items: dict[str, Any] = {}
-    for key, value in values.items():
-        items |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return items
-
-
-def _valid_keys(parser: Any) -> set[str]:
-    keys = {key for key in parser.get_defaults().as_flat().__dict__ if key != "config"}
-    return keys | {key.rsplit(".", depth)[0] for key in keys for depth in range(1, key.count(".") + 1)}
-
-
-def _refuse_unknown_keys(arguments: Sequence[str], valid: set[str]) -> None:
-    """Check the keys of the YAML files and the options before the values, to name the nearest valid key."""
-    for position, argument in enumerate(arguments):
-        if not argument.startswith("--"):
-            continue
-        key, _, value = argument[2:].partition("=")
-        if key == "config":
-            name = value or next(iter(arguments[position + 1 :]), "")
-            if not name or name.startswith("--"):
-                raise ConfigError("--config has no file behind it; expected one in YAML")
-            path = Path(name)
-            for nested in _keys_of(read_yaml(path)):
-                if nested not in valid:
-                    raise ConfigError(f"{path} has the unknown key {nested!r}{_nearest(nested, valid)}")
-        elif key.rstrip("+") not in valid and key not in ("help", "print_config"):
-            raise ConfigError(f"unknown option --{key}{_nearest(key, valid)}")
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a configuration's values as they are written; raises ConfigError for a file that holds none."""
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds no configuration; expected keys such as data, model, run")
-    for section in TrainConfig.__dataclass_fields__:
-        if section in values and not isinstance(values[section], dict):
+    def __post_init__(self):
+        if self.data.curriculum_epochs and self.data.sortagrad:
             raise ConfigError(
-                f"{path}: the section {section} holds {values[section]!r}; expected keys, or leave it out"
+                f"data.curriculum_epochs is {self.data.curriculum_epochs} and data.sortagrad true; expected one of them"
             )
-    return values
-
-
-def _keys_of(values: dict[str, Any], prefix: str = "") -> list[str]:
-    keys = []
-    for key, value in values.items():
-        keys.append(f"{prefix}{key}")
-        if isinstance(value, dict):
-            keys += _keys_of(value, f"{prefix}{key}.")
-    return keys
-
-
-def _nearest(key: str, valid: set[str]) -> str:
-    nearest = difflib.get_close_matches(key, valid, 1, cutoff=0.5)
-    return f"; the nearest valid key is {nearest[0]!r}" if nearest else ""
-
-
-def _first_lines(message: str) -> str:
-    """Keep what a user needs of jsonargparse's message, on one line."""
-    return " ".join(line.strip() for line in message.splitlines() if line.strip())[:400]
+        wrong = [layer for layer in self.loss.intermediate_layers if not 1 <= layer < self.model.layers]
+        if wrong:
+            raise ConfigError(
+                f"loss.intermediate_layers is {list(self.loss.intermediate_layers)} and model.layers "
+                f"{self.model.layers}; expected layers from 1 to {self.model.layers - 1}, below the last"
+            )
+        if self.text.tokenizer == "bundle" and not self.run.warm_start:
+            raise ConfigError(
+                'text.tokenizer is "bundle" and run.warm_start ""; expected a bundle, or another tokenizer'
+            )

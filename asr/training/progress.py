@@ -1,7 +1,8 @@
-"""What a run tells: a bar or lines for people; metrics.csv, TensorBoard and Weights & Biases for curves; its report."""
+"""What a run reports: a bar or lines for people; metrics.csv, TensorBoard and Weights & Biases for curves."""
 
 import csv
 import json
+import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,38 +15,40 @@ from asr.version import install_hint
 METRICS, SAMPLES, WARNINGS = "metrics.csv", "samples.jsonl", "warnings.jsonl"
 SAMPLED = 4  # dev utterances whose transcripts are kept epoch by epoch
 
+log = logging.getLogger(__name__)
+
 
 class Progress:
-    """Shows and records a run's numbers. On a terminal a bar; a line an epoch everywhere.
+    """Shows and records a run's numbers, once `begin` was called. On a terminal a bar; a line an epoch everywhere.
 
-    Arguments: folder of the logs; epochs and steps_per_epoch; log_every steps a record; step that the run goes on
-    from, beyond which earlier records are dropped; wandb, a run of Weights & Biases.
+    Arguments: folder of the logs; epochs of the run; log_every steps a record.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        epochs: int,
-        steps_per_epoch: int,
-        log_every: int,
-        step: int = 0,
-        wandb: Any = None,
-    ):
+    def __init__(self, folder: Path, epochs: int, log_every: int):
+        self.folder, self.path = folder, folder / METRICS
+        self.epochs, self.log_every = epochs, log_every
+        self.board: Any = None
+        self.wandb: Any = None
+        self.bar: Any = None
+
+    def begin(self, step: int, steps_per_epoch: int, wandb: Any = None) -> None:
+        """Open the logs of a run that continues from a step, beyond which earlier records are dropped.
+
+        `wandb` is a run of Weights & Biases.
+        """
         from torch.utils.tensorboard import SummaryWriter
 
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.path, self.wandb = folder, folder / METRICS, wandb
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.wandb = wandb
         self.rows = [row for row in read_metrics(self.path) if int(row["step"]) <= step] if step else []
-        self.epochs, self.steps_per_epoch, self.log_every = epochs, steps_per_epoch, log_every
-        self.board = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        self.board = SummaryWriter(str(self.folder), purge_step=step + 1 if step else None)
         self.began = self.epoch_began = time.monotonic()
         self.epoch_seconds = 0.0
         self._write()
         for name in (SAMPLES, WARNINGS):
-            kept = [line for line in read_lines(folder / name) if step and line["step"] <= step]
-            (folder / name).write_text("".join(map(_json_line, kept)), "utf-8")
+            kept = [line for line in read_lines(self.folder / name) if step and line["step"] <= step]
+            (self.folder / name).write_text("".join(map(_json_line, kept)), "utf-8")
         self.last_step = step
-        self.bar = None
         if sys.stderr.isatty():
             from tqdm import tqdm
 
@@ -53,7 +56,7 @@ class Progress:
 
     @property
     def speed(self) -> float:
-        """Seconds of speech trained on a second, in this epoch."""
+        """Seconds of speech that a second trains on, in this epoch."""
         return self.epoch_seconds / max(time.monotonic() - self.epoch_began, 1e-9)
 
     def step(self, numbers: Mapping[str, float]) -> None:
@@ -68,37 +71,41 @@ class Progress:
             self._record({**numbers, "speed": self.speed})
 
     def warn(self, message: str, step: int) -> None:
-        """Say on stderr what a person should know of a step, and keep it for the report."""
-        if self.bar is not None:
-            self.bar.write(message, file=sys.stderr)
-        else:
-            print(message, file=sys.stderr)
+        """Report what a person should know of a step, and keep it for the report."""
+        log.warning("%s", message)
         self._append(WARNINGS, {"step": step, "message": message})
 
     def epoch(self, numbers: Mapping[str, float], pairs: Sequence[tuple[str, str, str]] = ()) -> None:
-        """Take an epoch's numbers, and print its line; of dev's (id, reference, hypothesis) some are kept."""
-        minutes, seconds = divmod(int(time.monotonic() - self.began), 60)
-        line = (
-            f"epoch {int(numbers['epoch'])}/{self.epochs}  loss {numbers['loss']:.3f}  "
-            f"dev loss {numbers['dev_loss']:.3f}  dev WER {100 * numbers['dev_wer']:.2f} %  "
-            f"{self.speed:.0f} s/s  {minutes}:{seconds:02}"
-        )
+        """Take an epoch's numbers, and report them; of dev's (id, reference, hypothesis) some are kept."""
         if self.bar is not None:
             self.bar.reset()
-            self.bar.write(line)
-        else:
-            print(line, flush=True)
+        log.info("%s", self._line(numbers), extra={"event": {"event": "epoch", **numbers}})
         self._record({("epoch_loss" if name == "loss" else name): value for name, value in numbers.items()})
         for name, reference, hypothesis in pairs[:: -(-len(pairs) // SAMPLED) or 1]:
             sample = {"id": name, "reference": reference, "hypothesis": hypothesis}
             self._append(SAMPLES, {"step": self.last_step, "epoch": int(numbers["epoch"]), **sample})
         self.epoch_began, self.epoch_seconds = time.monotonic(), 0.0
 
+    def _line(self, numbers: Mapping[str, float]) -> str:
+        minutes, seconds = divmod(int(time.monotonic() - self.began), 60)
+        corpora = {
+            name.removeprefix("dev_wer/"): value
+            for name, value in numbers.items()
+            if name.startswith("dev_wer/")
+        }
+        of_corpora = ", ".join(f"{name} {100 * value:.2f}" for name, value in corpora.items())
+        return (
+            f"epoch {int(numbers['epoch'])}/{self.epochs}  loss {numbers['loss']:.3f}  "
+            f"dev loss {numbers['dev_loss']:.3f}  dev WER {100 * numbers['dev_wer']:.2f} %  "
+            f"{f'({of_corpora})  ' if of_corpora else ''}{self.speed:.0f} s/s  {minutes}:{seconds:02}"
+        )
+
     def close(self, finished: bool = True) -> None:
-        """End the bar and the files; W&B hears whether the run came to its end."""
+        """End the bar and the files; W&B is told whether the run came to its end."""
         if self.bar is not None:
             self.bar.close()
-        self.board.close()
+        if self.board is not None:
+            self.board.close()
         if self.wandb is not None:
             self.wandb.finish(exit_code=0 if finished else 1)
 
@@ -153,9 +160,9 @@ def _json_line(values: Mapping[str, Any]) -> str:
 
 
 def start_wandb(project: str, run: Path, config: Mapping[str, Any]) -> Any:
-    """Begin, or go on with, the Weights & Biases run that is called as the run's folder; None without a project.
+    """Begin, or continue, the Weights & Biases run that is called as the run's folder; None without a project.
 
-    Steps are an axis of its own, as a resumed run tells some of them again. Raises ConfigError where the package is
+    Steps are an axis of its own, as a resumed run logs some of them again. Raises ConfigError where the package is
     absent, or refuses to begin.
     """
     if not project:

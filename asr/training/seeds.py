@@ -1,7 +1,7 @@
 """The same training from several seeds, one after the other: what a change of the configuration has to exceed."""
 
 import json
-import signal
+import logging
 import statistics
 import subprocess
 import sys
@@ -11,10 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from asr.errors import ConfigError
-from asr.training.config import CONFIG, TrainConfig, different_keys, flat, plain, read_config, read_yaml
+from asr.training.config import CONFIG, TrainConfig
+from asr.training.interrupts import on_signal
+from asr.training.read_config import different_keys, flat, plain, read_config, read_yaml
+from asr.training.run_folder import SUMMARY
 
 SEEDS_FILE = "seeds.json"
-MAY_DIFFER = (  # among seeds: where and how they run, of which what they learn does not depend
+
+log = logging.getLogger(__name__)
+
+# What may differ among seeds: where and how they run, on which what they learn does not depend.
+MAY_DIFFER = (
     *("run.folder", "run.seed", "run.accelerator", "run.devices", "run.nodes", "run.threads", "run.wandb"),
     *("run.log_every", "run.checkpoint_minutes", "run.checkpoint_activations", "data.workers"),
 )
@@ -31,7 +38,7 @@ class Spread:
     deviation: float
 
     def table(self) -> str:
-        """Give lines of seed, dev WER and minutes, and the mean with its spread."""
+        """Return lines of seed, dev WER and minutes, and the mean with its spread."""
         lines = [
             f"{seed:>6}  {100 * wer:11.2f}  {minutes:7.1f}"
             for seed, wer, minutes in zip(self.seeds, self.dev_wers, self.minutes, strict=True)
@@ -42,7 +49,7 @@ class Spread:
 
 
 def spread(summaries: dict[int, dict[str, Any]]) -> Spread:
-    """Take mean and standard deviation of {seed: summary of its run}.
+    """Return mean and standard deviation of {seed: summary of its run}.
 
     >>> spread({1: {"dev_wer": 0.1, "minutes": 2.0}, 2: {"dev_wer": 0.2, "minutes": 2.0}}).table().splitlines()[-1]
     'mean dev WER 15.00 %, standard deviation 7.07, 10.00 to 20.00 %'
@@ -56,8 +63,8 @@ def spread(summaries: dict[int, dict[str, Any]]) -> Spread:
 def train_seeds(count: int, arguments: Sequence[str], resume: bool = False, overwrite: bool = False) -> int:
     """Train with `run.seed` and the seeds after it, each a run of its own in `run.folder`/seedN.
 
-    Prints the dev WERs with mean and spread, and writes them to seeds.json. With `resume` a finished run stays as it
-    is and an interrupted one goes on. Returns 0, 1 if a run left utterances out, or the status of a run that failed,
+    Reports the dev WERs with mean and spread, and writes them to seeds.json. With `resume` a finished run stays as it
+    is and an interrupted one continues. Returns 0, 1 if a run left utterances out, or the status of a run that failed,
     after which none is begun. Raises ConfigError where a run that has finished had another configuration.
     """
     if count < 1:
@@ -67,26 +74,23 @@ def train_seeds(count: int, arguments: Sequence[str], resume: bool = False, over
     summaries: dict[int, dict[str, Any]] = {}
     for seed in range(config.run.seed, config.run.seed + count):
         run = folder / f"seed{seed}"
-        summary = run / "summary.json"
-        if resume and _is_finished(summary, config.run.epochs):
+        if resume and _is_finished(run, config.run.epochs):
             _refuse_another_configuration(config, run / CONFIG)
-            print(f"seed {seed}: finished before, in {run}", flush=True)
+            log.info("seed %d: finished before, in %s", seed, run)
         else:
-            more = ["--resume"] if resume else ["--overwrite"] if overwrite else []
-            print(f"seed {seed}: {run}", flush=True)
-            before = _written(summary)
-            status = _run_child([*arguments, f"--run.seed={seed}", f"--run.folder={run}", *more])
-            left_out = (
-                status == 1 and _written(summary) != before and _is_finished(summary, config.run.epochs)
-            )
-            if status and not left_out:
+            flags = ["--resume"] if resume else ["--overwrite"] if overwrite else []
+            log.info("seed %d: %s", seed, run)
+            before = _written(run / SUMMARY)
+            status = _run_child([*arguments, f"--run.seed={seed}", f"--run.folder={run}", *flags])
+            finished = _written(run / SUMMARY) != before and _is_finished(run, config.run.epochs)
+            if status and not (status == 1 and finished):  # 1: some utterances were left out
                 return status
             worst = max(worst, status)
-        summaries[seed] = json.loads(summary.read_text("utf-8"))
+        summaries[seed] = json.loads((run / SUMMARY).read_text("utf-8"))
     found = spread(summaries)
-    print(found.table())
+    log.info("%s", found.table())
     (folder / SEEDS_FILE).write_text(json.dumps(asdict(found), indent=2) + "\n", "utf-8")
-    print(f"written: {folder / SEEDS_FILE}")
+    log.info("written: %s", folder / SEEDS_FILE)
     return worst
 
 
@@ -96,7 +100,7 @@ def _refuse_another_configuration(config: TrainConfig, trained_with: Path) -> No
         values = ", ".join(f"{key} {before[key]}, not {now[key]}" for key in different)
         raise ConfigError(
             f"a seed that has finished was trained with another configuration ({trained_with}): {values}. Seeds that "
-            "are compared differ in nothing else: leave that as it was, or begin anew in another --run.folder"
+            "are compared differ in nothing else: leave that as it was, or use another --run.folder"
         )
 
 
@@ -104,19 +108,14 @@ def _written(file: Path) -> int:
     return file.stat().st_mtime_ns if file.exists() else 0
 
 
-def _is_finished(summary: Path, epochs: int) -> bool:
+def _is_finished(run: Path, epochs: int) -> bool:
+    summary = run / SUMMARY
     return summary.is_file() and json.loads(summary.read_text("utf-8")).get("epochs") == epochs
 
 
 def _run_child(arguments: Sequence[str]) -> int:
-    """Run `asr train` in a process of its own, and hand Ctrl-C and SIGTERM on to it, which saves and ends."""
+    """Run `asr train` in a process of its own, and pass Ctrl-C and SIGTERM on to it, which saves and ends."""
     child = subprocess.Popen([sys.executable, "-m", "asr", "train", *arguments], process_group=0)
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, lambda received, frame: child.send_signal(received))
-    try:
+    with on_signal(child.send_signal):
         status = child.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     return status if status >= 0 else 128 - status

@@ -13,7 +13,17 @@ from asr.data import Batch
 from asr.errors import AlignmentError, ConfigError
 from asr.memory import is_out_of_memory
 from asr.model import AcousticModel
-from asr.training.config import LossConfig
+from asr.training.config import LossConfig, RunConfig
+
+
+def autocast_type(run: RunConfig, precision: str = "") -> torch.dtype | None:
+    """Return the type that matrices are multiplied in, None for float32; `precision` replaces the configuration's."""
+    chosen = precision or run.precision
+    if chosen == "auto":
+        on_gpu = run.accelerator != "cpu" and torch.cuda.is_available()
+        has_it = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        chosen = "bfloat16" if has_it else "float32"
+    return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[chosen]
 
 
 class GradientMaker:
@@ -57,7 +67,7 @@ class GradientMaker:
         return batch.select([index for index in range(len(batch.ids)) if index // batch.views not in faulty])
 
     def add(self, batch: Batch, tokens: float) -> float:
-        """Add the gradients of the batch's summed loss divided by `tokens`, those of the whole step; give that share.
+        """Add the gradients of the batch's summed loss divided by `tokens`, those of the step; returns that share.
 
         A batch that does not fit into memory is halved, and an utterance that does not fit alone is left out: the
         gradients are taken apart from the parameters' own, so that a batch that fails leaves nothing behind.
@@ -71,7 +81,7 @@ class GradientMaker:
             self.faults.append(str(error))
             return float("nan")
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+            if not (isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error)):
                 raise
         else:
             for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -93,14 +103,14 @@ class GradientMaker:
     def _gradients(
         self, batch: Batch, tokens: float, parameters: list[Tensor]
     ) -> tuple[float, Sequence[Tensor | None]]:
-        """Give the batch's share of the loss, and its gradients; the graph ends with this call, however it ends."""
+        """Return the batch's share of the loss, and its gradients; the graph ends with this call, however it ends."""
         loss = self.loss(batch) * (batch.token_lengths.sum() / tokens)
         scaled = loss if self.scaler is None else self.scaler.scale(loss)
         gradients = torch.autograd.grad(scaled, parameters, allow_unused=True)
         return float(loss.detach()), gradients
 
     def loss(self, batch: Batch) -> Tensor:
-        """Give the loss for a target token: CTC's, in float32, and what the configuration adds."""
+        """Return the loss for a target token: CTC's, in float32, and what the configuration adds."""
         config, between = self.config, []
 
         def keep(module: Any, inputs: Any, output: Any) -> None:
@@ -112,10 +122,10 @@ class GradientMaker:
                 hooks.callback(handle.remove)
             with torch.autocast(batch.features.device.type, self.autocast, enabled=self.autocast is not None):
                 logits, lengths = self.model(batch.features, batch.feature_lengths)
-                others = [self.model.score(hidden) for hidden in between[: len(config.intermediate_layers)]]
+                inner = [self.model.score(hidden) for hidden in between[: len(config.intermediate_layers)]]
         loss = ctc_loss(logits, lengths, batch.tokens, batch.token_lengths, batch.ids)
-        if others:
-            mean = torch.stack([self._intermediate_loss(scores, lengths, batch) for scores in others]).mean()
+        if inner:
+            mean = torch.stack([self._intermediate_loss(part, lengths, batch) for part in inner]).mean()
             loss = (1 - config.intermediate_weight) * loss + config.intermediate_weight * mean
         if config.label_smoothing:
             smooth = distance_from_uniform(logits, lengths) / batch.token_lengths.sum()

@@ -1,34 +1,87 @@
 """Begin from a trained model, also with another alphabet."""
 
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
 import torch
 
-from asr.errors import ConfigError
+from asr.bundle import Bundle, find_bundle
+from asr.errors import ConfigError, TextError
+from asr.features import FeatureConfig
+from asr.model_config import ModelConfig
+from asr.text import Tokenizer
 from asr.torch_bundle import TorchBundle
+from asr.wording import some
+
+# What of a model the shape and the meaning of its weights rest on.
+SIZES = (
+    *("model.front_end.channels", "model.front_end.kernel_sizes", "model.front_end.strides"),
+    *("model.front_end.norm", "model.cell", "model.layers", "model.hidden_size", "model.proj_size"),
+    *("model.bidirectional", "model.layer_norm", "model.norm"),
+)
+
+
+def values_of_bundle(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a bundle fixes for a run that begins from it, and what is the bundle's unless set: {key: value} both.
+
+    Features and sizes are fixed. Values are as YAML has them. Raises BundleError.
+    """
+    bundle = Bundle.load(find_bundle(name))
+    return flat_sizes(bundle.features, bundle.model), {
+        "text.normalizer": bundle.normalizer,
+        "text.tokenizer": "bundle",
+    }
+
+
+def flat_sizes(features: FeatureConfig, model: ModelConfig) -> dict[str, Any]:
+    """Return {key: value} of features and sizes, with lists for tuples."""
+    values = json.loads(json.dumps({"features": asdict(features), "model": asdict(model)}))
+    front_end = values["model"].pop("front_end")
+    sizes = {f"model.{key}": value for key, value in values["model"].items()}
+    sizes |= {f"model.front_end.{key}": value for key, value in front_end.items()}
+    return {f"features.{key}": value for key, value in values["features"].items()} | {
+        key: sizes[key] for key in SIZES
+    }
+
+
+def check_same(chosen: Mapping[str, Any], fixed: Mapping[str, Any], bundle: str) -> None:
+    """Refuse values that contradict those of the bundle that a run begins from. Raises ConfigError."""
+    different = [key for key, value in chosen.items() if value != fixed[key]]
+    if different:
+        values = "; ".join(f"{key} is {chosen[key]}, the model's is {fixed[key]}" for key in different)
+        raise ConfigError(
+            f"run.warm_start: {bundle} was trained with other settings: {values}. Leave {some(different)} out, or set "
+            "the model's value"
+        )
+
+
+def can_spell(tokenizer: Tokenizer, texts: Sequence[str]) -> bool:
+    """Return whether a tokenizer has all letters of normalized texts."""
+    letters = set[str]().union(*texts)
+    try:
+        for letter in letters:
+            tokenizer.encode(letter)
+    except TextError:
+        return False
+    return True
 
 
 @torch.no_grad()
 def warm_start(bundle: TorchBundle, trained: TorchBundle) -> str:
-    """Give an untrained bundle the weights of a trained one; of the output those of tokens that both know.
+    """Give an untrained bundle the weights of a trained one; of the output those of tokens that both have.
 
     Tokens are matched by their spelling; the others keep their initial weights. Returns what was taken, in words.
-    Raises ConfigError that names the shapes or features that differ.
+    Raises ConfigError that names the keys that differ.
     """
-    if bundle.log_mel.config != trained.log_mel.config:
-        raise ConfigError(
-            f"run.warm_start: its features are {trained.log_mel.config}, those of this run {bundle.log_mel.config}"
-        )
+    check_same(
+        flat_sizes(bundle.log_mel.config, bundle.model.config),
+        flat_sizes(trained.log_mel.config, trained.model.config),
+        "its bundle",
+    )
     new, old = bundle.model.state_dict(), trained.model.state_dict()
     output = [name for name in new if name.startswith("output.")]
-    different = [
-        name
-        for name in new.keys() | old.keys()
-        if name not in output and (name not in new or name not in old or new[name].shape != old[name].shape)
-    ]
-    if different:
-        raise ConfigError(
-            f"run.warm_start: its model differs in {min(different)}; expected the configuration "
-            f"{trained.model.config}"
-        )
     place = {token: index for index, token in enumerate(trained.tokenizer.tokens)}
     shared = [(i, place[token]) for i, token in enumerate(bundle.tokenizer.tokens) if token in place]
     ours, theirs = (list(indices) for indices in zip(*shared, strict=True))  # the blank at least
@@ -36,4 +89,4 @@ def warm_start(bundle: TorchBundle, trained: TorchBundle) -> str:
         new[name][ours] = old[name][theirs]
     bundle.model.load_state_dict({name: new[name] if name in output else old[name] for name in new})
     bundle.log_mel.load_state_dict(trained.log_mel.state_dict())
-    return f"begins from a trained model: {len(shared)} of {len(new[output[0]])} tokens are known to it"
+    return f"starts from a trained model, which knows {len(shared)} of {len(new[output[0]])} tokens"

@@ -1,6 +1,6 @@
 """Hold out recordings of the Free Spoken Digit Dataset for development, and join recordings into connected digits.
 
-  asr prepare fsdd --corpus-dir /path/to/fsdd --output-dir data/fsdd --dev-fraction 0
+  asr prepare fsdd /path/to/fsdd -o data/fsdd --dev-fraction 0
   python recipes/fsdd/join.py data/fsdd
 
 reads cuts_train.jsonl.gz, and cuts_test.jsonl.gz where it is there, and writes beside them

@@ -279,7 +279,7 @@ class TestBadInput:
         def forbidden(*arguments, **options):
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr("asr.audio.read.open", forbidden, raising=False)  # root may read anything
+        monkeypatch.setattr("asr.audio.decoder.open", forbidden, raising=False)  # root may read anything
         assert "permission denied" in refused(tmp_path / "secret.wav")
 
     def test_empty(self, tmp_path):

@@ -1,7 +1,7 @@
 """A corpus prepared and a model trained once, through the command line, for every test here."""
 
 import pytest
-from helpers import make_corpus, train_arguments
+from helpers import prepare_corpus, train_arguments
 
 from asr.cli import main
 
@@ -9,19 +9,7 @@ from asr.cli import main
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
     """Folder with recordings, their texts, and manifests cuts_train and cuts_dev in `cuts`."""
-    folder = tmp_path_factory.mktemp("corpus")
-    manifest = make_corpus(folder / "audio", utterances=80)
-    arguments = [
-        "prepare",
-        "manifest",
-        str(manifest),
-        "--output-dir",
-        str(folder / "cuts"),
-        "--dev-fraction",
-        "0.2",
-    ]
-    assert main(arguments) == 0
-    return folder
+    return prepare_corpus(tmp_path_factory.mktemp("corpus"), 80)
 
 
 @pytest.fixture(scope="session")

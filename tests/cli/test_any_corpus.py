@@ -27,7 +27,7 @@ def run_steps(train: Path, dev: Path, run: Path) -> int:
 @pytest.mark.parametrize("corpus", CORPORA)
 def test_prepare_check_train(shared_data, tmp_path, capsys, corpus):
     out = tmp_path / "data"
-    arguments = ["--corpus-dir", str(shared_data / CORPORA[corpus]), "--output-dir", str(out)]
+    arguments = [str(shared_data / CORPORA[corpus]), "--output-dir", str(out)]
     assert main(["prepare", corpus, *arguments]) == 0
     # Of LibriSpeech only four utterances of test-clean are at hand.
     names = ("test", "test-clean") if corpus == "librispeech" else ("train", "dev")

@@ -194,14 +194,16 @@ def test_oracle_of_the_n_best(bundle, dev, tmp_path, capsys):
 def test_tables_stand_alone(bundle, dev, form, capsys):
     assert evaluate(bundle, dev, "--table", form) == 0
     output = capsys.readouterr()
-    assert "normalizer basic" in output.err
+    assert "device: cpu" in output.err
     lines = output.out.splitlines()
     if form == "csv":
         (row,) = csv.DictReader(lines)
         assert row["set"] == "dev"
+        assert (row["normalizer"], row["aligner"]) == ("basic", "jiwer")
         assert {"WER %", "WER 95 %", "CER %", "SER %", "RTF", "ECE %", "sub", "del", "ins"} <= row.keys()
     else:
-        assert len(lines) == {"markdown": 3, "latex": 7}[form]
+        assert len(lines) == {"markdown": 5, "latex": 8}[form]
+        assert "normalizer basic" in lines[-1]
 
 
 def test_another_normalizer(bundle, dev, capsys):
@@ -285,7 +287,7 @@ def test_a_set_without_any_readable_utterance_is_left_out(bundle, dev, tmp_path,
         (["{dev}", "--normalizer", "basics"], "there are basic, english, none"),
         (
             ["{dev}", "--training-manifest", "{lost}"],
-            "there is no manifest .* of training words",
+            r"there is no manifest .*lost\.jsonl; expected one of cuts",
         ),
         (
             ["{dev}", "--training-manifest", "{noise}"],

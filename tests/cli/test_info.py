@@ -1,5 +1,6 @@
 """`asr info`, `asr models`, `asr completion`, and names that are misspelled."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -83,11 +84,14 @@ def test_output_that_cannot_be_written_is_one_sentence(arguments):
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["transcribe", "listen", "align", "info", "models", "completion"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_begins_with_what_it_sets(name):
     """Every option is explained, and no help text begins with a pronoun or a preposition."""
-    parser, _ = command_parser(name)
-    for action in parser._actions:
-        if action.dest != "help":
-            assert action.help, action.option_strings
-            assert action.help.split()[0] not in ("of", "where", "what", "to", "the"), (name, action.help)
+    parsers = [command_parser(name)[0]]
+    for parser in parsers:
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+            elif action.dest != "help":
+                assert action.help, action.option_strings
+                assert action.help.split()[0] not in ("of", "where", "what", "to", "the"), action.help

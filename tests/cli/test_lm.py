@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import os
+import re
 import shutil
 
 import pytest
@@ -160,7 +161,7 @@ def test_tune_leaves_out_what_it_cannot_judge(corpus, bundle, tmp_path, capsys):
     assert len(references) == len(outputs) == 2
     assert sorted(failures)[0].startswith(cuts[0].id)
     assert "has no transcript" in " ".join(failures)
-    assert "there is no file nowhere.wav" in " ".join(failures)
+    assert re.search(r"there is no file \S*nowhere\.wav", " ".join(failures))
     tune = ["lm", "tune", "--model", str(bundle), "any", "--lm", "any", "--device"]
     assert "there is no device 'foo'" in message_of(capsys, [*tune, "foo"])
     assert "torch finds no GPU" in message_of(capsys, [*tune, "cuda"]) or torch.cuda.is_available()

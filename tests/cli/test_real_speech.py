@@ -56,7 +56,7 @@ def test_librispeech_recipe_on_four_real_utterances(shared_data, tmp_path, monke
     config = str(pytestconfig.rootpath / "recipes" / "librispeech" / "config.yaml")
     monkeypatch.chdir(tmp_path)
     source = str(shared_data / "LibriSpeech")
-    assert main(["prepare", "librispeech", "--corpus-dir", source, "--output-dir", "data/librispeech"]) == 0
+    assert main(["prepare", "librispeech", source, "--output-dir", "data/librispeech"]) == 0
     cuts = "data/librispeech/cuts_test-clean.jsonl.gz"
     arguments = ["train", "--config", config, f"--data.train={cuts}", f"--data.dev={cuts}", *SETTINGS]
     smaller = [

@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 from helpers import train_arguments
 
 from asr.cli import main
-from asr.training.report import chart, git_revision
+from asr.reports.chart import chart
+from asr.training.environment import git_revision
 
 
 class Addresses(HTMLParser):
@@ -40,9 +41,9 @@ def test_it_shows_everything_and_asks_for_nothing(run_folder):
 def test_it_can_be_drawn_again(run_folder, tmp_path, capsys):
     before = (run_folder / "report.html").read_text("utf-8")
     (run_folder / "report.html").unlink()
-    assert main(["train", "--report", str(run_folder)]) == 0
+    assert main(["report", str(run_folder)]) == 0
     assert (run_folder / "report.html").read_text("utf-8") == before
-    assert main(["train", "--report", str(tmp_path)]) == 1
+    assert main(["report", str(tmp_path)]) == 1
     assert "is not the folder of a run" in capsys.readouterr().err
 
 

@@ -12,7 +12,7 @@ from loaders import loader_of
 from asr.data.augmentation import CODECS, Augmentation, AugmentationConfig, code, make_room, mix, reverberate
 from asr.data.corpora.utterances import Utterance, build_cuts
 from asr.errors import ConfigError
-from asr.training.config import read_config
+from asr.training.read_config import read_config
 
 RATE = 16000
 

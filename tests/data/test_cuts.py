@@ -1,14 +1,18 @@
 """Cuts: what is written comes back, splits share no speaker, and broken files are named."""
 
 import gzip
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from asr.data import read_samples
 from asr.data.corpora.hold_out import hold_out
 from asr.data.corpora.prepare import summary
 from asr.data.corpora.utterances import Utterance, build_cuts
-from asr.data.cuts import Cut, load_cuts, speaker_of, text_of, write_cuts
+from asr.data.cuts import AlignmentItem, Cut, file_of, load_cuts, plain, speaker_of, text_of, write_cuts
 from asr.errors import ManifestError
 
 
@@ -199,3 +203,69 @@ def test_the_alphabet_holds_no_line_ends(cuts):
     for cut in cuts:
         cut.supervisions[0].text = "a\nb c\u2028d"
     assert summary({"train": cuts}).endswith("4 symbols and space: abcd")
+
+
+def test_a_manifest_works_from_any_folder_and_beside_its_audio(tmp_path, write_audio, monkeypatch):
+    audio = write_audio(tmp_path / "corpus" / "a.wav")
+    monkeypatch.chdir(tmp_path)
+    (cut,), _ = build_cuts([Utterance("a", Path("corpus/a.wav"), "one")])
+    path = write_cuts([cut], tmp_path / "cuts", "train")
+    cut.recording.sources[0].source = "corpus/a.wav"
+    relative = write_cuts([cut], tmp_path / "cuts", "dev")
+    beside = tmp_path / "corpus" / "cuts.jsonl"
+    beside.write_text(json.dumps(cut.to_dict()).replace("corpus/a.wav", "a.wav"))
+    here = tmp_path / "corpus" / "here.jsonl"
+    here.write_text(json.dumps(cut.to_dict()))
+    mixed = tmp_path / "corpus" / "mixed.jsonl"
+    mixed.write_text(json.dumps(cut.to_lhotse().pad(2.0).to_dict()).replace("corpus/a.wav", "a.wav"))
+    assert file_of(load_cuts(here)[0]) == str(audio)  # from the current folder
+    monkeypatch.chdir("/")
+    for manifest in (path, relative, beside):
+        (found,) = load_cuts(manifest)
+        assert file_of(found) == str(audio)
+        assert len(read_samples(found, 16000)) == 16000
+    assert len(read_samples(load_cuts(mixed)[0], 16000)) == 32000
+    with pytest.raises(ManifestError, match="none of the 1 audio files"):
+        load_cuts(here)
+
+
+def test_lhotse_and_we_write_the_same(cuts, tmp_path):
+    from lhotse import CutSet
+
+    cuts[0].supervisions[0].alignment = {
+        "word": [AlignmentItem("one", 0.1, 0.2), AlignmentItem("two", 0.3, 0.1, 0.5)]
+    }
+    cuts[1].custom = {"loudness": -20.5}
+    path = write_cuts(cuts, tmp_path, "ours")
+    theirs = CutSet.from_file(path)
+    theirs.to_file(tmp_path / "theirs.jsonl")
+    assert load_cuts(tmp_path / "theirs.jsonl") == load_cuts(path) == cuts
+    first = next(iter(theirs))
+    assert (
+        first.supervisions[0].alignment["word"][1].end
+        == cuts[0].supervisions[0].alignment["word"][1].end
+        == 0.4
+    )
+    assert plain(first) == cuts[0]
+    assert plain(first.resample(8000)) is not cuts[0]
+
+
+def test_cuts_are_read_without_lhotse_and_torch(cuts, tmp_path):
+    path = write_cuts(cuts, tmp_path, "train")
+    code = (
+        "import sys; sys.modules['lhotse'] = sys.modules['torch'] = None;"
+        "from asr.data import load_cuts, open_corpus, read_samples, text_of;"
+        "cut = open_corpus(sys.argv[1])[0]; print(text_of(cut), len(read_samples(cut, 16000)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("one two 8000\n", "")
+
+
+def test_what_takes_lhotse_says_so(cuts, tmp_path, monkeypatch):
+    path = tmp_path / "mixed.jsonl"
+    path.write_text(json.dumps(cuts[0].to_lhotse().pad(2.0).to_dict()))
+    monkeypatch.setitem(sys.modules, "lhotse.cut", None)
+    with pytest.raises(ManifestError, match=r"takes lhotse to read; pip install 'recurrent-asr\[train\]'"):
+        load_cuts(path)

@@ -303,7 +303,7 @@ def test_prepare_writes_shards_and_training_streams_them(tmp_path, capsys):
         "0.2",
     ]
     assert main([*arguments, "--shar"]) == 0
-    assert f"written: {tmp_path}/cuts/shar_train" in capsys.readouterr().out
+    assert f"wrote {tmp_path}/cuts/shar_train" in capsys.readouterr().out
     sharded = [f"--data.train={tmp_path}/cuts/shar_train", "--features.normalize=global", "--run.epochs=2"]
     assert main(train_arguments(tmp_path, tmp_path / "run", *sharded)) == 0
     assert "best dev WER" in capsys.readouterr().out

@@ -60,6 +60,15 @@ def test_agrees_with_torchaudio(data):
     assert aligned == collapse(path[0].numpy(), scores[0].numpy(), np.arange(frames))
 
 
+def test_long_texts():
+    tokens = np.random.default_rng(3).integers(1, 3, 400).tolist()
+    path = np.repeat(tokens, 2).reshape(-1, 2)
+    path[:, 1] = 0
+    assert align(np.log(np.eye(3)[path.ravel()] + 1e-6), tokens).frames == [
+        (2 * i, 2 * i) for i in range(400)
+    ]
+
+
 def test_what_is_impossible_or_no_number_aligns_all_the_same():
     log_probs = np.full((5, 3), -np.inf, np.float32)
     assert align(log_probs, [1, 2]).tokens == [1, 2]

@@ -37,7 +37,7 @@ def prepared(folder: Path, indices: range) -> Path:
             for index in indices:
                 samples = np.full(800 + 80 * digit, 0.05 * (digit + 1))
                 soundfile.write(folder / "recordings" / f"{digit}_{speaker}_{index}.wav", samples, RATE)
-    arguments = ["--corpus-dir", str(folder), "--output-dir", str(folder / "cuts"), "--dev-fraction", "0"]
+    arguments = [str(folder), "--output-dir", str(folder / "cuts"), "--dev-fraction", "0"]
     assert main(["prepare", "fsdd", *arguments]) == 0
     return folder / "cuts"
 

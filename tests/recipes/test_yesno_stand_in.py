@@ -24,7 +24,7 @@ def stand_in(tmp_path_factory) -> Path:
 
 
 def test_it_is_read_as_waves_yesno(stand_in, tmp_path):
-    assert main(["prepare", "yesno", "--corpus-dir", str(stand_in), "--output-dir", str(tmp_path)]) == 0
+    assert main(["prepare", "yesno", str(stand_in), "--output-dir", str(tmp_path)]) == 0
     cuts = {split: load_cuts(tmp_path / f"cuts_{split}.jsonl.gz") for split in ("train", "dev", "test")}
     assert {split: len(found) for split, found in cuts.items()} == {"train": 27, "dev": 3, "test": 30}
     for cut in cuts["test"]:

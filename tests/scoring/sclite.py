@@ -25,11 +25,14 @@ def write_trn(path: Path, texts: Sequence[str]) -> Path:
 
 
 def sclite_counts(
-    references: Path, hypotheses: Path, forms: tuple[str, str] = ("trn", "trn")
+    references: Path,
+    hypotheses: Path,
+    forms: tuple[str, str] = ("trn", "trn"),
+    flags: Sequence[str] = ("-s",),
 ) -> tuple[int, int, int, int]:
     """Give sclite's substitutions, deletions, insertions and reference words."""
     command = [tool("sclite"), "-r", str(references), forms[0], "-h", str(hypotheses), forms[1]]
-    command += ["-i", "spu_id", "-s", "-o", "rsum", "stdout"]
+    command += ["-i", "spu_id", *flags, "-o", "rsum", "stdout"]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     row = next(line for line in output.splitlines() if re.match(r"\s*\|\s*Sum\s*\|", line))
     _, words, _, substitutions, deletions, insertions, *_ = map(int, re.findall(r"\d+", row))

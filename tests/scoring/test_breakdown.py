@@ -76,12 +76,12 @@ def test_a_field_of_numbers_is_parted_where_asked():
         "from 30",
         "unknown",
     ]
-    with pytest.raises(TextError, match="the field 'who' cannot be parted at 3: it holds 'a', no number"):
+    with pytest.raises(TextError, match="the field 'who' cannot be parted at 3: it holds 'a', not a number"):
         by_field(report, "who", [3])
 
 
 def test_unknown_field_is_refused():
-    with pytest.raises(TextError, match="there are gender, words"):
+    with pytest.raises(TextError, match="expected one of gender, words"):
         by_field(score(["a", "b c"], ["a", "b"], fields={"gender": ["f", "m"]}), "age")
 
 

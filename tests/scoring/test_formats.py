@@ -5,9 +5,11 @@ import pytest
 from sclite import sclite_counts
 
 from asr.errors import TextError
+from asr.outputs import render
 from asr.scoring import score
 from asr.scoring.formats import read_transcripts
 from asr.scoring.pairing import pair
+from asr.transcript import Transcript, Word
 
 TEXTS = {"u1": "hello there", "u2": "", "u3": "naïve 東京"}
 
@@ -141,9 +143,10 @@ def test_lines(tmp_path):
     [
         ("a.txt", "", "is empty"),
         ("a.trn", "hello there\n", r"line 1: expected `words \(id\)`; found 'hello there'"),
-        ("a.trn", "{ uh / um } no (u1)\n", "alternatives"),
+        ("a.trn", "{ uh / um no (u1)\n", "line 1: alternatives are not closed"),
         ("a.ctm", "talk 1 zero 1 word\n", "line 1: expected `file channel start duration word"),
-        ("a.ctm", "talk 1 * * <ALT_BEGIN>\n", "line 1"),
+        ("a.ctm", "talk 1 * * <ALT_BEGIN>\n", r"line 1: alternatives \(<ALT_BEGIN>\) are not closed"),
+        ("a.ctm", "talk 1 * * <ALT>\n", "line 1: alternatives are not begun"),
         ("a.stm", "talk 1 ann 0 word\n", "line 1: expected `file channel speaker start end"),
         ("a.json", '{"id": "u1", "text": "a"}\n{"id": \n', "line 2 is not JSON"),
         (
@@ -152,6 +155,10 @@ def test_lines(tmp_path):
             "expected one of hypothesis.*in all of them are: id, words",
         ),
         ("a.json", "[1, 2]", "expected JSON objects"),
+        ("a.csv", "hello,there\n", "line names no columns that are known; expected hypothesis"),
+        ("a.csv", "id,text\nu1,a,b\n", "line 2 has 3 columns; expected 2"),
+        ("a.TextGrid", "anything", "is a Praat TextGrid, which is not read here"),
+        ("a.txt", "SPEAKER talk 1 0.0 1.0 <NA> <NA> ann\n", "is RTTM"),
         ("a.txt", "u1 a\nu1 b\n", "'u1' stands there twice.*--format lines"),
     ],
 )
@@ -279,3 +286,162 @@ def test_a_recording_that_nobody_heard(timed):
     ):
         pair(*sides)
     assert pair(*sides, mismatched="empty").references[0] == "hi"
+
+
+def sides(tmp_path, reference, hypothesis, names=("ref.txt", "hyp.txt")):
+    for name, content in zip(names, (reference, hypothesis), strict=True):
+        (tmp_path / name).write_text(content, "utf-8")
+    first, second = (tmp_path / name for name in names)
+    return read_transcripts(first, "reference"), read_transcripts(second)
+
+
+SENTENCES = "hello there world\nthe cat sat on the mat\nyes it is\n"
+
+
+def test_first_words_that_may_be_ids_are_not_guessed(tmp_path):
+    hypothesis = SENTENCES.replace("there world", "their world")
+    with pytest.raises(TextError, match="two ways") as caught:
+        pair(*sides(tmp_path, SENTENCES, hypothesis))
+    assert "ids such as 'hello' (3 ids in common), or as plain lines such as 'hello there world'" in str(
+        caught.value
+    )
+    assert "--format kaldi or --format lines" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "form"),
+    [
+        ("the cat sat\nthe dog ran\n", "lines"),
+        ("yes\nno\nstop\n", "lines"),
+        ("今天天气很好\n明天见\n", "lines"),
+        ("hello there\nhow are you\n", "kaldi or lines"),
+        ("5 apples\n7 pears\n", "kaldi or lines"),
+        ("1 9 5\n2 7\n4 4\n", "kaldi or lines"),
+        ("mother-in-law came\nx-ray done\n", "kaldi or lines"),
+        ("1 hello\n2 there\n", "kaldi"),
+        ("0001 hello\n0002 there\n", "kaldi"),
+        ("1089-134686-0000 HELLO\n1089-134686-0001 THERE\n", "kaldi"),
+        ("id,text\nu1,hello\n", "table"),
+        ("path\tsentence\nu1.wav\thello\n", "table"),
+        ("audio_file|text\nu1.wav|hello\n", "table"),
+        ("1\n00:00:00,000 --> 00:00:01,000\nhello\n", "srt"),
+        ("WEBVTT\n\n00:00.000 --> 00:01.000\nhello\n", "vtt"),
+    ],
+)
+def test_what_a_file_is_taken_for(content, form, tmp_path):
+    path = tmp_path / "transcripts"
+    path.write_text(content, "utf-8")
+    assert read_transcripts(path).form == form
+
+
+def test_the_other_side_decides_between_ids_and_words(tmp_path):
+    pairs = pair(
+        *sides(
+            tmp_path, "hello there (ann)\nyes (bob)\n", "ann hello dear\nbob yes\n", ("ref.trn", "hyp.txt")
+        )
+    )
+    assert (pairs.ids, pairs.hypotheses) == (("ann", "bob"), ("hello dear", "yes"))
+    assert pairs.sides[1].form == "kaldi"
+    pairs = pair(*sides(tmp_path, "the cat sat\nthe dog ran\n", "the cat sat\na dog ran\n"))
+    assert pairs.hypotheses == ("the cat sat", "a dog ran")
+    with pytest.raises(TextError, match=r"two ways.*no id in common"):
+        pair(*sides(tmp_path, "hello there (u1)\n", "hello there\n", ("ref.trn", "hyp.txt")))
+
+
+def test_kaldis_own_files_hold_ids_whatever_they_look_like(tmp_path):
+    (tmp_path / "text").write_text("ann hello there\nbob yes\n")
+    assert read_transcripts(tmp_path / "text").texts == {"ann": "hello there", "bob": "yes"}
+    (tmp_path / "hyp.txt").write_text("ann hello there\nbob yes\n")
+    (tmp_path / "utt2spk").write_text("ann a\nbob b\n")
+    found = read_transcripts(tmp_path / "hyp.txt")
+    assert (found.form, found.fields["bob"]) == ("kaldi", {"speaker": "b"})
+
+
+def test_plain_lines_of_other_numbers_are_refused(tmp_path):
+    with pytest.raises(TextError, match=r"ref.txt has 3 lines and .*hyp.txt has 2 lines"):
+        pair(*sides(tmp_path, "the cat\nthe dog\nthe end\n", "the cat\nthe dog\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", 'id,speaker_name,text\nu1,ann,"hello, there"\nu2,bob,\n'),
+        ("a.tsv", "client_id\tpath\tsentence\nann\tclips/u1.mp3\thello, there\nbob\tclips/u2.mp3\t\n"),
+        ("a.csv", "audio_file|text|speaker_name\nwav/u1.wav|hello, there|ann\nwav/u2.wav||bob\n"),
+        ("a.csv", 'wav_filename,speaker,transcript\nu1.wav,ann,"hello, there"\nu2.wav,bob,\n'),
+    ],
+)
+def test_tables(name, content, tmp_path):
+    (tmp_path / name).write_text(content)
+    found = read_transcripts(tmp_path / name, "reference")
+    assert found.texts == {"u1": "hello, there", "u2": ""}
+    assert found.fields == {"u1": {"speaker": "ann"}, "u2": {"speaker": "bob"}}
+
+
+@pytest.mark.parametrize("form", ["txt", "json", "srt", "vtt", "tsv", "ctm", "trn"])
+def test_what_transcribing_writes_is_read(form, tmp_path):
+    words = (Word("hello", 0.0, 0.5, 0.9), Word("there", 0.5, 1.0, 0.8))
+    transcript = Transcript("hello there", words, 1.0)
+    (tmp_path / f"talk.{form}").write_text(render(transcript, form, "talk"))
+    reference = tmp_path / "ref.trn"
+    reference.write_text("hello there (talk)\n")
+    hypothesis = tmp_path / "folder" if form == "txt" else tmp_path / f"talk.{form}"
+    if form == "txt":
+        hypothesis.mkdir()
+        (tmp_path / "talk.txt").rename(hypothesis / "talk.txt")
+    pairs = pair(read_transcripts(reference, "reference"), read_transcripts(hypothesis))
+    assert pairs.hypotheses == ("hello there",)
+
+
+def test_subtitles(tmp_path):
+    (tmp_path / "talk.vtt").write_text(
+        "WEBVTT\n\nNOTE a note\n\n00:00.000 --> 00:01.500\n<v Ann>hello\n&lt;there&gt;\n\n"
+        "x\n00:00:01.500 --> 00:00:02.000 align:left\nyou\n"
+    )
+    first, second = read_transcripts(tmp_path / "talk.vtt").timed
+    assert (first.text, first.speaker, first.start, first.end) == ("hello <there>", "Ann", 0.0, 1.5)
+    assert (second.text, second.end) == ("you", 2.0)
+    (tmp_path / "talk.srt").write_text(
+        "1\n00:00:00,000 --> 00:00:00,500\n<u>go</u> there\n\n2\n00:00:00,500 --> 00:00:01,000\ngo <u>there</u>\n\n"
+    )
+    assert [cue.text for cue in read_transcripts(tmp_path / "talk.srt").timed] == ["go there"]
+
+
+def test_a_folder_of_subtitles_or_of_words_with_times(tmp_path):
+    for form, content in (("srt", "1\n00:00:00,000 --> 00:00:01,000\nhello\n"), ("ctm", "a 1 0 1 hello\n")):
+        folder = tmp_path / form
+        folder.mkdir()
+        (folder / f"a.{form}").write_text(content)
+        pairs = pair(
+            *sides(tmp_path, "hello (a)\n", "hello (a)\n", ("ref.trn", "hyp.trn"))[:1],
+            read_transcripts(folder),
+        )
+        assert pairs.hypotheses == ("hello",)
+
+
+def test_alternatives_of_a_ctm(tmp_path):
+    lines = ["talk 1 0.10 0.20 hello 0.9", "talk 1 * * <ALT_BEGIN>", "talk 1 0.40 0.20 there 0.9"]
+    lines += ["talk 1 * * <ALT>", "talk 1 0.40 0.30 their 0.5", "talk 1 * * <ALT_END>"]
+    reference = "talk 1 spkA 0.00 2.00 <O> hello there\n"
+    pairs = pair(*sides(tmp_path, reference, "\n".join(lines), ("ref.stm", "hyp.ctm")))
+    assert pairs.hypotheses == ("hello { there / their }",)
+    assert pairs.alternatives
+    counts = score(pairs.references, pairs.hypotheses, aligner="sclite", alternatives=True).word_errors
+    expected = sclite_counts(tmp_path / "ref.stm", tmp_path / "hyp.ctm", forms=("stm", "ctm"))
+    assert (
+        (counts.substitutions, counts.deletions, counts.insertions, counts.length) == expected == (0, 0, 0, 2)
+    )
+
+
+def test_ids_in_another_form_of_unicode_are_the_same(tmp_path):
+    pairs = pair(*sides(tmp_path, "hello (\u00e91)\n", "hello (e\u03011)\n", ("ref.trn", "hyp.trn")))
+    assert pairs.ids == ("\u00e91",)
+
+
+def test_reports_name_their_normalizer(tmp_path):
+    report = score(["A b"], ["a c"], ids=["u1"], normalizer="basic")
+    (tmp_path / "one.json").write_text(report.to_json())
+    (tmp_path / "sets.json").write_text(json.dumps({"sets": {"dev": report.to_dict()}}))
+    for name in ("one.json", "sets.json"):
+        found = read_transcripts(tmp_path / name)
+        assert (found.normalizer, found.texts, found.fields) == ("basic", {"u1": "a c"}, {"u1": {}})

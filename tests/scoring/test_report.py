@@ -53,7 +53,18 @@ def test_json_there_and_back(sentences, aligner):
     assert (back.utterance_errors == report.utterance_errors).all()
     values = json.loads(text)
     assert values["wer"] == report.wer
-    assert values["hypotheses"][0].keys() == {"id", "reference", "hypothesis", "speaker", "duration"}
+    assert values["hypotheses"][0].keys() == {
+        "id",
+        "reference",
+        "hypothesis",
+        "errors",
+        "speaker",
+        "duration",
+    }
+    counts = report.utterance_errors[0].tolist()
+    assert list(values["hypotheses"][0]["errors"].items()) == list(
+        zip(("substitutions", "deletions", "insertions", "words"), counts, strict=True)
+    )
     assert values["resampled"] == "speakers"
     assert values["blocks"] == 30
 
@@ -108,3 +119,19 @@ def test_few_speakers_are_not_resampled(sentences):
     references, hypotheses = sentences
     report = score(references, hypotheses, speakers=[f"s{i % 4}" for i in range(len(references))])
     assert (report.resampled, report.blocks) == ("utterances", len(references))
+
+
+def test_sclite_takes_no_notice_of_case_or_of_its_null_word():
+    references, hypotheses = ["One @ two", "É"], ["ONE two @", "é"]
+    assert score(references, hypotheses, aligner="sclite").utterance_errors.tolist() == [
+        [0, 0, 0, 2],
+        [1, 0, 0, 1],
+    ]
+    assert score(references, hypotheses, aligner="sclite-s").utterance_errors[0].tolist() == [1, 0, 0, 2]
+    assert score(references, hypotheses).words == 4
+
+
+def test_in_one_line(sentences):
+    report = score(["a b c"] * 2, ["a b c", "a b"])
+    assert str(report).startswith("WER 16.67 % [0.00, ")
+    assert str(report).endswith("], 6 words")

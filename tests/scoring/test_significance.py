@@ -7,7 +7,7 @@ from systems import mishear
 
 from asr.errors import TextError
 from asr.scoring import score
-from asr.scoring.significance import compare
+from asr.scoring.significance import compare, compare_all, holm
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +107,40 @@ def test_what_made_the_difference():
 def test_reports_of_other_references_are_refused():
     with pytest.raises(TextError, match="different references"):
         compare(score("a", "a"), score("b", "b"))
+
+
+def test_holm_is_its_definition():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_several_systems_are_compared_in_pairs(systems):
+    references, worse, better = systems
+    reports = {
+        name: score(references, side) for name, side in zip("wbr", (worse, better, references), strict=True)
+    }
+    pairs = compare_all(reports, bootstrap=100)
+    assert [(pair.a, pair.b, pair.better) for pair in pairs] == [
+        ("r", "b", "r"),
+        ("r", "w", "r"),
+        ("b", "w", "b"),
+    ]
+    expected = holm([compare(reports[pair.a], reports[pair.b]).matched_pairs.p for pair in pairs])
+    assert [pair.adjusted_p for pair in pairs] == expected
+    values = json.loads(json.dumps(pairs[0].to_dict(), allow_nan=False))
+    assert (values["a"], values["better"], values["significant"]) == ("r", "r", True)
+    same = compare_all({"a": reports["b"], "b": reports["b"]}, bootstrap=0)[0]
+    assert (same.better, same.adjusted_p) == (None, 1.0)
+
+
+def test_systems_that_met_different_alternatives():
+    references = ["{ one / two } three"] * 9
+    a, b = (score(references, [f"{word} three"] * 9, alternatives=True) for word in ("one", "two"))
+    assert a.references != b.references
+    with pytest.raises(TextError, match="different references"):
+        compare(a, b)
+    comparison = compare(a, b, alternatives=True)
+    assert (comparison.matched_pairs.segments, comparison.difference) == (0, 0.0)
+    wrong = score(references, ["four three"] * 9, alternatives=True)
+    assert compare(wrong, b, alternatives=True).matched_pairs.segments == 9

@@ -5,7 +5,7 @@ import pytest
 from asr.scoring import score
 from asr.scoring.align import align
 from asr.scoring.breakdown import word_confusions
-from asr.scoring.table import aligned, confusions, row, table
+from asr.scoring.table import aligned, confusions, per_utterance, results, row, table
 
 ROWS = [{"set": "a|b & c_d", "WER %": "9.50"}, {"set": "e", "WER %": "10.00"}]
 
@@ -47,3 +47,48 @@ def test_confusions_are_listed_side_by_side():
     text = confusions(word_confusions(score(["a b c", "a d"], ["x b", "x d y"])), 3)
     assert text.splitlines()[1].split() == ["a", "→", "x", "2", "c", "1", "y", "1"]
     assert confusions(word_confusions(score("a", "a")), 3) == "none"
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "csv", "latex"])
+def test_tables_of_every_form_tell_how_they_were_counted(form, sentences):
+    references = sentences[0]
+    speakers = [f"s{i % 4}" for i in range(len(references))]
+    a, b = (score(references, side, speakers=speakers, normalizer="basic") for side in sentences)
+    drawn = results({"a": a, "b": b}, form, {"a": {"RTF": "0.1"}, "b": {"RTF": "0.2"}}, "system")
+    assert "basic" in drawn
+    assert "jiwer" in drawn
+    assert f"{len(references)} utterances" in drawn
+    if form == "csv":
+        first, *_ = csv.DictReader(drawn.splitlines())
+        assert list(first)[-4:] == ["normalizer", "aligner", "intervals over", "RTF"]
+        assert (first["normalizer"], first["RTF"]) == ("basic", "0.1")
+    else:
+        assert "not for other speakers" in drawn
+        assert drawn.count("aligned as jiwer") == 1
+    if form == "latex":
+        assert drawn.splitlines()[-1].startswith("% normalizer basic")
+
+
+def test_sets_that_were_counted_in_other_ways_have_a_note_each(sentences):
+    a, b = score(*sentences), score(*sentences, aligner="sclite")
+    notes = results({"a": a, "b": b}).splitlines()[-2:]
+    assert [note.split(",")[1] for note in notes] == [" aligned as jiwer", " aligned as sclite"]
+    assert [note.split(":")[0] for note in notes] == ["a", "b"]
+
+
+def test_every_utterance_as_kaldi_writes_it():
+    report = score(["go to bed", "", "yes"], ["go two bed now", "a", "yes"], ids=["u1", "u2", "u3"])
+    assert per_utterance(report).splitlines() == [
+        "u1 ref  go to  bed ***",
+        "u1 hyp  go two bed now",
+        "u1 op   C   S   C   I",
+        "u1 #csid 2 1 1 0",
+        "u2 ref  ***",
+        "u2 hyp  a",
+        "u2 op    I",
+        "u2 #csid 0 0 1 0",
+        "u3 ref  yes",
+        "u3 hyp  yes",
+        "u3 op    C",
+        "u3 #csid 1 0 0 0",
+    ]

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from asr.errors import ConfigError
-from asr.training.config import TrainConfig, config_text, read_config
+from asr.training.config import TrainConfig
+from asr.training.read_config import config_text, read_config
 
 
 def test_defaults_need_nothing():
@@ -71,11 +72,11 @@ def test_misspelled_key_is_named_with_the_nearest(tmp_path, yaml, unknown, neare
         read_config(["--config", str(path)])
     assert str(path) in str(caught.value)
     assert repr(unknown) in str(caught.value)
-    assert f"nearest valid key is '{nearest}" in str(caught.value)
+    assert f"did you mean '{nearest}" in str(caught.value)
 
 
 def test_misspelled_option_is_named_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"--model.layer; the nearest valid key is 'model.layers'"):
+    with pytest.raises(ConfigError, match=r"--model.layer \(did you mean 'model.layers'\?\)"):
         read_config(["--model.layer", "3"])
 
 

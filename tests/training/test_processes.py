@@ -80,7 +80,7 @@ def test_a_signal_during_start_up(corpus, tmp_path, number, moment):
     process.send_signal(number)
     errors = end(process)
     assert process.returncode == 128 + number
-    assert errors.strip().splitlines()[-1].endswith("the same command with --resume goes on")
+    assert errors.strip().splitlines()[-1].endswith("the same command with --resume continues")
     assert "Traceback" not in errors
     assert main(train_arguments(corpus, run, "--run.epochs=1", "--resume")) == 0
     assert (run / "bundle").is_dir()
@@ -131,7 +131,7 @@ def test_two_processes_save_leave_and_go_on_to_the_same_weights(
         os.kill(other_rank(process), number)
     errors = end(process)
     assert process.returncode == 128 + number
-    assert errors.count("the same command with --resume goes on") == 1
+    assert errors.count("the same command with --resume continues") == 1
     assert "Traceback" not in errors
     assert 1 <= read_checkpoint(run / "checkpoints")["epoch"] < 4
     assert (run / "report.html").is_file()
@@ -213,6 +213,6 @@ def test_a_dead_loader_worker_is_told_in_plain_words(corpus, tmp_path):
     os.kill(children_of(process)[0], signal.SIGKILL)
     errors = end(process)
     assert process.returncode == 1
-    assert "a process that makes batches died, as a rule for want of memory" in errors
+    assert "a process that makes batches was killed, usually for lack of memory" in errors
     assert "Traceback" not in errors
-    assert "ended: a process that makes batches died" in (run / "report.html").read_text("utf-8")
+    assert "ended: a process that makes batches was killed" in (run / "report.html").read_text("utf-8")

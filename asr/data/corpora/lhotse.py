@@ -34,7 +34,6 @@ def read(
     name: str,
     source: CorpusFolder,
     parts: Sequence[str] = (),
-    text: Callable[[Any], str | None] | None = None,
     **options: Any,
 ) -> dict[str, list[Cut]]:
     """Read a corpus through `lhotse.recipes.prepare_NAME(folder, **options)`: {split: cuts}.
@@ -42,8 +41,7 @@ def read(
     A part called train-..., dev-... or test-... becomes a split of its own, and all parts that begin alike
     are joined into the split train, dev or test as well. What lhotse warns of becomes a problem.
 
-    Arguments: parts, those to read where not all are wanted; text gives what is spoken in a supervision, where
-    the recipe leaves a corpus's markup in the transcript. Supervisions of which nothing is left are passed over.
+    Arguments: parts, those to read where not all are wanted; options of the recipe.
     """
     import lhotse.recipes
     from lhotse import CutSet
@@ -74,25 +72,19 @@ def read(
             raise ManifestError(
                 f"{source.folder} cannot be read as the layout of lhotse's prepare_{name}: {reason}"
             ) from error
-    return {split: _with_text(cuts, text) for split, cuts in splits.items()} if text else splits
+    return splits
 
 
 def kind_of(part: str) -> str:
-    """Tell train, dev and test by how a part's name begins; any other name stands for itself."""
+    """Recognize train, dev and test by how a part's name begins; any other name stands for itself."""
     return next((kind for prefix, kind in KINDS.items() if part.lower().startswith(prefix)), part)
 
 
 def _one_cut_each(cuts: Any) -> list[Cut]:
-    """Give each supervision a cut of its own, called as the supervision is; sorted by that."""
+    """Make a cut of each supervision, with its id; sorted by that."""
     trimmed = cuts.trim_to_supervisions(keep_overlapping=False, num_jobs=1)
     named = (cut.with_id(cut.supervisions[0].id) for cut in trimmed.data)
     return sorted(map(plain, named), key=lambda cut: cut.id)
-
-
-def _with_text(cuts: list[Cut], text: Callable[[Any], str | None]) -> list[Cut]:
-    for cut in cuts:
-        cut.supervisions[0].text = text(cut.supervisions[0])
-    return [cut for cut in cuts if cut.supervisions[0].text]
 
 
 @contextmanager

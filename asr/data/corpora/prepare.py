@@ -89,7 +89,7 @@ def prepare(
 
 
 def find_corpus(name: str) -> Corpus:
-    """Give the entry of CORPORA, or one for any other of lhotse's recipes; raises ManifestError for neither."""
+    """Return the entry of CORPORA, or one for any other of lhotse's recipes; raises ManifestError for neither."""
     if name in CORPORA:
         return CORPORA[name]
     if name in recipes.known():
@@ -105,7 +105,7 @@ def _wanted(name: str, corpus: Corpus, parts: Sequence[str]) -> list[Archive]:
     if not corpus.archives:
         raise ManifestError(
             f"{name} cannot be downloaded here{': ' + corpus.by_hand if corpus.by_hand else ''}; "
-            "give its folder as --corpus-dir, without --download"
+            "give its folder, without --download"
         )
     there = {archive.part for archive in corpus.archives} - {""}
     unknown = set(parts) - there
@@ -222,14 +222,9 @@ def by_layout(layout: Callable[[CorpusFolder], Splits]) -> Reader:
     return read
 
 
-def by_lhotse(name: str, text: Callable[[Any], str | None] | None = None, **options) -> Reader:
+def by_lhotse(name: str, **options: Any) -> Reader:
     """Read a corpus by lhotse's recipe of that name, see `recipes.read`."""
-    return lambda source, progress, parts: recipes.read(name, source, parts, text, **options)
-
-
-def _spoken_by_ljspeech(segment: Any) -> str | None:
-    """Give the transcript with its numbers and abbreviations written out."""
-    return (segment.custom or {})["normalized_text"]
+    return lambda source, progress, parts: recipes.read(name, source, parts, **options)
 
 
 def _librispeech(source: CorpusFolder, progress: Progress, parts: Sequence[str]) -> dict[str, list[Cut]]:
@@ -250,7 +245,7 @@ READERS = {
     "fsdd": by_layout(published.fsdd),
     "gigaspeech": by_layout(published.gigaspeech),
     "librispeech": _librispeech,
-    "ljspeech": by_lhotse("ljspeech", _spoken_by_ljspeech),
+    "ljspeech": by_layout(published.ljspeech),
     "mini_librispeech": _librispeech,
     "mls": by_layout(published.multilingual_librispeech),
     "speech_commands": by_layout(published.speech_commands),

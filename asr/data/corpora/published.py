@@ -10,9 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asr.data.corpora.generic import read_kaldi, read_lines, read_table
+from asr.audio import existing
+from asr.data.corpora.fields import read_lines
+from asr.data.corpora.generic import read_kaldi
+from asr.data.corpora.tables import read_table
 from asr.data.corpora.utterances import JOBS, Utterance
 from asr.errors import ManifestError
+from asr.wording import some
 
 Splits = dict[str, list[Utterance]]
 
@@ -36,7 +40,7 @@ class CorpusFolder:
     notes: list[str] = field(default_factory=list)
 
     def require(self, path: str, corpus: str, expected: str) -> Path:
-        """Give a path of the corpus; raises ManifestError where it is not there."""
+        """Return a path of the corpus; raises ManifestError where it is not there."""
         if not (self.folder / path).exists():
             raise ManifestError(f"{self.folder} is not {corpus}: there is no {path}; expected {expected}")
         return self.folder / path
@@ -117,6 +121,38 @@ def librispeech_genders(source: CorpusFolder) -> dict[str, str]:
     lines = path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []
     rows = ([part.strip() for part in line.split("|")] for line in lines if not line.startswith(";"))
     return {row[0]: row[1] for row in rows if len(row) > 1}
+
+
+def ljspeech(source: CorpusFolder) -> Splits:
+    """LJ Speech: metadata.csv with id|transcript|transcript as it is spoken, and wavs/ID.wav. One speaker.
+
+    Where only a part of the audio is there, that part is the corpus; lhotse's recipe calls the rest faulty.
+    """
+    table = source.require("metadata.csv", "LJ Speech", "metadata.csv and wavs/")
+    utterances, missing = [], []
+    for number, line in enumerate(read_lines(table), 1):
+        key, *texts = line.strip().split("|")
+        if not key:
+            continue
+        path = existing(source.folder / "wavs" / f"{key}.wav")
+        if not texts:
+            source.problems.append(
+                f"line {number} of {table}: expected id|transcript|transcript as it is spoken"
+            )
+        elif path.is_file():
+            utterances.append(
+                Utterance(key, path, texts[-1], speaker="linda-johnson", gender="F", language="English")
+            )
+        else:
+            missing.append(key)
+    if missing:
+        source.notes.append(
+            f"{len(missing)} of {len(missing) + len(utterances)} utterances of metadata.csv have no audio here: "
+            f"{some(missing)}"
+        )
+    if not utterances:
+        raise ManifestError(f"{source.folder / 'wavs'} holds none of the audio that metadata.csv names")
+    return {"train": utterances}
 
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -334,7 +370,7 @@ def gigaspeech(source: CorpusFolder) -> Splits:
                 splits.setdefault(split, []).append(utterance)
     if garbage:
         source.notes.append(
-            f"{garbage} utterances without speech ({', '.join(sorted(GIGASPEECH_GARBAGE))}) passed over"
+            f"{garbage} utterances without speech ({', '.join(sorted(GIGASPEECH_GARBAGE))}) are skipped"
         )
     return splits
 

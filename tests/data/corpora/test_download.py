@@ -232,7 +232,7 @@ def test_prepare_downloads(server, tmp_path, an4, monkeypatch, capsys):
         "an4",
         Corpus(known.about, known.hours, known.license, (archive,), folder="an4"),
     )
-    command = ["prepare", "an4", "--download", "--corpus-dir", str(tmp_path / "new")]
+    command = ["prepare", "an4", "--download", str(tmp_path / "new")]
     assert main([*command, "--output-dir", str(tmp_path / "out")]) == 0
     assert "test                  9" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [".corpus.tar.gz.done", "an4"]

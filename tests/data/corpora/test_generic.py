@@ -1,10 +1,16 @@
 """Every form of manifest, as people have them, and what is wrong with some of them."""
 
 import json
+import os
+import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
+from asr.audio import load_audio
+from asr.data import file_of, load_cuts, read_samples, write_cuts
 from asr.data.corpora.generic import read_manifest
 from asr.data.corpora.utterances import build_cuts
 from asr.errors import ManifestError
@@ -298,3 +304,190 @@ def test_kaldi_keys_that_stand_twice_are_told(kaldi):
     utterances, problems = read_manifest(kaldi)
     assert [utterance.text for utterance in utterances] == ["HELLO THERE", "GOOD DAY"]
     assert problems == [f"reca: a second line of {kaldi / 'text'} has this key"]
+
+
+def test_the_end_of_a_part_is_not_moved(tmp_path, write_audio, caplog):
+    write_audio(tmp_path / "a.wav", 1.0)
+    path = nemo(
+        tmp_path / "m.json",
+        {"audio_filepath": "a.wav", "offset": 0.5, "duration": 0.45, "text": "one"},
+        {"audio_filepath": "a.wav", "offset": 0, "duration": 0.95, "text": "two"},
+        {"audio_filepath": "a.wav", "offset": 0.25, "duration": 0.9, "text": "three"},
+    )
+    cuts, problems = build_cuts(read_manifest(path)[0])
+    assert [(cut.start, cut.duration) for cut in cuts] == [(0.0, 0.95), (0.25, 0.75), (0.5, 0.45)]
+    assert problems == []
+    assert caplog.messages == ["1 utterances end after their files and are cut there: a-00000250"]
+
+
+def test_kaldis_end_of_minus_one_is_that_of_the_file(kaldi):
+    write(kaldi / "segments", "u1 reca 0.5 -1\nu2 reca 1 -1.0\nu3 recb 0 -2\n")
+    write(kaldi / "text", "u1 ONE\nu2 TWO\nu3 THREE\n")
+    utterances, problems = read_manifest(kaldi)
+    cuts, _ = build_cuts(utterances)
+    assert [(cut.id, cut.start, cut.duration) for cut in cuts] == [("u1", 0.5, 2.5), ("u2", 1.0, 2.0)]
+    assert problems == ["u3: segments gives '0 -2'; expected start and end in seconds"]
+
+
+@pytest.fixture
+def call(tmp_path) -> Path:
+    """A call: 400 Hz on the one channel, 1000 Hz on the other."""
+    time = np.arange(16000) / 16000
+    both = np.stack([0.3 * np.sin(2 * np.pi * hertz * time) for hertz in (400, 1000)], 1)
+    soundfile.write(tmp_path / "call.wav", both, 16000)
+    return tmp_path / "call.wav"
+
+
+def hertz(cut) -> float:
+    spectrum = np.abs(np.fft.rfft(read_samples(cut, 16000)))
+    return float(spectrum.argmax() / cut.duration)
+
+
+def test_channels_of_nemo_lines(call):
+    lines = [
+        {"audio_filepath": "call.wav", "text": "x", "channel": channel}
+        for channel in (0, 1, "1", None, 2, "left")
+    ]
+    lines[2] |= {"offset": 0.5, "duration": 0.25}
+    utterances, problems = read_manifest(nemo(call.parent / "m.json", *lines))
+    cuts, unreadable = build_cuts(utterances)
+    assert [(cut.id, cut.channel) for cut in cuts] == [
+        ("call", [0, 1]),
+        ("call-00000500-c1", 1),
+        ("call-c0", 0),
+        ("call-c1", 1),
+    ]
+    assert [hertz(cut) for cut in cuts[1:]] == [1000, 400, 1000]
+    assert [cut.supervisions[0].channel for cut in cuts] == [[0, 1], 1, 0, 1]
+    assert problems == [
+        f"line 6 of {call.parent / 'm.json'}: the channel is 'left'; expected a number from 0, or A, B, ..."
+    ]
+    assert unreadable == [f"call-c2: is of channel 2, counted from 0, but {call} has 2"]
+
+
+def test_channels_of_a_table(call):
+    path = write(call.parent / "t.csv", "path,channel,text\ncall.wav,0,x\ncall.wav,B,y\ncall.wav,,z\n")
+    cuts, problems = build_cuts(read_manifest(path)[0])
+    assert [(cut.id, cut.channel) for cut in cuts] == [("call", [0, 1]), ("call-c0", 0), ("call-c1", 1)]
+    assert ([hertz(cut) for cut in cuts[1:]], problems) == ([400, 1000], [])
+
+
+def test_channels_of_a_cut_survive_the_manifest(call, tmp_path):
+    path = write(tmp_path / "t.csv", "path,channel,text\ncall.wav,1,y\n")
+    (cut,) = load_cuts(write_cuts(build_cuts(read_manifest(path)[0])[0], tmp_path, "train"))
+    assert (cut.channel, hertz(cut)) == (1, 1000)
+    assert cut.to_lhotse().load_audio().shape == (1, 16000)
+
+
+def test_channels_of_kaldis_segments(call):
+    folder = call.parent / "kaldi"
+    write(folder / "wav.scp", f"rec {call}\n")
+    write(folder / "segments", "a rec 0 0.5 0\nb rec 0 0.5 1\nc rec 0 0.5\nd rec 0 0.5 -1\n")
+    write(folder / "text", "a ONE\nb TWO\nc THREE\nd FOUR\n")
+    utterances, problems = read_manifest(folder)
+    cuts, _ = build_cuts(utterances)
+    assert [(cut.id, cut.channel) for cut in cuts] == [("a", 0), ("b", 1), ("c", [0, 1])]
+    assert [hertz(cut) for cut in cuts[:2]] == [400, 1000]
+    assert problems == ["d: segments gives '0 0.5 -1'; expected start and end in seconds"]
+
+
+def test_channels_of_kaldis_reco2file(call, write_audio):
+    folder = call.parent / "kaldi"
+    single = write_audio(call.parent / "single.wav")
+    write(folder / "wav.scp", f"call-A {call}\ncall-B {call}\nother-B {single}\n")
+    write(folder / "reco2file_and_channel", "call-A call A\ncall-B call B\nother-B other B\n")
+    write(folder / "text", "call-A ONE\ncall-B TWO\nother-B THREE\n")
+    utterances, problems = read_manifest(folder)
+    cuts, unreadable = build_cuts(utterances)
+    assert [(cut.id, cut.channel) for cut in cuts] == [("call-A", 0), ("call-B", 1), ("other-B", 0)]
+    assert [hertz(cut) for cut in cuts[:2]] == [400, 1000]
+    assert problems == unreadable == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text", "speaker"),
+    [
+        ("metadata.csv", 'LJ001-0001|said "1465|said "fourteen|\n', None, None),
+        ("metadata.csv", 'LJ001-0001|he said "1465|he said "fourteen\n', 'he said "fourteen', None),
+        ("metadata.csv", "LJ001-0001|in 1465\n", "in 1465", None),
+        ("coqui.csv", "audio_file|text|speaker_name\nwavs/LJ001-0001.wav|in 1465|anna\n", "in 1465", "anna"),
+        ("coqui.csv", "audio_file|text|speaker_name\nLJ001-0001|in 1465|anna\n", "in 1465", "anna"),
+        (
+            "deepspeech.csv",
+            "wav_filename,wav_filesize,transcript\nwavs/LJ001-0001.wav,32044,in\n",
+            "in",
+            None,
+        ),
+        (
+            "spgi.csv",
+            "wav_filename|wav_filesize|transcript\nwavs/LJ001-0001.wav|32044|In, or\n",
+            "In, or",
+            None,
+        ),
+    ],
+)
+def test_tables_of_other_toolkits(tmp_path, write_audio, name, content, text, speaker):
+    audio = write_audio(tmp_path / "wavs" / "LJ001-0001.wav")
+    path = write(tmp_path / name, content)
+    if text is None:
+        with pytest.raises(ManifestError, match="has no column of audio"):
+            read_manifest(path)
+        return
+    (utterance,), problems = read_manifest(path)
+    assert (utterance.audio, utterance.text, utterance.speaker, problems) == (audio, text, speaker, [])
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("named", ["NFC", "NFD"])
+def test_names_in_either_normal_form(tmp_path, write_audio, form, named):
+    name = unicodedata.normalize(named, "café.wav")
+    audio = write_audio(tmp_path / "wav" / unicodedata.normalize(form, "café.wav"))
+    write(tmp_path / "wav" / unicodedata.normalize(named, "café.txt"), "one")
+    folder = tmp_path / "kaldi"
+    write(folder / "wav.scp", f"u {tmp_path}/wav/{name}\n")
+    write(folder / "text", "u one\n")
+    for path in (
+        nemo(tmp_path / "m.json", {"audio_filepath": f"wav/{name}", "text": "one"}),
+        write(tmp_path / "t.csv", f"path,text\n{name},one\n"),
+        folder,
+        tmp_path / "wav",
+    ):
+        (cut,), problems = build_cuts(read_manifest(path)[0])
+        assert (file_of(cut), problems) == (str(audio), [])
+        assert len(read_samples(cut, 16000)) == 16000
+    assert len(load_audio(tmp_path / "wav" / name)) == 16000
+
+
+def test_paths_relative_to_the_current_folder(tmp_path, write_audio, monkeypatch):
+    write_audio(tmp_path / "data" / "a.wav")
+    monkeypatch.chdir(tmp_path)
+    for path in (
+        nemo(tmp_path / "lists" / "m.json", {"audio_filepath": "data/a.wav", "text": "one"}),
+        write(tmp_path / "lists" / "t.csv", "path,text\ndata/a.wav,one\n"),
+    ):
+        (cut,), problems = build_cuts(read_manifest(path)[0])
+        assert (file_of(cut), problems) == (str(tmp_path / "data" / "a.wav"), [])
+
+
+def test_folders_that_cannot_be_read_are_told(tmp_path, write_audio, monkeypatch):
+    write(write_audio(tmp_path / "anna" / "1.wav").with_suffix(".txt"), "one")
+    write_audio(tmp_path / "bert" / "1.wav")
+    scandir = os.scandir
+
+    def refusing(folder):
+        if str(folder).endswith("bert"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr("os.scandir", refusing)  # root may read anything
+    utterances, problems = read_manifest(tmp_path)
+    assert [utterance.id for utterance in utterances] == ["anna/1"]
+    assert problems == [f"the folder {tmp_path}/bert cannot be read: Permission denied"]
+
+
+def test_two_files_of_one_id_are_told(tmp_path, write_audio):
+    for name in ("1.wav", "1.flac"):
+        write(write_audio(tmp_path / name).with_suffix(".txt"), "one")
+    cuts, problems = build_cuts(read_manifest(tmp_path)[0])
+    assert len(cuts) == 1
+    assert problems == [f"1: a second utterance has this id, of {tmp_path}/1.wav"]

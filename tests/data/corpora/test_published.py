@@ -220,6 +220,21 @@ def test_ljspeech_is_spoken_as_normalized(tmp_path, write_audio):
     assert {text_of(cut) for cut in preparation.splits["train"]} == {"in fourteen sixty-five"}
 
 
+def test_a_part_of_ljspeech_is_a_corpus(tmp_path, write_audio):
+    write_audio(tmp_path / "wavs" / "LJ001-0001.wav", 1, 22050)
+    write_audio(tmp_path / "wavs" / "LJ001-0002.wav", 1, 22050)
+    rows = [f"LJ001-{number:04d}|in 1465|in fourteen sixty-five\n" for number in range(1, 6)]
+    (tmp_path / "metadata.csv").write_text("".join(rows))
+    preparation = prepare("ljspeech", tmp_path, tmp_path / "out", dev_fraction=0)
+    assert (sizes(preparation), preparation.problems) == ({"train": 2}, [])
+    assert preparation.notes == [
+        "3 of 5 utterances of metadata.csv have no audio here: LJ001-0003, LJ001-0004, LJ001-0005"
+    ]
+    (tmp_path / "wavs").rename(tmp_path / "other")
+    with pytest.raises(ManifestError, match=r"holds none of the audio that metadata\.csv names"):
+        prepare("ljspeech", tmp_path, tmp_path / "out")
+
+
 def test_spgispeech(tmp_path, write_audio):
     for split in ("train", "val"):
         for call in ("07a785e9", "18b896f0"):
@@ -291,7 +306,6 @@ def test_the_command_takes_parts_language_and_jobs(tmp_path, write_audio, capsys
     arguments = [
         "prepare",
         "common_voice",
-        "--corpus-dir",
         str(folder),
         "--output-dir",
         str(tmp_path / "out"),
