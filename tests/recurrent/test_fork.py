@@ -18,7 +18,8 @@ x, lengths = torch.randn(4, 15, 8), torch.tensor([15, 4, 0, 7])  # small: torch 
 
 def run():
     with torch.no_grad():
-        return [layer(x, lengths)[0], packed(x, lengths)[0], PackedLayer(layer)(x, lengths)[0]]
+        ragged = [layer(x, lengths)[0], packed(x, lengths)[0], PackedLayer(layer)(x, lengths)[0]]
+        return [*ragged, packed(x[:1], lengths[:1])[0]]
 
 
 expected = run()

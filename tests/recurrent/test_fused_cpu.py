@@ -1,5 +1,6 @@
 """The fused CPU kernels against the reference in float64: every cell, forward and every gradient."""
 
+import copy
 import itertools
 import threading
 
@@ -143,6 +144,30 @@ def test_results_do_not_depend_on_the_number_of_threads(cell):
         torch.set_num_threads(threads)
     for other in found[1:]:
         torch.testing.assert_close(other, found[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_single_utterances_are_the_same_on_any_number_of_threads_from_several_at_once(cell):
+    layer = RecurrentLayer(cell, 40, 150, backend="fused").eval()
+    packed, x, lengths = pack_for_inference(copy.deepcopy(layer)), torch.randn(1, 60, 40), torch.tensor([60])
+    threads, found = torch.get_num_threads(), []
+
+    @torch.no_grad()
+    def work(count):
+        torch.set_num_threads(count)
+        found.extend(run(x, lengths)[0] for _ in range(20) for run in (layer, packed))
+
+    try:
+        work(1)
+        workers = [threading.Thread(target=work, args=(count,)) for count in (2, 2, 2, 4)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    finally:
+        torch.set_num_threads(threads)
+    assert len(found) == 5 * 40
+    assert all(torch.equal(y, found[0]) for y in found)
 
 
 def test_two_python_threads_do_not_disturb_each_other():

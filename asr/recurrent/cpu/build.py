@@ -119,7 +119,7 @@ def compile_library(target: Path, compiler: str, extra: list[str] | None = None)
             ]
             for name in names
         }
-        jobs |= {f"{folder}/{name}.o": [f"{name}.cpp"] for name in ("entry", "forked", "pool")}
+        jobs |= {f"{folder}/{name}.o": [f"{name}.cpp"] for name in ("entry", "pool", "threads")}
         commands = [
             [compiler, *FLAGS, *options, *extra, "-c", str(SOURCES / source), "-o", out]
             for out, (source, *options) in jobs.items()

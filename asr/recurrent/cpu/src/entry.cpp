@@ -1,9 +1,9 @@
 // The library's doors: what runs is chosen by what the processor has.
 #include <cstring>
 
-#include "forked.h"
 #include "layer.h"
 #include "pool.h"
+#include "threads.h"
 
 extern const Kernels portable;
 #if defined(__x86_64__)

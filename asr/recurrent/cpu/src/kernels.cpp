@@ -5,6 +5,7 @@
 
 #include "backward.h"
 #include "forward.h"
+#include "threads.h"
 
 namespace {
 
@@ -49,12 +50,16 @@ void each_direction(const Layer &layer, Team::Gate *gates, Work work) {
     }
 }
 
+// Multiplications of one direction and gate.
+int64_t products(const Layer &layer) {
+    return layer.batch * layer.frames * layer.hidden * (layer.input + layer.output);
+}
+
 // More threads than these have too little to do between two waits.
 int useful_threads(const Layer &layer) {
-    const int64_t products = layer.batch * layer.frames * layer.hidden * (layer.input + layer.output);
-    if (products < 300000) return 1;  // some ten microseconds of work: to wake a thread takes as long
+    if (products(layer) < 300000) return 1;  // some ten microseconds of work: to wake a thread takes as long
     int64_t panels = round_up(layer.hidden, PANEL) / PANEL;
-    int64_t work = layer.batch * layer.hidden * layer.output / 8192;  // a step of one direction
+    int64_t work = layer.batch * layer.hidden * layer.output / 65536;  // a step of one direction
     int64_t most = panels < work ? panels : work;
     most = (most < 1 ? 1 : most) * layer.directions;
     return layer.threads < most ? layer.threads : most;
@@ -114,11 +119,18 @@ int forward(const Layer &layer) {
         int failed = 0;
         for (int d = 0; d < layer.directions; d++)
             if (!passes[d].prepare(shared[d], packed[d])) return 1;
-#pragma omp parallel num_threads(useful_threads(layer))
-        each_direction(layer, gates, [&](int d, const Team &team) {
+        auto run = [&](int d, const Team &team) {
             Pass mine = passes[d];
             if (!mine.run(team)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
-        });
+        };
+        const int threads = useful_threads(layer);
+        // A few milliseconds of work, less than a thread may have to wait for a core.
+        if (layer.batch == 1 && threads == 2 && layer.directions == 2 && products(layer) < 20000000) {
+            run_both([&](int d) { run(d, Team{0, 1, &gates[d]}); });
+            return failed;
+        }
+#pragma omp parallel num_threads(threads)
+        each_direction(layer, gates, run);
         return failed;
     });
 }
