@@ -28,7 +28,7 @@ def test_labels_are_a_manifest_of_what_the_model_is_sure_of(corpus, bundle, tmp_
     texts = {cut.id: text_of(cut) for cut in load_cuts(corpus / "cuts" / "cuts_train.jsonl.gz")}
     whole = [cut for cut in cuts if cut.id.endswith("-000") and cut.id[:-4] in texts]
     assert sum(text_of(cut) == texts[cut.id[:-4]] for cut in whole) > 0.7 * len(whole)
-    rows = list(csv.DictReader(table.open()))
+    rows = list(csv.DictReader(table.read_text("utf-8").splitlines()))
     assert len(rows) == 5
     doubts = [float(row["doubt"]) for row in rows]
     assert doubts == sorted(doubts, reverse=True)
