@@ -131,7 +131,8 @@ def loud_hops(samples: np.ndarray, sample_rate: int) -> np.ndarray:
         return np.zeros(0, bool)
     power = np.square(samples[: count * hop], dtype=np.float64).reshape(count, hop).mean(1)
     decibels = 10 * np.log10(np.convolve(power, np.full(3, 1 / 3), "same")[:count] + 1e-10)
-    quiet, speech = np.percentile(decibels, [5, 95])
+    # As np.percentile, which imports numpy's masked arrays: a tenth of the time that a short file takes.
+    quiet, speech = np.interp([0.05 * (count - 1), 0.95 * (count - 1)], np.arange(count), np.sort(decibels))
     return decibels > max(speech - BELOW_SPEECH_DB, min(quiet + ABOVE_NOISE_DB, speech - 3))
 
 

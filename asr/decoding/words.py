@@ -29,7 +29,7 @@ def words_of(
     >>> from asr.text import CharacterTokenizer
     >>> hypothesis = Hypothesis([3, 2], [(10, 11), (12, 12)], [0.9, 0.8], -1.0)
     >>> words_of(hypothesis, CharacterTokenizer(" ab"), 0.04)
-    (Word(word='ba', start=0.4, end=0.52, confidence=0.8, characters=()),)
+    (Word(word='ba', start=0.4, end=0.52, confidence=0.8, characters=(), channel=0),)
     """
     spans = tokenizer.word_spans(hypothesis.tokens)
     parts = [part for span in spans for part in ([[i] for i in span] if character_times else [span])]

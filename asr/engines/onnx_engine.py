@@ -132,7 +132,8 @@ def session_of(graph: Graph, threads: int) -> InferenceSession:
 def run(session: InferenceSession, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
     """Run a session. Raises MemoryError where the memory does not hold it."""
     try:
-        return session.run(None, {name: np.ascontiguousarray(value) for name, value in inputs.items()})
+        arrays = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
+        return list(map(np.asarray, session.run(None, arrays)))
     except Exception as error:
         if any(phrase in str(error) for phrase in ("allocate memory", "bad_alloc")):
             raise MemoryError(_reason(error)) from error

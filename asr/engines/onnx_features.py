@@ -83,8 +83,8 @@ def log_mel(nodes: Nodes, waveform: str, lengths: str, config: FeatureConfig) ->
     framed = _framed(nodes, waveform, lengths, count, config)
     power = _power_spectrum(nodes, framed, window, config.n_fft)
     filters = config.mel_filters()
-    heard = filters.any(axis=1)
-    lowest, highest = int(np.argmax(heard)), len(heard) - int(np.argmax(heard[::-1]))
+    used = np.flatnonzero(np.any(filters, axis=1))
+    lowest, highest = int(used[0]), int(used[-1]) + 1
     power = nodes.cut(power, integers(lowest), integers(highest), axis=2)
     mel = nodes.op("MatMul", power, filters[lowest:highest].astype(np.float32))
     logarithm = nodes.op("Log", nodes.op("Max", mel, np.float32(FLOOR)))

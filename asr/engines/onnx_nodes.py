@@ -91,11 +91,11 @@ class Nodes:
 
     def graph(self, name: str, inputs: Signature, outputs: Signature) -> GraphProto:
         """Close the nodes to a graph without constants; `inputs` and `outputs` give each tensor's type and shape."""
-        sides = [
+        taken, given = (
             [helper.make_tensor_value_info(n, TYPES[kind], shape) for n, (kind, shape) in side.items()]
             for side in (inputs, outputs)
-        ]
-        return helper.make_graph(self.nodes, name, *sides)
+        )
+        return helper.make_graph(self.nodes, name, taken, given)
 
     def finish(self, inputs: Signature, outputs: Signature, tensors: Mapping[str, str]) -> "Graph":
         """Close the whole graph; `tensors` gives the tensor that each output is."""

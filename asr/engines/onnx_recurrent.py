@@ -127,7 +127,7 @@ def _as_operator(
         *inputs,
         hidden_size=layer.hidden_size,
         direction="bidirectional" if len(layer.weights) == 2 else "forward",
-        **dict(operator.attributes),
+        **dict(operator.attributes),  # type: ignore[arg-type] - attributes, none of them the domain
     )
     merged = nodes.op("Transpose", y, perm=[0, 2, 1, 3])
     return nodes.op("Reshape", merged, integers(0, 0, len(layer.weights) * layer.hidden_size)), final

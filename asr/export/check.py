@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -102,7 +103,7 @@ def check_export(bundle: Bundle, path: Path, kind: str, int8: bool, manifest: st
             differences.append(float(np.abs(np.exp(theirs) - np.exp(ours)).max()))
     references = [normalize(text_of(cut) or "", bundle.normalizer) for cut in cuts]
     speakers = [speaker_of(cut) for cut in cuts]
-    named = speakers if all(speakers) else None
+    named = [speaker for speaker in speakers if speaker] if all(speakers) else None
     a, b = (score(references, side, ids=[cut.id for cut in cuts], speakers=named) for side in texts)
     equal = sum(expected == found for expected, found in zip(*texts, strict=True))
     exact = not int8 and (
@@ -132,8 +133,8 @@ def _plain(bundle: Bundle, path: Path) -> Recognized:
 
     def run(samples: np.ndarray) -> tuple[str, np.ndarray]:
         inputs = {"waveform": samples[None], "lengths": np.array([len(samples)])}
-        log_probs, _ = session.run(None, inputs)
-        return _spelled(bundle, log_probs[0]), log_probs[0]
+        log_probs = np.asarray(session.run(None, inputs)[0])[0]
+        return _spelled(bundle, log_probs), log_probs
 
     return run
 
@@ -144,7 +145,7 @@ def _sherpa(bundle: Bundle, path: Path) -> Recognized:
 
     def run(samples: np.ndarray) -> tuple[str, np.ndarray]:
         scaled = (samples - samples.mean()) / np.sqrt(samples.var() + np.float32(SHERPA_EPSILON))
-        log_probs = session.run(None, {"waveform": scaled[None]})[0][0, ::times]
+        log_probs = np.asarray(session.run(None, {"waveform": scaled[None]})[0])[0, ::times]
         return _spelled(bundle, log_probs), log_probs
 
     return run
@@ -160,7 +161,8 @@ def _onnx_asr(bundle: Bundle, path: Path) -> Recognized:
     model = onnx_asr.load_model("nemo-conformer-ctc", path.parent, quantization=quantization)
 
     def run(samples: np.ndarray) -> tuple[str, None]:
-        return " ".join(str(model.recognize(samples, sample_rate=bundle.sample_rate)).split()), None
+        rate: Any = bundle.sample_rate  # which the export has checked
+        return " ".join(str(model.recognize(samples, sample_rate=rate)).split()), None
 
     return run
 

@@ -240,13 +240,7 @@ def score(
         references, hypotheses = [references], [hypotheses]
     if aligner not in ALIGNERS:
         raise TextError(f"there is no aligner {aligner!r}; expected one of {', '.join(ALIGNERS)}")
-    columns = {name: tuple(values) for name, values in (fields or {}).items()}
-    if speakers is not None:
-        columns = {"speaker": tuple(speakers)} | columns
-    names = tuple(ids) if ids is not None else tuple(map(str, range(1, len(references) + 1)))
-    for name, values in {"hypotheses": hypotheses, "ids": names, **columns}.items():
-        if len(values) != len(references):
-            raise TextError(f"{len(references)} references but {len(values)} {name}; expected one each")
+    names, columns = _columns(references, hypotheses, ids, speakers, fields or {})
     clean = Cleaning(normalizer, rules, alternatives, aligner)
     left, right = clean(references, hypotheses)
     words = count_errors(map(str.split, left), map(str.split, right), aligner)
@@ -270,6 +264,24 @@ def score(
     )
     report.__dict__["utterance_errors"] = words  # already counted: fills the cached property
     return report
+
+
+def _columns(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    ids: Sequence[str] | None,
+    speakers: Sequence[str] | None,
+    fields: Mapping[str, Sequence],
+) -> tuple[tuple[str, ...], dict[str, tuple]]:
+    """Return the utterances' ids and fields. Raises TextError for columns of other lengths."""
+    columns = {name: tuple(values) for name, values in fields.items()}
+    if speakers is not None:
+        columns = {"speaker": tuple(speakers)} | columns
+    names = tuple(ids) if ids is not None else tuple(map(str, range(1, len(references) + 1)))
+    for name, values in {"hypotheses": hypotheses, "ids": names, **columns}.items():
+        if len(values) != len(references):
+            raise TextError(f"{len(references)} references but {len(values)} {name}; expected one each")
+    return names, columns
 
 
 def _one_space(text: str) -> str:

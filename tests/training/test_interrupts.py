@@ -19,7 +19,15 @@ def test_signals_are_received_and_handlers_restored():
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-def test_the_second_signal_acts_at_once():
+@pytest.fixture
+def interruptible():
+    """SIGINT raises KeyboardInterrupt, as in a shell's foreground; programs in its background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_second_signal_acts_at_once(interruptible):
     received = []
     with on_signal(received.append, once=True):
         os.kill(os.getpid(), signal.SIGTERM)
