@@ -33,8 +33,11 @@ class Arguments(NamedTuple):
 
 def names(call: Call) -> tuple[list[str], list[str]]:
     """Return the fields of Weights that the layer has and those of Noise that hold masks."""
-    weights = [name for name, part in call.weights[0]._asdict().items() if part is not None]
-    return weights, [name for name, part in call.noise[0]._asdict().items() if isinstance(part, Tensor)]
+    weights, noise = call.weights[0], call.noise[0]
+    return (
+        [name for name, part in zip(weights._fields, weights, strict=True) if part is not None],
+        [name for name, part in zip(noise._fields, noise, strict=True) if isinstance(part, Tensor)],
+    )
 
 
 def numbers(call: Call) -> list[float]:

@@ -90,8 +90,13 @@ class PackedLayer(nn.Module):
 
 def _without_matrices(weights: Weights) -> Weights:
     """Copy biases, peepholes and norms; of the packed matrices only that they exist is left."""
-    kept = {name: part.float().clone() for name, part in weights._asdict().items() if part is not None}
-    return Weights(**(kept | {name: torch.empty(0) for name in MATRICES if name in kept}))
+    present = {name: part for name, part in weights._asdict().items() if part is not None}
+    return Weights(
+        **{
+            name: torch.empty(0) if name in MATRICES else part.float().clone()
+            for name, part in present.items()
+        }
+    )
 
 
 class PackedTorchLayers(TorchCalls):

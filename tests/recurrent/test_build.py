@@ -248,3 +248,25 @@ def test_the_sanitizers_find_nothing(tmp_path):
         "ASAN_OPTIONS": "detect_leaks=0",
     }
     run_kernel_tests(environment)
+
+
+def test_processes_that_start_together_compile_once(tmp_path):
+    """The second waits for the first and takes its library."""
+    code = (
+        "import time\n"
+        "from asr.recurrent.cpu import build\n"
+        "def compile_library(target, compiler, extra):\n"
+        "    time.sleep(2)\n"
+        "    target.touch()\n"
+        "    print('compiled')\n"
+        "build.compile_library = compile_library\n"
+        "print(build.library().exists())\n"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sorted(outputs) == ["True\n", "True\n", "compiled\nTrue\n"]

@@ -106,11 +106,7 @@ def _forward(*values) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _run_forward(layer: library.Layer, arguments: Arguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    x, lengths = arguments.x, arguments.lengths
-    if layer.batch and not bool((lengths >= 0).all() and (lengths <= x.shape[1]).all()):
-        raise ValueError(
-            f"lengths must lie within 0 and the {x.shape[1]} frames of x, got {lengths.tolist()}"
-        )
+    x = arguments.x
     y = x.new_empty(x.shape[0], x.shape[1], layer.directions * layer.output)
     finals = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in arguments.state]
     layer.set_frames("y", y)
@@ -122,7 +118,7 @@ def _run_forward(layer: library.Layer, arguments: Arguments) -> tuple[Tensor, Te
         layer.set_directions(("reserve",), [reserve])
     else:
         layer.weight_kind = library.WEIGHT_KINDS[arguments.mode]
-    library.call("recurrent_forward", layer)
+    library.forward(layer, arguments.lengths)
     return y, finals[0], finals[1] if len(finals) > 1 else x.new_empty(0), reserve
 
 
@@ -164,7 +160,7 @@ def recurrent_backward(d_y, d_state, needs_d_x, y, saved, *values) -> list[Tenso
     layer.set_directions(("d_hn", "d_cn"), d_state)
     layer.set_directions(("d_h0", "d_c0"), state)
     layer.set_flat([f"d_{name}" for name in arguments.weight_names.split(",")], weights)
-    library.call("recurrent_backward", layer)
+    library.backward(layer)
     return [d_x, *state, *weights]
 
 

@@ -8,6 +8,7 @@ or portable kernels.
 """
 
 import argparse
+import contextlib
 import hashlib
 import logging
 import os
@@ -16,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -70,14 +72,29 @@ def library() -> Path:
         cached = cache / f"recurrent-{key}.so"
         if not cached.exists():
             cache.mkdir(parents=True, exist_ok=True)
-            logger.warning("Compiling the recurrent kernels for this machine (once, about half a minute) ...")
-            compile_library(cached, compiler, extra)
+            with _alone(cached.with_suffix(".lock")):
+                if not cached.exists():
+                    logger.warning(
+                        "Compiling the recurrent kernels for this machine (once, about half a minute) ..."
+                    )
+                    compile_library(cached, compiler, extra)
     except (OSError, RuntimeError) as error:  # no such place, or no home to look for it in
         raise BackendError(
             f"the fused CPU kernels cannot be put into the cache: {error}; set XDG_CACHE_HOME to a folder that can be "
             "written to"
         ) from None
     return cached
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process is in here with the same path: processes that start together compile once."""
+    import fcntl  # only here: Windows has none, and no kernels are built there
+
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        path.unlink(missing_ok=True)
 
 
 def compile_library(target: Path, compiler: str, extra: list[str] | None = None) -> None:
@@ -102,7 +119,7 @@ def compile_library(target: Path, compiler: str, extra: list[str] | None = None)
             ]
             for name in names
         }
-        jobs |= {f"{folder}/{name}.o": [f"{name}.cpp"] for name in ("entry", "pool")}
+        jobs |= {f"{folder}/{name}.o": [f"{name}.cpp"] for name in ("entry", "forked", "pool")}
         commands = [
             [compiler, *FLAGS, *options, *extra, "-c", str(SOURCES / source), "-o", out]
             for out, (source, *options) in jobs.items()
@@ -111,7 +128,7 @@ def compile_library(target: Path, compiler: str, extra: list[str] | None = None)
         linked = f"{folder}/kernels.so"
         # No -fopenmp here: the OpenMP functions stay undefined and resolve to those that torch has loaded.
         sanitizers = [flag for flag in extra if flag.startswith("-fsanitize")]
-        _call([compiler, "-shared", *sanitizers, *jobs, "-o", linked])
+        _call([compiler, "-shared", "-pthread", *sanitizers, *jobs, "-o", linked])
         Path(linked).replace(target)  # atomic: another process sees the whole file or none
 
 

@@ -31,6 +31,7 @@ POINTERS = (
 )
 SIZES = ("cell", "batch", "frames", "input", "hidden", "output", "directions", "threads", "weight_kind")
 FRAMES = ("lengths", "x", "y", "d_y", "d_x", "x_bfloat16", "y_bfloat16")
+BAD_LENGTHS = 2  # src/entry.cpp's recurrent_forward
 NUMBERS = ("cell_clip", "proj_clip", "zoneout_hidden_rate", "zoneout_cell_rate")
 
 
@@ -56,10 +57,11 @@ class Layer(ctypes.Structure):
 
     def address(self, tensor: Tensor) -> int:
         """Return where the kernels find a tensor's elements, copied where they are not contiguous."""
-        if tensor.device.type != "cpu":
+        if not tensor.is_cpu:
             raise ValueError(f"x is on the cpu, but another tensor of the layer on {tensor.device}")
-        self.kept.append(tensor.contiguous())
-        return self.kept[-1].data_ptr()
+        tensor = tensor.contiguous()
+        self.kept.append(tensor)
+        return tensor.data_ptr()
 
     def set_frames(self, name: str, tensor: Tensor) -> None:
         """Point a field, or the one for bfloat16, at frames."""
@@ -68,8 +70,9 @@ class Layer(ctypes.Structure):
     def set_directions(self, names: tuple[str, ...], tensors: list[Tensor]) -> None:
         """Point each direction's fields of these names at its part of a tensor, first axis direction."""
         for name, tensor in zip(names, tensors, strict=False):
+            address, size = self.address(tensor), tensor.nbytes // self.directions
             for d in range(self.directions):
-                setattr(self.direction[d], name, self.address(tensor[d]))
+                setattr(self.direction[d], name, address + d * size)
 
     def set_flat(self, names: list[str], tensors: list[Tensor]) -> None:
         """Point each direction's fields at tensors that stand direction after direction."""
@@ -96,9 +99,20 @@ def describe(arguments: Arguments) -> Layer:
     return layer
 
 
-def call(function: str, layer: Layer) -> None:
-    """Run `recurrent_forward` or `recurrent_backward`."""
-    if getattr(load(), function)(instruction_set(), ctypes.byref(layer)):
+def forward(layer: Layer, lengths: Tensor) -> None:
+    """Run the forward pass. Raises ValueError for lengths beyond the frames."""
+    status = load().recurrent_forward(instruction_set(), ctypes.byref(layer))
+    if status == BAD_LENGTHS:
+        raise ValueError(
+            f"lengths must lie within 0 and the {layer.frames} frames of x, got {lengths.tolist()}"
+        )
+    if status:
+        raise MemoryError("the recurrent kernels could not allocate their working memory")
+
+
+def backward(layer: Layer) -> None:
+    """Run the backward pass."""
+    if load().recurrent_backward(instruction_set(), ctypes.byref(layer)):
         raise MemoryError("the recurrent kernels could not allocate their working memory")
 
 

@@ -6,12 +6,11 @@
 
 #include "cells.h"
 #include "gemm.h"
+#include "norm_backward.h"
 #include "plan.h"
+#include "weight_gradients.h"
 
 namespace {
-
-constexpr int64_t FRAME_BLOCK = 128;  // frames summed at a time for a weight gradient: their rows stay in cache
-constexpr int64_t TILE_GROUP = 8;     // tiles whose left operands are packed together: whole cache lines are read
 
 template <class Cell>
 class Backward {
@@ -152,7 +151,7 @@ class Backward {
                     store_some(own.d_c0 + s.utterance * H + s.unit, d, H - s.unit);
                 });
         }
-        if (normalized) norm_gradients(first, end);
+        if (normalized) norm_gradients<G>(own, plan.batch, d_norm, d_bias, H, Hp, first, end);
         for (int slot = 0; slot < d_slots; slot++)
             for (int64_t j = first * PANEL; j < end * PANEL && j < H; j++) {
                 if (own.d_bias_ih && input_gate(slot) >= 0)
@@ -175,24 +174,24 @@ class Backward {
         if (!right) return false;
         int gates[2 * 4];
         for (int slot = 0; slot < d_slots; slot++) gates[slot] = input_gate(slot);
-        weight_gradient(team, d_gates, d_ld, Hp, gates, d_slots, H, layer.input, own.d_weight_ih, right,
+        weight_gradient(layer, plan.valid, team, d_gates, d_ld, Hp, gates, d_slots, H, layer.input, own.d_weight_ih, right,
                         [this](int64_t b, int64_t t, int64_t j) {
                             return load_some(layer.x + (b * plan.frames + t) * layer.input + j, layer.input - j);
                         });
         for (int slot = 0; slot < d_slots; slot++)
             gates[slot] = Cell::gated_product && slot == G - 1 ? -1 : recurrent_gate(slot);
-        weight_gradient(team, d_gates, d_ld, Hp, gates, d_slots, H, P, own.d_weight_hh, right,
+        weight_gradient(layer, plan.valid, team, d_gates, d_ld, Hp, gates, d_slots, H, P, own.d_weight_hh, right,
                         [this](int64_t b, int64_t t, int64_t j) { return hidden_in(b, t, j); });
         if constexpr (Cell::gated_product) {
             for (int slot = 0; slot < d_slots; slot++) gates[slot] = slot == G - 1 ? slot : -1;
-            weight_gradient(team, d_gates, d_ld, Hp, gates, d_slots, H, P, own.d_weight_hh, right,
+            weight_gradient(layer, plan.valid, team, d_gates, d_ld, Hp, gates, d_slots, H, P, own.d_weight_hh, right,
                             [this](int64_t b, int64_t t, int64_t j) {
                                 return hidden_in(b, t, j) * load(own.reserve + (plan.start[b] + t) * width + j);
                             });
         }
         if (own.weight_hr) {
             int only[1] = {0};
-            weight_gradient(team, d_projected, Pp, Pp, only, 1, P, H, own.d_weight_hr, right,
+            weight_gradient(layer, plan.valid, team, d_projected, Pp, Pp, only, 1, P, H, own.d_weight_hr, right,
                             [this](int64_t b, int64_t t, int64_t j) {
                                 return load(own.reserve + (plan.start[b] + t) * width + slots.emitted * Hp + j);
                             });
@@ -341,7 +340,7 @@ class Backward {
             add(sums + (3 * G + 1) * Hp + j, d * n);
             store(d_c + j, d);
         }
-        denormalize(d_c, d_c, norm_cell, n_cell, 1, deviations[2]);
+        denormalize(d_c, d_c, norm_cell, n_cell, 1, H, Hp, deviations[2]);
         for (s.unit = 0; s.unit < Hp; s.unit += PANEL) Cell::backward(*this, s, splat(0));
         float *d = s.gates + G * Hp;
         const float *n_h = s.saved + slots.recurrent * Hp, *n_x = s.saved + slots.input * Hp;
@@ -350,41 +349,8 @@ class Backward {
             add(sums + G * Hp + j, load(d + j) * load(n_h + j));
             add(sums + 2 * G * Hp + j, load(d + j) * load(n_x + j));
         }
-        denormalize(s.gates, d, norm_hh, n_h, G, deviations[0]);
-        denormalize(d, d, norm_ih, n_x, G, deviations[1]);
-    }
-
-    // The gradient before a normalization, from d after it: with e = weight d, inverse (e - mean(e) - n mean(e n)).
-    void denormalize(float *out, const float *d, const float *weight, const float *n, int gates, float inverse) const {
-        vec plain = splat(0), weighted = splat(0);
-        for (int64_t j = 0; j < gates * Hp; j += PANEL) {
-            vec e = load(d + j) * load(weight + j);
-            plain += e;
-            weighted += e * load(n + j);
-        }
-        const float mean = sum(plain) / (gates * H), slope = sum(weighted) / (gates * H);
-        for (int64_t j = 0; j < gates * Hp; j += PANEL)
-            store(out + j, (load(d + j) * load(weight + j) - mean - load(n + j) * slope) * inverse);
-    }
-
-    // The normalizations' own gradients and the biases', summed over rows in their order.
-    void norm_gradients(int64_t first, int64_t end) {
-        for (int64_t j = first * PANEL; j < end * PANEL && j < H; j++) {
-            auto total = [&](int slot) {
-                float value = 0;
-                for (int64_t row = 0; row < plan.batch; row++) value += d_norm[(row * (3 * G + 2) + slot) * Hp + j];
-                return value;
-            };
-            for (int g = 0; g < G; g++) {
-                const float d = total(g);
-                d_bias[g * Hp + j] = d_bias[(G + g) * Hp + j] = d;
-                own.d_norm_hh_bias[g * H + j] = own.d_norm_ih_bias[g * H + j] = d;
-                own.d_norm_hh_weight[g * H + j] = total(G + g);
-                own.d_norm_ih_weight[g * H + j] = total(2 * G + g);
-            }
-            own.d_norm_cell_bias[j] = total(3 * G);
-            own.d_norm_cell_weight[j] = total(3 * G + 1);
-        }
+        denormalize(s.gates, d, norm_hh, n_h, G, H, Hp, deviations[0]);
+        denormalize(d, d, norm_ih, n_x, G, H, Hp, deviations[1]);
     }
 
     // panel[unit of the gate][:] = columns of one gate's weights (H, columns), zero for padding units.
@@ -455,71 +421,6 @@ class Backward {
                     }
                 }
             }
-        }
-    }
-
-    // The first `left` of TILE numbers, zeros behind them.
-    static void copy_tile(float *to, const float *from, int64_t left) {
-        if (left >= TILE)
-            memcpy(to, from, TILE * sizeof(float));
-        else
-            for (int64_t r = 0; r < TILE; r++) to[r] = r < left ? from[r] : 0;
-    }
-
-    // out[gate][u][:] = sum over frames of left[frame][slot][u] right(frame)[:], for each slot with a gate.
-    template <class Right>
-    void weight_gradient(const Team &team, const float *left, int64_t ld, int64_t slot_size, const int *gates,
-                         int slots, int64_t units, int64_t columns, float *out, float *right_block, Right right) {
-        const int64_t panels = round_up(columns, PANEL) / PANEL;
-        const int64_t groups = (units + TILE_GROUP * TILE - 1) / (TILE_GROUP * TILE);
-        const int64_t first = team.begin(slots * groups), end = team.end(slots * groups);
-        float *left_block = right_block + FRAME_BLOCK * panels * PANEL;
-        alignas(64) float edge[TILE * PANEL];
-        for (int64_t item = first; item < end; item++)
-            if (int gate = gates[item / groups]; gate >= 0) {
-                int64_t u = item % groups * TILE_GROUP * TILE;
-                int64_t rows = units - u < TILE_GROUP * TILE ? units - u : TILE_GROUP * TILE;
-                memset(out + (gate * units + u) * columns, 0, rows * columns * sizeof(float));
-            }
-        int64_t b = 0, t = 0;
-        for (int64_t frame = 0; frame < plan.valid;) {
-            int64_t block = 0;
-            for (; block < FRAME_BLOCK && frame + block < plan.valid; block++, t++) {
-                while (t == layer.lengths[b]) b++, t = 0;
-                for (int64_t p = 0; p < panels; p++) {
-                    float *to = right_block + (p * FRAME_BLOCK + block) * PANEL;
-                    store(to, right(b, t, p * PANEL));
-                }
-            }
-            for (int64_t item = first; item < end; item++) {
-                const int64_t slot = item / groups, u = item % groups * TILE_GROUP * TILE;
-                const int gate = gates[slot];
-                if (gate < 0) continue;
-                const int64_t wanted = units - u < TILE_GROUP * TILE ? units - u : TILE_GROUP * TILE;
-                const int64_t tiles = tiles_for(wanted);
-                for (int64_t k = 0; k < block; k++) {
-                    const float *from = left + (frame + k) * ld + slot * slot_size + u;
-                    for (int64_t i = 0; i < tiles; i++)
-                        copy_tile(left_block + (i * FRAME_BLOCK + k) * TILE, from + i * TILE, wanted - i * TILE);
-                }
-                for (int64_t p = 0; p < panels; p++)
-                    for (int64_t i = 0; i < tiles; i++) {
-                        const int64_t rows = wanted - i * TILE < TILE ? wanted - i * TILE : TILE;
-                        const int64_t width = columns - p * PANEL < PANEL ? columns - p * PANEL : PANEL;
-                        float *to = out + (gate * units + u + i * TILE) * columns + p * PANEL;
-                        const float *a = left_block + i * FRAME_BLOCK * TILE;
-                        const float *panel = right_block + p * FRAME_BLOCK * PANEL;
-                        if (rows == TILE && width == PANEL) {
-                            multiply_packed<TILE>(a, block, panel, to, columns);
-                            continue;
-                        }
-                        for (float &value : edge) value = 0;
-                        multiply_packed<TILE>(a, block, panel, edge, PANEL);
-                        for (int64_t r = 0; r < rows; r++)
-                            for (int64_t j = 0; j < width; j++) to[r * columns + j] += edge[r * PANEL + j];
-                    }
-            }
-            frame += block;
         }
     }
 };

@@ -1,6 +1,7 @@
 // The library's doors: what runs is chosen by what the processor has.
 #include <cstring>
 
+#include "forked.h"
 #include "layer.h"
 #include "pool.h"
 
@@ -42,9 +43,16 @@ EXPORT int64_t recurrent_packed_bytes(const char *isa, const Layer *layer) {
     return kernels_named(isa)->packed_bytes(*layer);
 }
 EXPORT void recurrent_pack(const char *isa, const Layer *layer, int64_t direction, void *packed) {
-    kernels_named(isa)->pack(*layer, direction, packed);
+    on_living_threads(layer->threads, [=] { return kernels_named(isa)->pack(*layer, direction, packed), 0; });
 }
-EXPORT int recurrent_forward(const char *isa, const Layer *layer) { return kernels_named(isa)->forward(*layer); }
-EXPORT int recurrent_backward(const char *isa, const Layer *layer) { return kernels_named(isa)->backward(*layer); }
+// 0, 1 when memory ran out, or 2 when a length is not within 0 and the frames.
+EXPORT int recurrent_forward(const char *isa, const Layer *layer) {
+    for (int64_t b = 0; b < layer->batch; b++)
+        if (layer->lengths[b] < 0 || layer->lengths[b] > layer->frames) return 2;
+    return on_living_threads(layer->threads, [=] { return kernels_named(isa)->forward(*layer); });
+}
+EXPORT int recurrent_backward(const char *isa, const Layer *layer) {
+    return on_living_threads(layer->threads, [=] { return kernels_named(isa)->backward(*layer); });
+}
 EXPORT double recurrent_peak(const char *isa, int threads) { return kernels_named(isa)->peak(threads); }
 }

@@ -143,16 +143,20 @@ inline int64_t tile_start(int64_t count, int64_t tiles, int64_t i) { return coun
 
 // panel[k][j] = matrix[(first + j) * ld + k], zero for units from `units` on: weights (unit, k) used as x W^T.
 inline void pack_transposed(float *panel, const float *matrix, int64_t ld, int64_t first, int64_t units, int64_t K) {
-    constexpr int64_t LINE = 16;  // of each row, so that what is written stays in the nearest cache
-    for (int64_t begin = 0; begin < K; begin += LINE) {
-        const int64_t end = begin + LINE < K ? begin + LINE : K;
-        for (int64_t j = 0; j < PANEL; j++) {
-            const float *row = matrix + (first + j) * ld;
-            if (first + j < units)
-                for (int64_t k = begin; k < end; k++) panel[k * PANEL + j] = row[k];
-            else
-                for (int64_t k = begin; k < end; k++) panel[k * PANEL + j] = 0;
+    for (int64_t half = 0; half < PANEL; half += W) {
+        const float *rows = matrix + (first + half) * ld;
+        const int64_t count = units - first - half;  // of these W units
+        int64_t k = 0;
+        for (; count >= W && k + W <= K; k += W) {
+            lane square[W];
+#pragma GCC unroll 16
+            for (int j = 0; j < W; j++) square[j] = load_lane(rows + j * ld + k);
+            transpose(square);
+#pragma GCC unroll 16
+            for (int j = 0; j < W; j++) store_lane(panel + (k + j) * PANEL + half, square[j]);
         }
+        for (; k < K; k++)
+            for (int64_t j = 0; j < W; j++) panel[k * PANEL + half + j] = j < count ? rows[j * ld + k] : 0;
     }
 }
 

@@ -51,6 +51,8 @@ void each_direction(const Layer &layer, Team::Gate *gates, Work work) {
 
 // More threads than these have too little to do between two waits.
 int useful_threads(const Layer &layer) {
+    const int64_t products = layer.batch * layer.frames * layer.hidden * (layer.input + layer.output);
+    if (products < 300000) return 1;  // some ten microseconds of work: to wake a thread takes as long
     int64_t panels = round_up(layer.hidden, PANEL) / PANEL;
     int64_t work = layer.batch * layer.hidden * layer.output / 8192;  // a step of one direction
     int64_t most = panels < work ? panels : work;

@@ -1,5 +1,6 @@
 #include "pool.h"
 
+#include <pthread.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -8,7 +9,7 @@
 
 namespace {
 
-constexpr int64_t LINE = 64, HUGE_PAGE = 1 << 21;
+constexpr int64_t LINE = 64, PAGE = 1 << 12, HUGE_PAGE = 1 << 21;
 
 struct Block {  // stands in the cache line before the memory that it describes
     Block *next;
@@ -18,12 +19,17 @@ struct Block {  // stands in the cache line before the memory that it describes
 #ifdef __SANITIZE_ADDRESS__
 constexpr int64_t KEPT_FROM = INT64_MAX;  // so that the sanitizer sees each block's own bounds
 #else
-constexpr int64_t KEPT_FROM = HUGE_PAGE;
+constexpr int64_t KEPT_FROM = 16 * PAGE;
 #endif
 
 std::mutex guard;
 Block *kept = nullptr;
 int64_t kept_bytes = 0;
+
+// A process forked while another thread is in here would wait for it forever.
+__attribute__((constructor)) void survive_forks() {
+    pthread_atfork([] { guard.lock(); }, [] { guard.unlock(); }, [] { guard.unlock(); });
+}
 
 }  // namespace
 
@@ -37,7 +43,7 @@ void *recurrent_take(int64_t bytes) {
     bytes = (bytes + LINE - 1) / LINE * LINE + LINE;
     if (bytes >= KEPT_FROM) {
         // Sizes differ from batch to batch: round them up (pages behind the need are never touched), so that they fit.
-        int64_t step = HUGE_PAGE;
+        int64_t step = bytes < HUGE_PAGE ? PAGE : HUGE_PAGE;
         while (step * 8 < bytes) step *= 2;
         bytes = (bytes + step - 1) / step * step;
         std::lock_guard<std::mutex> lock(guard);

@@ -1,5 +1,5 @@
 // Memory that outlives a call. Touching fresh memory costs more than a tenth of a training step (the system clears every
-// page), so large blocks are kept and handed out again, up to an eighth of the machine's memory.
+// page), so all but small blocks are kept and handed out again, up to an eighth of the machine's memory.
 #pragma once
 #include <cstdint>
 

@@ -17,6 +17,36 @@ inline __attribute__((always_inline)) lane load_lane(const float *p) { return *r
 inline __attribute__((always_inline)) void store_lane(float *p, lane v) { *reinterpret_cast<unaligned_lane *>(p) = v; }
 inline __attribute__((always_inline)) lane splat_lane(float value) { return lane{} + value; }
 
+// W rows of W numbers become W columns: rows interleaved with those half of the way on, log2(W) times.
+#if WIDTH == 16
+#define FIRST_HALVES 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define SECOND_HALVES 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif WIDTH == 8
+#define FIRST_HALVES 0, 8, 1, 9, 2, 10, 3, 11
+#define SECOND_HALVES 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define FIRST_HALVES 0, 4, 1, 5
+#define SECOND_HALVES 2, 6, 3, 7
+#endif
+#if defined(__clang__)
+#define INTERLEAVE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define INTERLEAVE(a, b, ...) __builtin_shuffle(a, b, int_lane{__VA_ARGS__})
+#endif
+inline __attribute__((always_inline)) void transpose(lane *row) {
+    lane next[W];
+#pragma GCC unroll 4
+    for (int round = 1; round < W; round *= 2) {
+#pragma GCC unroll 8
+        for (int i = 0; i < W / 2; i++) {
+            next[2 * i] = INTERLEAVE(row[i], row[i + W / 2], FIRST_HALVES);
+            next[2 * i + 1] = INTERLEAVE(row[i], row[i + W / 2], SECOND_HALVES);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < W; i++) row[i] = next[i];
+    }
+}
+
 // PANEL units: what a cell computes with. Two registers, because one alone would wait for its own results.
 struct vec {
     lane low, high;
