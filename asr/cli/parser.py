@@ -20,6 +20,7 @@ COMMANDS = {
     "report": ("asr.cli.report", "draw a training run's report again"),
     "transcribe": ("asr.cli.transcribe", "turn audio files into text"),
     "listen": ("asr.cli.listen", "print words while they are spoken, from a microphone or a pipe"),
+    "serve": ("asr.cli.serve", "serve models to many callers: OpenAI's API, streams, a page"),
     "label": ("asr.cli.label", "label untranscribed speech to train on"),
     "align": ("asr.cli.align", "find when each word of a known text is spoken"),
     "evaluate": ("asr.cli.evaluate", "measure a model's word error rate on a test set"),
