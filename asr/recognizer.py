@@ -148,7 +148,7 @@ class Recognizer:
                         seams = tuple(joiner.seams)
                         yield (
                             index,
-                            self._transcript(
+                            self.transcript_of(
                                 joiner.hypothesis(), joiner.loud(), duration, character_times, seams
                             ),
                         )
@@ -163,7 +163,7 @@ class Recognizer:
         tokens = self.bundle.tokenizer.encode(normalize(text, self.bundle.normalizer))
         hypothesis = align(self.log_probs(samples), tokens)
         loud = loud_hops(samples, self.sample_rate)
-        return self._transcript(hypothesis, loud, len(samples) / self.sample_rate, character_times)
+        return self.transcript_of(hypothesis, loud, len(samples) / self.sample_rate, character_times)
 
     def stream(self, chunk: float = CHUNK_SECONDS, look_ahead: float | None = None) -> Stream:
         """Begin to recognize speech as it comes: `feed` it samples, then `finish`.
@@ -244,14 +244,19 @@ class Recognizer:
             joiners[index].parts.append((first, hypothesis))
         return max(len(parts), len(decoded))
 
-    def _transcript(
+    def transcript_of(
         self,
         hypothesis: Hypothesis,
         loud: np.ndarray,
         duration: float,
-        character_times: bool,
+        character_times: bool = False,
         seams: tuple[float, ...] = (),
     ) -> Transcript:
+        """Return the transcript of a decoded recording.
+
+        Arguments: loud (hop,) bool, as `loud_hops` gives it; duration and seams in seconds; character_times, whether
+        the words have their letters.
+        """
         tokenizer = self.bundle.tokenizer
         words = words_of(
             hypothesis, tokenizer, self.engine.seconds_per_frame, loud, duration, character_times

@@ -32,6 +32,8 @@ def reading(name: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
+        if os.path.islink(name):  # noqa: PTH114 - a name that no Path can hold is no link
+            raise AudioError(f"{name} is a link to {os.readlink(name)}, which does not exist") from None  # noqa: PTH115
         raise AudioError(f"there is no file {name}") from None
     except IsADirectoryError:
         raise AudioError(f"{name} is a folder; expected an audio file") from None
