@@ -122,7 +122,7 @@ def _tsv(transcript: Transcript, name: str, layout: Layout) -> str:
 
 def _ctm(transcript: Transcript, name: str, layout: Layout) -> str:
     lines = [
-        f"{_id(name)} {word.channel or 1} {word.start:.3f} {word.end - word.start:.3f} {word.word} "
+        f"{recording_id(name)} {word.channel or 1} {word.start:.3f} {word.end - word.start:.3f} {word.word} "
         f"{word.confidence:.3f}\n"
         for word in transcript.words
     ]
@@ -130,7 +130,9 @@ def _ctm(transcript: Transcript, name: str, layout: Layout) -> str:
 
 
 def _trn(transcript: Transcript, name: str, layout: Layout) -> str:
-    return "".join([f"{transcript.text} ({_id(name)})\n", *(f";; {mark}\n" for mark in _damage(transcript))])
+    return "".join(
+        [f"{transcript.text} ({recording_id(name)})\n", *(f";; {mark}\n" for mark in _damage(transcript))]
+    )
 
 
 # JSON is apart, since it takes facts, too.
@@ -325,6 +327,6 @@ def _clock(ms: int, point: str) -> str:
     return f"{ms // 3600000:02}:{ms // 60000 % 60:02}:{ms // 1000 % 60:02}{point}{ms % 1000:03}"
 
 
-def _id(name: str) -> str:
-    """Make a recording's name one word, without the brackets that end a line of TRN; folders become part of it."""
+def recording_id(name: str) -> str:
+    """Return a recording's name as one word, without the brackets that end a line of TRN; folders become part of it."""
     return "".join("_" if letter.isspace() or letter in "()" else letter for letter in name.replace("/", "-"))

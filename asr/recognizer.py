@@ -4,7 +4,6 @@ Long audio is read block by block and recognized in windows (`asr.long_audio`), 
 """
 
 import itertools
-import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,6 @@ from asr.decoding import (
     Decoder,
     DecodingOptions,
     Hypothesis,
-    ParallelBeamSearch,
     align,
     choose_decoder,
     greedy,
@@ -39,8 +37,6 @@ from asr.transcript import Alternative, Transcript
 READERS = 2
 
 Item = TypeVar("Item")
-
-logger = logging.getLogger(__name__)
 
 
 class Recognizer:
@@ -130,8 +126,8 @@ class Recognizer:
         `progress` is called with the seconds of audio that each batch has added.
         """
         sources = [source_of(item, self.sample_rate, f"audio {i}") for i, item in enumerate(audio)]
-        if isinstance(self.decoder, ParallelBeamSearch):
-            self.decoder.prepare(sum(map(_windows_expected, sources)))
+        if self.decoder is not greedy:
+            self._prepare_search(sources)
         budget = BatchBudget(batch_seconds or self.engine.batch_seconds(), self.sample_rate)
         order = sorted(range(len(sources)), key=lambda i: sources[i].seconds)
         joiners: dict[int, Joiner] = {}  # of the recordings that are not yet done
@@ -152,7 +148,7 @@ class Recognizer:
                         seams = tuple(joiner.seams)
                         yield (
                             index,
-                            self._transcript(
+                            self.transcript_of(
                                 joiner.hypothesis(), joiner.loud(), duration, character_times, seams
                             ),
                         )
@@ -167,7 +163,7 @@ class Recognizer:
         tokens = self.bundle.tokenizer.encode(normalize(text, self.bundle.normalizer))
         hypothesis = align(self.log_probs(samples), tokens)
         loud = loud_hops(samples, self.sample_rate)
-        return self._transcript(hypothesis, loud, len(samples) / self.sample_rate, character_times)
+        return self.transcript_of(hypothesis, loud, len(samples) / self.sample_rate, character_times)
 
     def stream(self, chunk: float = CHUNK_SECONDS, look_ahead: float | None = None) -> Stream:
         """Begin to recognize speech as it comes: `feed` it samples, then `finish`.
@@ -211,6 +207,13 @@ class Recognizer:
         results = list(itertools.chain(*in_halves(self.engine.log_probs, samples)))
         return results if isinstance(audio, list) else results[0]
 
+    def _prepare_search(self, sources: Sequence[AudioSource]) -> None:
+        """Start the processes of a beam search, before the threads that read audio."""
+        from asr.decoding.workers import ParallelBeamSearch
+
+        if isinstance(self.decoder, ParallelBeamSearch):
+            self.decoder.prepare(sum(map(_windows_expected, sources)))
+
     def _pieces(
         self, blocks: Iterable[tuple[int, np.ndarray | AsrError]]
     ) -> Iterator[tuple[int, Window | AsrError]]:
@@ -241,14 +244,19 @@ class Recognizer:
             joiners[index].parts.append((first, hypothesis))
         return max(len(parts), len(decoded))
 
-    def _transcript(
+    def transcript_of(
         self,
         hypothesis: Hypothesis,
         loud: np.ndarray,
         duration: float,
-        character_times: bool,
+        character_times: bool = False,
         seams: tuple[float, ...] = (),
     ) -> Transcript:
+        """Return the transcript of a decoded recording.
+
+        Arguments: loud (hop,) bool, as `loud_hops` gives it; duration and seams in seconds; character_times, whether
+        the words have their letters.
+        """
         tokenizer = self.bundle.tokenizer
         words = words_of(
             hypothesis, tokenizer, self.engine.seconds_per_frame, loud, duration, character_times
@@ -297,8 +305,6 @@ def load(
     computing = make_engine(bundle, device, engine=engine, compute_type=compute_type, threads=threads)
     if decoder is None:
         decoder = choose_decoder(bundle.tokenizer, bundle.normalizer, bundle.decoding, **options)
-        if isinstance(decoder, ParallelBeamSearch) and decoder.search.left_out:
-            logger.warning(decoder.search.describe_left_out())
         decoder = computing.accelerated(decoder)
     return Recognizer(bundle, computing, decoder)
 

@@ -1,4 +1,4 @@
-r"""Say what biasing words bring: their recall, and what they cost the rest.
+r"""Measure what biasing towards hotwords brings: their recall, and what they cost the other words.
 
   python scripts/hotwords.py --model runs/an4/bundle --manifest data/an4/cuts_dev.jsonl.gz \
     --train data/an4/cuts_train.jsonl.gz

@@ -29,7 +29,7 @@ def make_set(speakers: int, generator: np.random.Generator) -> tuple[np.ndarray,
 
 
 def coverage(speakers: int, sets: int, seed: int = 0) -> dict[str, float]:
-    """Give the share of test sets whose interval holds the true rate, by method."""
+    """Return the share of test sets whose interval holds the true rate, by method."""
     generator = np.random.default_rng(seed)
     held = {"speakers": 0, "percentiles": 0, "utterances": 0}
     for _ in range(sets):

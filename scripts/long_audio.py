@@ -1,4 +1,4 @@
-"""Say what it costs to hear utterances as one long recording instead of one by one.
+"""Measure what it costs to recognize utterances as one long recording instead of one by one.
 
   python scripts/long_audio.py --model runs/an4/bundle --manifest data/an4/cuts_dev.jsonl.gz
 

@@ -1,4 +1,4 @@
-"""Say what silence around the speech and a recording's level do to the word error rate.
+"""Measure how silence around the speech and a recording's level change the word error rate.
 
   python scripts/silence_and_level.py --model asr/bundles/an4 --manifest data/an4/cuts_dev.jsonl.gz
 

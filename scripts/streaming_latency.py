@@ -1,4 +1,4 @@
-"""Say what it costs to recognize speech while it is spoken: word error rate and lateness by chunk and look-ahead.
+"""Measure what it costs to recognize speech while it is spoken: word error rate and latency by chunk and look-ahead.
 
   python scripts/streaming_latency.py --model runs/an4/bundle --manifest data/an4/cuts_dev.jsonl.gz
 

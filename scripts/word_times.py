@@ -1,4 +1,4 @@
-"""Say how far the times of words that forced alignment finds are from the truth.
+"""Measure how far the word times that forced alignment finds are from the truth.
 
   python scripts/word_times.py --model runs/digits/bundle --manifest data/digits/cuts_test.jsonl.gz --utterances 200
 

@@ -18,7 +18,6 @@ from asr.audio.containers import (
     refuse_incomplete_container,
     refuse_short_data,
 )
-from asr.audio.ffmpeg import through_ffmpeg
 from asr.audio.files import existing
 from asr.audio.joined import Joined, Stream, stream_bounds
 from asr.errors import AudioError
@@ -33,6 +32,8 @@ def reading(name: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
+        if os.path.islink(name):  # noqa: PTH114 - a name that no Path can hold is no link
+            raise AudioError(f"{name} is a link to {os.readlink(name)}, which does not exist") from None  # noqa: PTH115
         raise AudioError(f"there is no file {name}") from None
     except IsADirectoryError:
         raise AudioError(f"{name} is a folder; expected an audio file") from None
@@ -125,6 +126,8 @@ def _stream_or_ffmpeg(file: AudioFile, name: str, seconds: float | None) -> Iter
         try:
             sound = opened.enter_context(stream(file))
         except soundfile.LibsndfileError as error:
+            from asr.audio.ffmpeg import through_ffmpeg
+
             reason = error.error_string.strip().rstrip(".") or "its format is unknown"
             wav = opened.enter_context(through_ffmpeg(file, name, reason, seconds))
             sound = Stream(opened.enter_context(soundfile.SoundFile(wav, closefd=False)))

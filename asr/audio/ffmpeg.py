@@ -10,6 +10,12 @@ from contextlib import contextmanager
 from asr.audio.containers import AudioFile
 from asr.errors import AudioError
 
+# What ffmpeg may take a file for. Playlists and the like, which name other files for it to open, are not among them.
+FORMATS = (
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,gsm,loas,matroska,mov,mp3,mpeg,mpegts,oga,ogg,"
+    "oma,rm,tak,tta,voc,w64,wav,webm,wv,xwma"
+)
+
 
 @contextmanager
 def through_ffmpeg(file: AudioFile, name: str, reason: str, seconds: float | None) -> Iterator[int]:
@@ -30,7 +36,8 @@ def through_ffmpeg(file: AudioFile, name: str, reason: str, seconds: float | Non
             file.seek(0)
             shutil.copyfileobj(file, copy)
             copy.flush()
-        options = ["-nostdin", "-v", "error", "-xerror", "-protocol_whitelist", "file,pipe", *span]
+        options = ["-nostdin", "-v", "error", "-xerror", "-protocol_whitelist", "file,pipe"]
+        options += ["-format_whitelist", FORMATS, *span]
         output = ["-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
         command = [ffmpeg, *options, "-i", f"file:{path}", *output]
         done = subprocess.run(command, stdout=wav, stderr=subprocess.PIPE)

@@ -84,8 +84,25 @@ def note(text: str, **event: Any) -> None:
     logging.getLogger("asr.cli").info("%s", text, extra={"event": event} if event else None)
 
 
-def _prints_json() -> bool:
+def prints_json() -> bool:
+    """Return whether `--log json` asks for lines of JSON."""
     return any(getattr(handler, "as_json", False) for handler in logging.getLogger("asr").handlers)
+
+
+class HiddenProgress:
+    """Progress that nobody sees, with as much of a tqdm bar's interface as commands use."""
+
+    def update(self, amount: float = 1) -> None:
+        """Print nothing."""
+
+    def close(self) -> None:
+        """Print nothing."""
+
+    def __enter__(self) -> "HiddenProgress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 class EventProgress:
@@ -132,18 +149,19 @@ def progress_bar(total: float | None, task: str, unit: str = "file", *, quiet: b
     Arguments: total, None if not known; task, such as "evaluating dev"; unit of what is counted; quiet, to print
     nothing; options, of tqdm.
     """
-    if _prints_json() and not quiet:
+    if prints_json() and not quiet:
         return EventProgress(total, task, unit)
+    if quiet or not sys.stderr.isatty():
+        return HiddenProgress()
     from tqdm import tqdm
 
-    hidden = quiet or not sys.stderr.isatty()
-    return tqdm(total=total, desc=task, unit=f" {unit}", disable=hidden, **options)
+    return tqdm(total=total, desc=task, unit=f" {unit}", **options)
 
 
 def speech_progress(seconds: float, files: int, task: str, *, quiet: bool = False):
     """Return a progress bar of seconds of speech, for several files or a long one; 0 seconds if not known."""
     bar = "{percentage:3.0f}% {n:.0f} of {total:.0f} s of speech, {rate_noinv_fmt}, {remaining} left"
-    short = files < 2 and seconds < LONG_SECONDS and not _prints_json()
+    short = files < 2 and seconds < LONG_SECONDS and not prints_json()
     form = {"bar_format": bar} if seconds else {}
     return progress_bar(round(seconds, 2) or None, task, "s", quiet=quiet or short, **form)
 

@@ -62,6 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     for path in (arguments.html, arguments.json):
         check_writable(path)
+    if arguments.html:
+        import jinja2  # noqa: F401 - where it is missing, before hours are spent
+
     sets = {name: load_cuts(path) for name, path in _names(arguments.manifests).items()}
     for cuts in sets.values():
         check_fields(cuts, arguments.by)

@@ -64,7 +64,7 @@ def _in_folder(folder: Path, recursive: bool, unreadable) -> dict[str, Path]:
     found = [path for path in files_in(folder, True, unreadable) if path.suffix.lower() in AUDIO_SUFFIXES]
     files = [path for path in found if recursive or path.parent == folder]
     if files and (skipped := len(found) - len(files)):
-        note(f"{folder}: {skipped} audio files in subfolders are skipped; --recursive reads them, too")
+        note(f"{folder}: audio files in subfolders ({skipped}) are skipped; --recursive reads them, too")
     return {str(path): path.relative_to(folder) for path in files if _may_be_read(path)}
 
 

@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
     actions = {
         "build": _build,
         "train": lm_network.train,
-        "score": lambda given: lm_network.score(given, _sentences(given)),
+        "score": _score,
         "judge": lm_network.judge,
         "complete": lm_network.complete,
         "tune": _tune,
@@ -141,6 +141,10 @@ def _build(arguments: argparse.Namespace) -> int:
         orders = ", ".join(map(str, model.fallback_orders))
         report(f"too little text to estimate the discounts of order {orders}: 0.5, 1 and 1.5 are taken")
     return 0
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    return lm_network.score(arguments, _sentences(arguments))
 
 
 def _sentences(arguments: argparse.Namespace) -> Iterator[str]:

@@ -8,13 +8,12 @@ import sys
 from collections.abc import Sequence
 
 from asr.cli.console import LOG_FORMS, note, printed_log
-from asr.cli.parser import COMMANDS, DESCRIPTION, command_parser
+from asr.cli.parser import COMMANDS, DESCRIPTION, EXIT_USAGE, command_parser
 from asr.errors import AsrError
 from asr.version import DISTRIBUTION, __version__, install_hint
 from asr.wording import nearest
 
 EXIT_ERROR = 1
-EXIT_USAGE = 2  # as argparse
 EXIT_INTERRUPTED = 130  # as a shell reports SIGINT
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 

@@ -5,10 +5,12 @@ import importlib
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
+from asr.cli.console import note, prints_json
 from asr.wording import nearest
 
+EXIT_USAGE = 2  # as argparse
 DESCRIPTION = "Train, understand and ship CNN + LSTM + CTC speech recognizers."
 # name: (module with add_arguments(parser) and run(arguments) -> exit status, one line of help)
 COMMANDS = {
@@ -18,6 +20,7 @@ COMMANDS = {
     "report": ("asr.cli.report", "draw a training run's report again"),
     "transcribe": ("asr.cli.transcribe", "turn audio files into text"),
     "listen": ("asr.cli.listen", "print words while they are spoken, from a microphone or a pipe"),
+    "serve": ("asr.cli.serve", "serve models to many callers: OpenAI's API, streams, a page"),
     "label": ("asr.cli.label", "label untranscribed speech to train on"),
     "align": ("asr.cli.align", "find when each word of a known text is spoken"),
     "evaluate": ("asr.cli.evaluate", "measure a model's word error rate on a test set"),
@@ -50,6 +53,13 @@ class Parser(argparse.ArgumentParser):
             known = nearest(name, self._option_string_actions) if name.startswith("-") else ""
             self.error(f"{unknown[0]!r} is not an argument of {self.prog}{known}; see `{self.prog} --help`")
         return arguments
+
+    def error(self, message: str) -> NoReturn:
+        """End the program as argparse does, or with a line of JSON where `--log json` asks for that."""
+        if prints_json():
+            note(f"{self.prog}: {message}", event="error", status=EXIT_USAGE)
+            self.exit(EXIT_USAGE)
+        super().error(message)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """Print help and errors; argparse would hide that they cannot be written."""

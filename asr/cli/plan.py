@@ -9,7 +9,8 @@ from pathlib import Path
 from asr.cli.console import Failure
 from asr.cli.inputs import STDIN
 from asr.errors import AsrError
-from asr.outputs import Origin, Origins, output_path
+from asr.outputs import Origin, Origins, output_path, recording_id
+from asr.wording import some
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,20 @@ def plan(
         jobs.append(job)
         if not overwrite and job.origin and (other := origins.other(stem, job.formats, job.origin)):
             replaced.append((output_path(stem, formats[0]), other))
-    return Plan(jobs, failures, _notices(len(inputs), kept, replaced))
+    notices = _notices(len(inputs), kept, replaced)
+    return Plan(jobs, failures, notices + _shared_ids(jobs) if {"ctm", "trn"} & {*formats} else notices)
+
+
+def _shared_ids(jobs: Sequence[Job]) -> list[str]:
+    """Return notices that name inputs which one id stands for in CTM and TRN, as a/b.wav and a-b.wav."""
+    sources: dict[str, list[str]] = {}
+    for job in jobs:
+        sources.setdefault(recording_id(job.name), []).append(job.source)
+    return [
+        f"the id {name} in ctm and trn stands for {some(same)}; rename all but one of them to tell them apart"
+        for name, same in sources.items()
+        if len(same) > 1
+    ]
 
 
 def _notices(total: int, kept: Sequence[Path], replaced: Sequence[tuple[Path, str]]) -> list[str]:

@@ -85,7 +85,7 @@ def log_mel(
 
 
 def standardized(samples: Tensor, lengths: Tensor | None = None) -> Tensor:
-    """Give each utterance's samples mean 0 and variance 1; twice is as once.
+    """Scale each utterance's samples to mean 0 and variance 1; twice is as once.
 
     Arguments: samples (batch, time) float; lengths (batch,) int64, None for all. Returns the same shape, 0 past them.
 

@@ -107,7 +107,7 @@ def _of_lines(path: Path, lines: Sequence[Sequence[str]]) -> str:
 
 
 def _are_ids(words: Sequence[str]) -> bool:
-    """Tell ids from words: each has a digit beside other signs, or all are numbers in turn or of leading zeros.
+    """Return whether words are ids: each has a digit and other signs, or all are numbers in turn or with leading zeros.
 
     >>> _are_ids(["fash-an251-b", "u1"]), _are_ids(["the", "u1"]), _are_ids(["5", "7"]), _are_ids(["0001", "0002"])
     (True, False, False, True)
@@ -119,12 +119,12 @@ def _are_ids(words: Sequence[str]) -> bool:
 
 
 def is_number(text: str) -> bool:
-    """Tell a decimal number, such as 3 or -0.25."""
+    """Return whether a word is a decimal number, such as 3 or -0.25."""
     return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", text) is not None
 
 
 def are_times(words: Sequence[str]) -> bool:
-    """Tell seconds, one of them at least with a point, from the spoken digits of Kaldi's `u1 5 5 1 9`."""
+    """Return whether words are seconds, one of them at least with a point, not digits as in Kaldi's `u1 5 5 1 9`."""
     return all(map(is_number, words)) and any("." in word for word in words)
 
 

@@ -170,7 +170,7 @@ class Training:
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def _compute_gradients(self, batches: list[Batch], tokens: float) -> float:
-        """Give the parameters the gradients of a step; returns its loss a token, NaN where a batch has none."""
+        """Compute the gradients of a step; return its loss per token, NaN where a batch has none."""
         self.optimizer.zero_grad()
         self.gradients.faults.clear()
         shares = sum(self.gradients.add(batch, tokens) for batch in batches)
@@ -236,7 +236,7 @@ class Training:
             self.on_best(self)
 
     def _try_average(self) -> None:
-        """Give the evaluated model the average weights of the best epochs, and keep it if its dev WER is lower."""
+        """Average the weights of the best epochs, and keep the average if its dev WER is lower."""
         if not self.config.optimizer.average_checkpoints:
             return
         weights = self.best_epochs.average(self.fabric, self.history)

@@ -70,7 +70,7 @@ def can_spell(tokenizer: Tokenizer, texts: Sequence[str]) -> bool:
 
 @torch.no_grad()
 def warm_start(bundle: TorchBundle, trained: TorchBundle) -> str:
-    """Give an untrained bundle the weights of a trained one; of the output those of tokens that both have.
+    """Copy a trained bundle's weights into an untrained one; of the output those of tokens that both have.
 
     Tokens are matched by their spelling; the others keep their initial weights. Returns what was taken, in words.
     Raises ConfigError that names the keys that differ.

@@ -171,7 +171,7 @@ class Espeak:
 
 
 def noise(kind: str, length: int, generator: np.random.Generator) -> np.ndarray:
-    """Give (time,) noise of unit power whose spectrum falls by 0 (white), 3 (pink) or 6 dB an octave
+    """Return (time,) noise of unit power whose spectrum falls by 0 (white), 3 (pink) or 6 dB an octave
     (brown)."""
     exponent = {"white": 0.0, "pink": 0.5, "brown": 1.0}[kind]
     spectrum = np.fft.rfft(generator.standard_normal(length))
@@ -181,7 +181,7 @@ def noise(kind: str, length: int, generator: np.random.Generator) -> np.ndarray:
 
 
 def babble(others: Sequence[np.ndarray], length: int, generator: np.random.Generator) -> np.ndarray:
-    """Give (time,) of several utterances at once, of unit power."""
+    """Return (time,) speech-like noise of several utterances at once, of unit power."""
     mixed = np.zeros(length)
     for other in others:
         mixed += np.roll(np.resize(other, length), generator.integers(length))

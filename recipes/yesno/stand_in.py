@@ -25,7 +25,7 @@ SPELLING = {"1": "כן", "0": "לא"}
 
 
 def speak(espeak: Espeak, word: str, chance: random.Random) -> np.ndarray:
-    """Say 1 (yes) or 0 (no), each time a little different: (time,) float32 at 16 kHz, without silence around it."""
+    """Return 1 (yes) or 0 (no), never spoken twice alike: (time,) float32 at 16 kHz, without silence around it."""
     samples, _ = espeak.say(
         SPELLING[word],
         VOICE,

@@ -1,4 +1,4 @@
-"""Say how fast batches are made, in seconds of speech a second, and which stage costs what.
+"""Measure how fast batches are made, in seconds of speech per second, and what each stage costs.
 
   python scripts/bench/bench_loading.py data/libri/cuts_train.jsonl.gz --noise NOISE_FOLDER --workers 2
   python scripts/bench/bench_loading.py data/libri/shar_train          shards instead of files

@@ -94,7 +94,7 @@ class SpeechBrainModel(nn.Module):
 
 
 def speechbrain_encoder() -> type[nn.Module] | None:
-    """Give SpeechBrain's CRDNN class; None where its package is absent."""
+    """Return SpeechBrain's CRDNN class; None where its package is absent."""
     try:
         from speechbrain.lobes.models.CRDNN import CRDNN
     except ImportError as error:
@@ -108,7 +108,7 @@ def parameters(model: nn.Module) -> int:
 
 
 def as_large(config: ModelConfig, n_mels: int, vocab_size: int, count: int) -> AcousticModel:
-    """Give our model with the hidden size that comes nearest to so many parameters."""
+    """Return our model with the hidden size whose number of parameters comes nearest to the given one."""
     sizes = range(64, 1025, 8)
     with torch.device("meta"):
         by_size = {

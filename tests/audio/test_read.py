@@ -272,6 +272,12 @@ class TestBadInput:
     def test_missing(self, tmp_path):
         assert "there is no file" in refused(tmp_path / "nowhere.wav")
 
+    def test_a_link_that_leads_nowhere(self, tmp_path):
+        (tmp_path / "annexed.wav").symlink_to("objects/gone.wav")
+        assert "annexed.wav is a link to objects/gone.wav, which does not exist" in refused(
+            tmp_path / "annexed.wav"
+        )
+
     def test_a_folder(self, tmp_path):
         assert "is a folder" in refused(tmp_path)
 

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -313,3 +314,12 @@ def test_fields_are_looked_for_before_anything_is_loaded(dev, tmp_path, field, m
     options = ["--model", str(tmp_path / "nowhere"), str(dev), "--by", field]
     assert main(["evaluate", *options]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_page_without_its_package_is_refused_before_anything_is_recognized(
+    bundle, dev, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.setattr("asr.evaluation.evaluate", lambda *_, **__: pytest.fail("hours were spent"))
+    assert evaluate(bundle, dev, "--html", tmp_path / "page.html") == 1
+    assert "the package jinja2 is needed; " in capsys.readouterr().err

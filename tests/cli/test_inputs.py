@@ -22,7 +22,7 @@ def test_skipped_subfolders_are_told(tmp_path, caplog):
     found, failures = find_audio([str(tmp_path)])
     assert ([*found], failures) == ([f"{tmp_path}/one.wav"], [])
     assert caplog.messages == [
-        f"{tmp_path}: 2 audio files in subfolders are skipped; --recursive reads them, too"
+        f"{tmp_path}: audio files in subfolders (2) are skipped; --recursive reads them, too"
     ]
     assert len(find_audio([str(tmp_path)], recursive=True)[0]) == 3
     assert len(caplog.messages) == 1

@@ -180,3 +180,29 @@ def test_progress_and_messages_as_lines_of_json(run, call, tmp_path, capsys):
 def test_a_form_of_log_that_is_none(capsys):
     assert run_asr("models --log xml") == 2
     assert "--log is 'xml'; expected text or json" in capsys.readouterr().err
+
+
+def test_usage_errors_are_lines_of_json_where_all_is(run, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("transcribe --modle --log json")
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    event = json.loads(line)
+    assert (event["event"], event["status"]) == ("error", 2)
+    assert "'--modle' is not an argument of asr transcribe (did you mean '--model'?)" in event["message"]
+
+
+def test_inputs_that_become_one_id_in_trn_are_named(run, call, tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for name in ("a/x.wav", "b/x.wav", "a-x.wav"):
+        (tmp_path / name).write_bytes(call.read_bytes())
+    line = "transcribe {tmp}/a/x.wav {tmp}/b/x.wav {tmp}/a-x.wav -f"
+    assert run(f"{line} trn") == 0
+    captured = capsys.readouterr()
+    assert [text.split()[-1] for text in captured.out.splitlines()] == ["(a-x)", "(b-x)", "(a-x)"]
+    assert (
+        f"the id a-x in ctm and trn stands for {tmp_path}/a/x.wav, {tmp_path}/a-x.wav; rename" in captured.err
+    )
+    assert run(f"{line} txt") == 0  # where no id is written, nothing is to be renamed
+    assert "rename" not in capsys.readouterr().err
