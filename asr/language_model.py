@@ -235,6 +235,9 @@ def load_lm(folder: str | Path, threads: int = 1) -> LanguageModel:
     """Load a recurrent language model: a bundle, or the folder of the run that wrote it (`asr lm train -o`).
 
     Raises BundleError for what is none.
+
+    >>> load_lm("runs/lm").judge("the cats was full")[2].expected[0]  # doctest: +SKIP
+    ('were', 0.31)
     """
     return LanguageModel(LmBundle.load(find_lm(folder)), threads)
 

@@ -16,8 +16,8 @@ import numpy as np
 from asr.bundle import SHIPPED, Bundle, find_bundle
 from asr.decoding import (
     Decoder,
-    DecodingOptions,
     Hypothesis,
+    RecognitionOptions,
     align,
     choose_decoder,
     greedy,
@@ -209,10 +209,8 @@ class Recognizer:
 
     def _prepare_search(self, sources: Sequence[AudioSource]) -> None:
         """Start the processes of a beam search, before the threads that read audio."""
-        from asr.decoding.workers import ParallelBeamSearch
-
-        if isinstance(self.decoder, ParallelBeamSearch):
-            self.decoder.prepare(sum(map(_windows_expected, sources)))
+        if (prepare := getattr(self.decoder, "prepare", None)) is not None:
+            prepare(sum(map(_windows_expected, sources)))
 
     def _pieces(
         self, blocks: Iterable[tuple[int, np.ndarray | AsrError]]
@@ -262,12 +260,16 @@ class Recognizer:
             hypothesis, tokenizer, self.engine.seconds_per_frame, loud, duration, character_times
         )
         alternatives = tuple(
-            Alternative(" ".join(tokenizer.decode(alternative.tokens).split()), alternative.score)
+            Alternative(
+                " ".join(tokenizer.decode(alternative.tokens).split()),
+                alternative.score,
+                alternative.lm_score,
+            )
             for alternative in hypothesis.alternatives
         )
         score = hypothesis.score if alternatives else None
         text = " ".join(word.word for word in words)
-        return Transcript(text, words, duration, alternatives, score, seams)
+        return Transcript(text, words, duration, alternatives, score, seams, lm_score=hypothesis.lm_score)
 
 
 def load(
@@ -278,7 +280,7 @@ def load(
     compute_type: str = "float32",
     threads: int | None = None,
     decoder: Decoder | None = None,
-    **options: Unpack[DecodingOptions],
+    **options: Unpack[RecognitionOptions],
 ) -> Recognizer:
     """Load a saved model: the folder of one, or the name of one that comes with asr (`asr.available_models()`).
 
@@ -290,7 +292,8 @@ def load(
         threads: of the CPU, for the whole process; None for the engine's choice.
         decoder: a decoder made before, in place of options.
         options: those of `asr transcribe`: beam_size, lm, lexicon, lm_weight, word_bonus, nbest, hotwords (a file, or a
-            bonus for each word) and processes; without any of them the decoder is greedy.
+            bonus for each word), processes, and rescore_lm, rescore_weight and rescore_bonus; without any of them the
+            decoder is greedy.
 
     Raises BundleError; DecodingError for files that cannot be used; AsrError for what a device cannot do.
 
@@ -304,9 +307,18 @@ def load(
     bundle = Bundle.load(find_bundle(name))
     computing = make_engine(bundle, device, engine=engine, compute_type=compute_type, threads=threads)
     if decoder is None:
-        decoder = choose_decoder(bundle.tokenizer, bundle.normalizer, bundle.decoding, **options)
-        decoder = computing.accelerated(decoder)
+        decoder = computing.accelerated(_chosen(bundle, options))
     return Recognizer(bundle, computing, decoder)
+
+
+def _chosen(bundle: Bundle, options: RecognitionOptions) -> Decoder:
+    """Return the decoder that options ask for."""
+    given: dict[str, Any] = dict(options)
+    if any(name.startswith("rescore") for name in given):
+        from asr.rescoring import make_decoder
+
+        return make_decoder(bundle, **given)
+    return choose_decoder(bundle.tokenizer, bundle.normalizer, bundle.decoding, **given)
 
 
 def in_order(outcomes: Iterable[tuple[int, Item]]) -> Iterator[tuple[int, Item]]:

@@ -3,11 +3,15 @@
   asr lm build text.txt -o lm.arpa.gz --order 3 --model BUNDLE     normalized as the model's transcripts
   asr lm score lm.arpa.gz other.txt                                perplexity and unknown words
   asr lm train text.txt -o runs/lm --network.cell lstm             a recurrent model
+  asr lm score runs/lm other.txt --interpolate lm.arpa.gz          both, and their mixture
+  asr lm judge "the cats was full" --lm runs/lm                    each word's probability, and what was expected
+  asr lm complete "he had seven" --lm runs/lm                      continuations
   asr lm tune dev.jsonl.gz --lm lm.arpa.gz --model BUNDLE
+  asr lm tune dev.jsonl.gz --lm lm.arpa.gz --rescore-lm runs/lm --model BUNDLE
 
 TEXT is a file of a sentence a line, a manifest of cuts (.jsonl, whose transcripts are taken), or - for standard input;
 .gz, .bz2 and .xz are read too. `tune` searches the language model's weight and the word bonus and stores the best in
-the model.
+the recognizer. Every key of `train`'s configuration is also an option, listed by `asr lm train --help`.
 """
 
 import argparse
@@ -89,7 +93,15 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
         "manifest", metavar="MANIFEST", help="cuts.jsonl.gz to tune on, never those of the test set"
     )
     parser.add_argument("--model", required=True, metavar="BUNDLE", help="trained model, a folder")
-    parser.add_argument("--lm", required=True, metavar="FILE", help="n-gram language model")
+    parser.add_argument("--lm", metavar="FILE", help="n-gram language model")
+    parser.add_argument(
+        "--rescore-lm",
+        metavar="DIR",
+        help="recurrent language model, whose weight and bonus in ranking the n best are tuned; --lm then keeps the "
+        "weights that were tuned before",
+    )
+    parser.add_argument("--rescore-weights", type=float, nargs="+", metavar="W", help="its weights to try")
+    parser.add_argument("--rescore-bonuses", type=float, nargs="+", metavar="B", help="its bonuses to try")
     parser.add_argument("--lexicon", metavar="FILE", help="words that may be recognized; none: any word")
     parser.add_argument(
         "--beam-size",
@@ -176,14 +188,19 @@ def _sentences(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def _tune(arguments: argparse.Namespace) -> int:
+    if arguments.rescore_lm is not None:
+        return lm_network.tune(arguments)
+    if arguments.lm is None:
+        raise DecodingError("no language model was given; expected --lm FILE or --rescore-lm DIR")
     from asr.bundle import store_decoding
     from asr.recognizer import load
     from asr.tuning import LM_WEIGHTS, WORD_BONUSES, tune
 
     failures: list[str] = []
     print("lm weight  word bonus  WER %")
+    model = load(arguments.model, arguments.device, engine=arguments.engine)
     tuning = tune(
-        load(arguments.model, arguments.device, engine=arguments.engine),
+        model,
         arguments.manifest,
         arguments.lm,
         arguments.lexicon,
@@ -206,7 +223,7 @@ def _tune(arguments: argparse.Namespace) -> int:
             "is stored"
         )
     elif not arguments.dry_run:
-        store_decoding(arguments.model, weights)
+        store_decoding(arguments.model, model.bundle.decoding | weights)
         print(f"stored in {Path(arguments.model)}")
     return 1 if failures else 0
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from asr.cli import options
+from asr.cli.console import note
 from asr.cli.trainings import run_training
 from asr.errors import DecodingError
 
@@ -267,3 +268,47 @@ def complete(arguments: argparse.Namespace) -> int:
     for continuation in continuations:
         print(f"{arguments.text} {continuation}".rstrip())
     return 0
+
+
+def tune(arguments: argparse.Namespace) -> int:
+    """Tune the weight of a recurrent model that ranks the n best anew, and store it in the recognizer."""
+    from asr.bundle import store_decoding
+    from asr.recognizer import load
+    from asr.tuning import RESCORE_BONUSES, RESCORE_WEIGHTS, RescoringTrial, tune_rescoring
+
+    def show(trial: RescoringTrial) -> None:
+        print(f"{trial.weight:14.2f}  {trial.bonus:10.2f}  {100 * trial.wer:5.2f}", flush=True)
+
+    failures: list[str] = []
+    model = load(arguments.model, arguments.device, engine=arguments.engine)
+    search = {
+        "lm": arguments.lm,
+        "lexicon": arguments.lexicon,
+        "beam_size": arguments.beam_size,
+        "processes": 1,
+    }
+    print("rescore weight  word bonus  WER %")
+    without, *trials = tune_rescoring(
+        model,
+        arguments.manifest,
+        arguments.rescore_lm,
+        search,
+        weights=arguments.rescore_weights or RESCORE_WEIGHTS,
+        bonuses=arguments.rescore_bonuses or RESCORE_BONUSES,
+        on_failure=failures.append,
+        on_trial=show,
+    )
+    for message in failures:
+        note(message)
+    best = min(trials, key=lambda trial: trial.wer)
+    print(
+        f"best: rescore weight {best.weight}, bonus {best.bonus}: WER {100 * best.wer:.2f} %, "
+        f"{100 * without.wer:.2f} % without"
+    )
+    if best.wer >= without.wer:
+        print("the recurrent model does not help here; nothing is stored")
+    elif not arguments.dry_run:
+        weights = {"rescore_weight": best.weight, "rescore_bonus": best.bonus}
+        store_decoding(arguments.model, model.bundle.decoding | weights)
+        print(f"stored in {Path(arguments.model)}")
+    return 1 if failures else 0

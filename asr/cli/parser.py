@@ -25,7 +25,7 @@ COMMANDS = {
     "align": ("asr.cli.align", "find when each word of a known text is spoken"),
     "evaluate": ("asr.cli.evaluate", "measure a model's word error rate on a test set"),
     "export": ("asr.cli.export", "write a model for sherpa-onnx, onnx-asr or any ONNX runtime"),
-    "lm": ("asr.cli.lm", "build, evaluate and tune n-gram language models"),
+    "lm": ("asr.cli.lm", "build, train, evaluate and tune language models"),
     "score": ("asr.cli.score", "score any system's transcripts against references"),
     "compare": ("asr.cli.compare", "test whether one of two systems is better than the other"),
     "models": ("asr.cli.models", "list the models that come with asr"),

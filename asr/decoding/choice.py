@@ -35,6 +35,17 @@ class DecodingOptions(TypedDict, total=False):
     processes: int | None
 
 
+class RecognitionOptions(DecodingOptions, total=False):
+    """Options of a beam search whose n best a recurrent language model ranks anew; see `asr.rescoring`.
+
+    `rescore_lm` is its folder, the other two weigh it. None means the default.
+    """
+
+    rescore_lm: str | Path | None
+    rescore_weight: float | None
+    rescore_bonus: float | None
+
+
 def choose_decoder(
     tokenizer: Tokenizer,
     normalizer: str = "none",
