@@ -1,10 +1,10 @@
-"""What a recurrent language model adds to a beam search, its weights tuned on other speakers than those it is measured on.
+"""What a recurrent language model adds to a beam search, its weights tuned on other speakers than it is measured on.
 
     python scripts/rescoring_gain.py MANIFEST --model BUNDLE --lm NGRAM --rescore-lm DIR --cache nbest.json
 
-Prints the word error rate of the beam search without and with the n-gram, each alone and with its 32 best ranked anew by
-the recurrent model, whose weight and bonus are for each speaker those that are best for all the others, and the paired
-test over speakers. The n-best lists are kept in the cache, so that another language model costs seconds.
+Prints the word error rate of the beam search without and with the n-gram, each alone and with its 32 best ranked anew
+by the recurrent model, whose weight and bonus are for each speaker those that are best for all the others, and the
+paired test over speakers. The n-best lists are kept in the cache, so that another language model costs seconds.
 """
 
 import argparse
