@@ -38,12 +38,16 @@ class DecodingOptions(TypedDict, total=False):
 class RecognitionOptions(DecodingOptions, total=False):
     """Options of a beam search whose n best a recurrent language model ranks anew; see `asr.rescoring`.
 
-    `rescore_lm` is its folder, the other two weigh it. None means the default.
+    `rescore_lm` is its folder, the next two weigh it. `fuse_lm` is the folder of one over the recognizer's tokens that
+    takes part in the search instead (`asr.fusion`). None means the default.
     """
 
     rescore_lm: str | Path | None
     rescore_weight: float | None
     rescore_bonus: float | None
+    fuse_lm: str | Path | None
+    fuse_weight: float | None
+    fuse_bonus: float | None
 
 
 def choose_decoder(

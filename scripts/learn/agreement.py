@@ -2,7 +2,8 @@
 
 `python scripts/learn/agreement.py` prints a table: how often a trained model gives the right one of "was" and
 "were" more probability, by the number of words between the noun and the verb (after Linzen et al. 2016). Sentences are
-"the cats ... were", where the words between are drawn at random and tell nothing. Guessing is right in half of them.
+"the cats ... were", where the words between are drawn at random, other nouns among them, which the verb must ignore.
+Guessing is right in half of them.
 """
 
 import random
@@ -22,15 +23,18 @@ CELLS: dict[str, dict] = {
 NOUNS = [f"{name}{ending}" for name in "cat dog bird king ship tree".split() for ending in ("", "s")]
 FILLERS = "which already ate in a red house by some old sea near that long road".split()
 WORDS = ["</s>", "the", "was", "were", *NOUNS, *FILLERS]
-DISTANCES = (1, 2, 4, 8, 12, 16, 24)
-LONGEST_TRAINED = 16
+DISTANCES = (0, 1, 2, 4, 8, 16, 24, 32)
+LONGEST_TRAINED = 24
+ATTRACTORS = 0.3  # share of other nouns among the words between
 STEPS, BATCH, UNITS = 500, 32, 24
 
 
 def sentence(generator: random.Random, distance: int) -> list[int]:
     """Return the ids of </s>, the, a noun, so many words, and the verb that agrees with the noun."""
     noun = generator.choice(NOUNS)
-    between = [generator.choice(FILLERS) for _ in range(distance)]
+    between = [
+        generator.choice(NOUNS if generator.random() < ATTRACTORS else FILLERS) for _ in range(distance)
+    ]
     verb = "were" if noun.endswith("s") else "was"
     return [WORDS.index(word) for word in ("</s>", "the", noun, *between, verb)]
 
