@@ -292,8 +292,8 @@ def load(
         threads: of the CPU, for the whole process; None for the engine's choice.
         decoder: a decoder made before, in place of options.
         options: those of `asr transcribe`: beam_size, lm, lexicon, lm_weight, word_bonus, nbest, hotwords (a file, or a
-            bonus for each word), processes, and rescore_lm, rescore_weight and rescore_bonus; without any of them the
-            decoder is greedy.
+            bonus for each word), processes, and rescore_lm, rescore_weight and rescore_bonus, or fuse_lm, fuse_weight
+            and fuse_bonus; without any of them the decoder is greedy.
 
     Raises BundleError; DecodingError for files that cannot be used; AsrError for what a device cannot do.
 
@@ -314,7 +314,7 @@ def load(
 def _chosen(bundle: Bundle, options: RecognitionOptions) -> Decoder:
     """Return the decoder that options ask for."""
     given: dict[str, Any] = dict(options)
-    if any(name.startswith("rescore") for name in given):
+    if any(name.startswith(("rescore", "fuse")) for name in given):
         from asr.rescoring import make_decoder
 
         return make_decoder(bundle, **given)

@@ -96,19 +96,38 @@ class Rescorer:
 def make_decoder(bundle: Bundle, **options: Unpack[RecognitionOptions]) -> Decoder:
     """Return the decoder that options ask for, with the weights that were tuned for the bundle.
 
-    Raises AsrError for files that cannot be used.
+    Raises AsrError for files that cannot be used, DecodingError for options that contradict each other.
     """
-    given: dict[str, Any] = dict(options)
-    rescoring = {name: given.pop(name, None) for name in ("rescore_lm", "rescore_weight", "rescore_bonus")}
-    lm = rescoring["rescore_lm"]
-    if lm is None:
-        if unused := [name for name, value in rescoring.items() if value is not None]:
+    given = {name: value for name, value in options.items() if value is not None}
+    rescoring, fusing = (
+        {name: given.pop(name) for name in list(given) if name.startswith(prefix)}
+        for prefix in ("rescore", "fuse")
+    )
+    for found, name in ((rescoring, "rescore_lm"), (fusing, "fuse_lm")):
+        if found and name not in found:
             raise DecodingError(
-                f"{some(unused)} was given without a recurrent language model; name the one that it is to weigh "
-                "(--rescore-lm)"
+                f"{some(sorted(found))} was given without a recurrent language model; name the one that it is to weigh "
+                f"(--{name.replace('_', '-')})"
             )
-        return choose_decoder(bundle.tokenizer, bundle.normalizer, bundle.decoding, **given)
-    return rescorer_of(bundle, lm, rescoring["rescore_weight"], rescoring["rescore_bonus"], given)
+    if fusing:
+        return _fusion(bundle, fusing, given | rescoring)
+    if rescoring:
+        weights = (rescoring.get("rescore_weight"), rescoring.get("rescore_bonus"))
+        return rescorer_of(bundle, rescoring["rescore_lm"], *weights, given)
+    return choose_decoder(bundle.tokenizer, bundle.normalizer, bundle.decoding, **given)
+
+
+def _fusion(bundle: Bundle, fusing: Mapping[str, Any], others: Mapping[str, Any]) -> Decoder:
+    from asr.fusion import FusionSearch
+
+    if strange := sorted(set(others) - {"beam_size", "nbest", "processes"}):
+        raise DecodingError(
+            f"{some(strange)} was given with --fuse-lm, whose search has no n-gram, lexicon or hotwords; expected one "
+            "or the other"
+        )
+    sizes = {name: value for name, value in others.items() if name != "processes"}
+    weights = {name.removeprefix("fuse_"): value for name, value in fusing.items() if name != "fuse_lm"}
+    return FusionSearch(bundle.tokenizer, load_lm(fusing["fuse_lm"]), **weights, **sizes)
 
 
 def rescorer_of(

@@ -81,8 +81,11 @@ def test_a_language_model_of_other_letters():
 
 
 def test_weights_without_a_model():
-    with pytest.raises(DecodingError, match="rescore_weight was given without a recurrent language model"):
-        make_decoder(make_bundle().bundle(), rescore_weight=0.3)
+    for name in ("rescore_weight", "fuse_bonus"):
+        with pytest.raises(DecodingError, match=f"{name} was given without a recurrent language model"):
+            make_decoder(make_bundle().bundle(), **{name: 0.3})
+    with pytest.raises(DecodingError, match=r"lexicon was given with --fuse-lm, .* expected one or the other"):
+        make_decoder(make_bundle().bundle(), fuse_lm="lm", lexicon="words.txt", beam_size=3)
 
 
 @pytest.fixture
@@ -111,6 +114,11 @@ def test_commands(equipped, capsys):
     assert all(alternative["lm_score"] < 0 for alternative in values["alternatives"])
     scores = [values["score"], *(alternative["score"] for alternative in values["alternatives"])]
     assert scores == sorted(scores, reverse=True)
+    fuse = "transcribe {audio} --model {dir}/bundle --fuse-lm {dir}/lm --fuse-weight 0.5 --nbest 2 -f json"
+    assert run_asr(fuse, **names) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["score"] >= values["alternatives"][0]["score"]
+    assert values["lm_score"] < 0
     tune = "lm tune {dir}/cuts/cuts_dev.jsonl.gz --model {dir}/bundle --rescore-lm {dir}/lm --beam-size 8 "
     assert run_asr(tune + "--rescore-weights 0.5 2 --rescore-bonuses 0 -2", **names) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:6]]

@@ -17,7 +17,7 @@ ENGINES = ("auto", "onnx", "torch")
 COMPUTE_TYPES = ("float32", "bfloat16", "int8")
 # Options of `add_decoding` that `asr.load` takes under the same names.
 DECODING = ("beam_size", "lm", "lexicon", "lm_weight", "word_bonus", "nbest", "hotwords")
-RESCORING = ("rescore_lm", "rescore_weight", "rescore_bonus")
+RESCORING = ("rescore_lm", "rescore_weight", "rescore_bonus", "fuse_lm", "fuse_weight", "fuse_bonus")
 
 
 def count(least: int = 0) -> Callable[[str], int]:
@@ -163,6 +163,15 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--rescore-bonus", type=float, metavar="B", help="its bonus for each word (default: 0)"
     )
+    group.add_argument(
+        "--fuse-lm",
+        metavar="DIR",
+        help="recurrent language model over the recognizer's tokens that takes part in a search without --lm",
+    )
+    group.add_argument(
+        "--fuse-weight", type=float, metavar="W", help="factor on its log probability (default: 0.3)"
+    )
+    group.add_argument("--fuse-bonus", type=float, metavar="B", help="its bonus for each token (default: 0)")
 
 
 def model_folder(arguments: argparse.Namespace) -> Path:
