@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from asr.errors import AsrError
 from asr.serve import openai_api
@@ -24,6 +24,7 @@ from asr.serve.models import Model, Models
 from asr.serve.openai_api import Query
 from asr.serve.request_error import RequestError
 from asr.serve.settings import Settings
+from asr.serve.streaming import Streams
 from asr.serve.uploads import Recording, Uploads, read_form
 from asr.transcript import Transcript, Word
 
@@ -46,6 +47,7 @@ class Service:
         self.models, self.settings, self.metrics = models, settings, metrics
         self.decoders = Decoders(settings)
         self.uploads = Uploads(settings, self.decoders)
+        self.streams = Streams(models, settings, metrics)
         self.requests = 0
         self.began = int(time.time())
         gauges = {
@@ -72,6 +74,7 @@ class Service:
         try:
             yield
         finally:
+            self.streams.close()
             await asyncio.to_thread(self.models.close)
             await self.decoders.close()
             self.uploads.close()
@@ -255,6 +258,7 @@ def make_app(models: Models, settings: Settings, metrics: Metrics | None = None)
         Route("/v1/models", service.list_models),
         Route("/v1/models/{name:path}", service.show_model),
         Route("/v1/audio/transcriptions", service.transcribe, methods=["POST"]),
+        WebSocketRoute("/v1/stream", service.streams.serve),
     ]
     app = Starlette(
         routes=routes,
