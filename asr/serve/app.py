@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
@@ -26,6 +27,7 @@ from asr.serve.request_error import RequestError
 from asr.serve.settings import Settings
 from asr.serve.streaming import Streams
 from asr.serve.uploads import Recording, Uploads, read_form
+from asr.serve.wyoming import WyomingServer
 from asr.transcript import Transcript, Word
 
 PAGE = Path(__file__).parent / "page.html"
@@ -43,8 +45,11 @@ Result = TypeVar("Result")
 class Service:
     """What the routes share: settings, models, decoders, metrics, and how many requests there are."""
 
-    def __init__(self, models: Models, settings: Settings, metrics: Metrics):
+    def __init__(
+        self, models: Models, settings: Settings, metrics: Metrics, wyoming: socket.socket | None = None
+    ):
         self.models, self.settings, self.metrics = models, settings, metrics
+        self.wyoming, self._wyoming_listener = WyomingServer(models, settings, metrics), wyoming
         self.decoders = Decoders(settings)
         self.uploads = Uploads(settings, self.decoders)
         self.streams = Streams(models, settings, metrics)
@@ -71,9 +76,12 @@ class Service:
         """Load the first model, and remove everything at the end."""
         await self.models.get()
         await self.decoders.warm_up()
+        if self._wyoming_listener is not None:
+            await self.wyoming.start(self._wyoming_listener)
         try:
             yield
         finally:
+            await self.wyoming.close()
             self.streams.close()
             await asyncio.to_thread(self.models.close)
             await self.decoders.close()
@@ -247,10 +255,11 @@ class Counted:
 ENDPOINTS = ("/", "/health", "/metrics", "/v1/models", "/v1/audio/transcriptions")
 
 
-def make_app(models: Models, settings: Settings, metrics: Metrics | None = None) -> Starlette:
-    """Return the service as an ASGI application."""
-    metrics = metrics or Metrics()
-    service = Service(models, settings, metrics)
+def make_app(
+    models: Models, settings: Settings, metrics: Metrics, wyoming: socket.socket | None = None
+) -> Starlette:
+    """Return the service as an ASGI application; it answers Wyoming's callers at the socket `wyoming`."""
+    service = Service(models, settings, metrics, wyoming)
     routes = [
         Route("/", service.page),
         Route("/health", service.health),

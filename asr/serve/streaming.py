@@ -1,8 +1,8 @@
 """Streams: samples come by WebSocket, words go back as they are settled.
 
 A caller connects to `/v1/stream?rate=16000&format=pcm16&model=NAME` and sends binary messages of audio: `pcm16` or
-`f32`, raw samples, little-endian, mono; `opus`, a packet each; `ogg`, Opus in Ogg, cut anywhere. Text messages are JSON:
-{"type": "finish"} ends the audio; where a token is asked for and the header has none, {"token": "..."} comes first.
+`f32`, raw samples, little-endian, mono; `opus`, a packet each; `ogg`, Opus in Ogg, cut anywhere. Text messages are
+JSON: {"type": "finish"} ends the audio; {"token": "..."} comes first where a token is asked for and no header has it.
 The answers are JSON: `ready`, `words` (each with word, start, end, confidence), `done` with the text, `error`.
 """
 
