@@ -51,8 +51,8 @@ class Outcome:
 class Transcriber:
     """Transcribes batches; where it is called, it loads the model once.
 
-    Arguments: model, its name or folder, which every machine reads; layout and facts, of the outputs that tasks ask for;
-    options, those of `asr.load`.
+    Arguments: model, its name or folder, which every machine reads; layout (None for the usual one) and facts, of the
+    outputs that tasks ask for; options, those of `asr.load`.
 
     For Ray, `dataset.map_batches(Transcriber, fn_constructor_kwargs={"model": ...}, concurrency=8, num_cpus=1)` with a
     column `audio` of paths, addresses or the bytes of files adds the columns `text`, `seconds` and `error`, "" where
@@ -70,12 +70,12 @@ class Transcriber:
         self,
         model: str = str(SHIPPED),
         *,
-        layout: Layout = Layout(),
+        layout: Layout | None = None,
         facts: Mapping[str, Any] | None = None,
         **options: Any,
     ):
         self.recognizer = load(model, **options)
-        self.layout, self.facts = layout, dict(facts or {})
+        self.layout, self.facts = layout or Layout(), dict(facts or {})
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return a batch, columns by name, with the columns `text`, `seconds` and `error` besides."""
@@ -91,7 +91,7 @@ class Transcriber:
         return {**batch, **columns}
 
     def in_pandas(self, frames: Iterable[Any]) -> Iterator[Any]:
-        """Yield data frames with the columns `text`, `seconds` and `error` besides, as Spark's mapInPandas wants them."""
+        """Yield data frames with the columns `text`, `seconds` and `error` besides, for Spark's mapInPandas."""
         for frame in frames:
             columns = self({name: frame[name].to_numpy() for name in frame.columns})
             yield frame.assign(**{name: columns[name] for name in ("text", "seconds", "error")})

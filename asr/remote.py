@@ -18,8 +18,8 @@ WHOLE_AT_ONCE = ("s3", "s3a", "gs", "gcs", "az", "abfs", "memory", "http", "http
 def is_remote(place: str) -> bool:
     """Return whether a place is an address, and no path.
 
-    >>> is_remote("s3://bucket/audio/"), is_remote("recordings/a.wav"), is_remote("C:\\\\audio")
-    (True, False, False)
+    >>> is_remote("s3://bucket/audio/"), is_remote("recordings/a.wav")
+    (True, False)
     """
     return re.match(r"[a-z][a-z0-9+.-]+://", place) is not None
 

@@ -89,8 +89,8 @@ def plan(
 ) -> Plan:
     """Plan the outputs of inputs, {path: its place in the tree it was found in}.
 
-    Only a `shard` of them, if one is given. Outputs that were made of the same files before are kept unless `overwrite`. An output that is older than its
-    input, and may be anyone's work, is a failure.
+    Only a `shard` of them, if one is given. Outputs that were made of the same files before are kept unless
+    `overwrite`. An output that is older than its input, and may be anyone's work, is a failure.
     """
     root = destination.folder or Path()
     paths = stems(inputs, None if destination.beside else root)
