@@ -19,7 +19,7 @@ from asr.torch_bundle import TorchBundle
 
 def session_of(model, log_mel):
     graph = recognition_graph(bundle_of(model, log_mel))
-    onnx.checker.check_model(graph.whole(), full_check=True)
+    onnx.checker.check_model(graph.serialized(), full_check=True)
     return graph.session(threads=1)
 
 
