@@ -84,7 +84,9 @@ def test_weights_without_a_model():
     for name in ("rescore_weight", "fuse_bonus"):
         with pytest.raises(DecodingError, match=f"{name} was given without a recurrent language model"):
             make_decoder(make_bundle().bundle(), **{name: 0.3})
-    with pytest.raises(DecodingError, match=r"lexicon was given with --fuse-lm, .* expected one or the other"):
+    with pytest.raises(
+        DecodingError, match=r"lexicon was given with --fuse-lm, .* expected one or the other"
+    ):
         make_decoder(make_bundle().bundle(), fuse_lm="lm", lexicon="words.txt", beam_size=3)
 
 
