@@ -1,6 +1,7 @@
 """A recurrent language model that ranks the n best of a beam search anew."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -144,3 +145,12 @@ def test_tuning_chooses_what_rescoring_then_does(equipped):
     options = {"rescore_lm": equipped / "lm", "rescore_weight": 1.0, "rescore_bonus": -1.0, "beam_size": 8}
     rescoring = load(equipped / "bundle", "cpu", processes=1, **options)
     assert evaluate(rescoring, manifest).report.wer == pytest.approx(trial.wer)
+
+
+def test_finding_wrong_words(equipped, capsys):
+    line = "evaluate {dir}/cuts/cuts_dev.jsonl.gz --model {dir}/bundle --judge-lm {dir}/lm --quiet"
+    assert run_asr(line, dir=equipped) == 0
+    printed = capsys.readouterr().out
+    assert re.search(
+        r"ROC area of finding the \d+ wrong ones of \d+ words: by confidence [\dna.]+, by", printed
+    )
