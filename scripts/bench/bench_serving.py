@@ -1,7 +1,7 @@
 """Measure the service on this machine: requests a second, streams a core, how late words come, and scaling over Ray.
 
   python scripts/bench/bench_serving.py SPEECH_FOLDER --model an4
-  python scripts/bench/bench_serving.py SPEECH_FOLDER --ray 1 2     also `asr transcribe`, alone and with 1 and 2 workers
+  python scripts/bench/bench_serving.py SPEECH_FOLDER --ray 1 2    also `asr transcribe`, alone and with 1 and 2 workers
 
 The service runs as `asr serve`, the callers in this process; on two cores they share them, so the processor time of
 the service alone is printed, too. A stream is fed in real time. Streams a core are streams over the cores in use.
