@@ -151,4 +151,6 @@ def _reported(name: str) -> Iterator[None]:
             + ("log in with `hf auth login`" if status in (401, 403) else "try again later")
         ) from error
     except (HTTPError, OSError, RuntimeError) as error:  # RuntimeError: of a file whose upload broke off
-        raise BundleError(f"{name}: {place} cannot be reached or failed: {error.__cause__ or error}; try again later") from error
+        raise BundleError(
+            f"{name}: {place} cannot be reached or failed: {error.__cause__ or error}; try again later"
+        ) from error
