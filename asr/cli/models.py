@@ -11,9 +11,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a line a model: its name, and what it recognizes."""
-    from asr.bundle import SHIPPED, SHIPPED_HEARS, available_models
+    """Print a line a model: its name, and what it is for."""
+    from asr.bundle import PURPOSES, SHIPPED, available_models
 
-    for name in available_models():
-        print(f"{name}  {SHIPPED_HEARS}" if name == SHIPPED.name else name)
+    names = available_models()
+    width = max(map(len, names), default=0)
+    for name in names:
+        default = " (used where no model is named)" if name == SHIPPED.name else ""
+        print(f"{name:{width}}  {PURPOSES.get(name, '')}{default}".rstrip())
     return 0
