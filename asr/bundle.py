@@ -1,8 +1,6 @@
 """A saved model: a folder with the weights, one readable configuration and the tokenizer. Loading never unpickles."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -88,6 +86,9 @@ class Bundle:
 
         Raises BundleError when the folder cannot be written, or exists and holds something else.
         """
+        import shutil
+        import tempfile
+
         folder = Path(folder)
         if folder.exists() and not (folder / CONFIG_FILE).is_file():
             raise BundleError(f"{folder} exists and is no bundle; choose another name or remove it")
@@ -194,7 +195,14 @@ class StoredWeights(Mapping):
         if name not in self._names:
             raise KeyError(name)
         value = self._file.get_tensor(name)
-        return value.astype(np.float32) if value.dtype.kind == "f" else value
+        return value.astype(np.float32, copy=False) if value.dtype.kind == "f" else value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return an array's shape without reading it."""
+        return tuple(self._file.get_slice(name).get_shape())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -4,7 +4,6 @@ Long audio is read block by block and recognized in windows (`asr.long_audio`), 
 """
 
 import itertools
-import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,6 @@ from asr.decoding import (
     Decoder,
     DecodingOptions,
     Hypothesis,
-    ParallelBeamSearch,
     align,
     choose_decoder,
     greedy,
@@ -39,8 +37,6 @@ from asr.transcript import Alternative, Transcript
 READERS = 2
 
 Item = TypeVar("Item")
-
-logger = logging.getLogger(__name__)
 
 
 class Recognizer:
@@ -134,8 +130,8 @@ class Recognizer:
         `progress` is called with the seconds of audio that each batch has added.
         """
         sources = [source_of(item, self.sample_rate, f"audio {i}") for i, item in enumerate(audio)]
-        if isinstance(self.decoder, ParallelBeamSearch):
-            self.decoder.prepare(sum(map(_windows_expected, sources)))
+        if self.decoder is not greedy:
+            self._prepare_search(sources)
         budget = BatchBudget(batch_seconds or self.engine.batch_seconds(), self.sample_rate)
         order = sorted(range(len(sources)), key=lambda i: sources[i].seconds)
         joiners: dict[int, Joiner] = {}  # of the recordings that are not yet done
@@ -215,6 +211,13 @@ class Recognizer:
         samples = [samples_of(item, self.sample_rate) for item in several]
         results = list(itertools.chain(*in_halves(self.engine.log_probs, samples)))
         return results if isinstance(audio, list) else results[0]
+
+    def _prepare_search(self, sources: Sequence[AudioSource]) -> None:
+        """Start the processes of a beam search, before the threads that read audio."""
+        from asr.decoding.workers import ParallelBeamSearch
+
+        if isinstance(self.decoder, ParallelBeamSearch):
+            self.decoder.prepare(sum(map(_windows_expected, sources)))
 
     def _pieces(
         self, blocks: Iterable[tuple[int, np.ndarray | AsrError]]
@@ -312,8 +315,6 @@ def load(
     )
     if decoder is None:
         decoder = choose_decoder(bundle.tokenizer, bundle.normalizer, bundle.decoding, bundle.lm, **options)
-        if isinstance(decoder, ParallelBeamSearch) and decoder.search.left_out:
-            logger.warning(decoder.search.describe_left_out())
         decoder = computing.accelerated(decoder)
     return Recognizer(bundle, computing, decoder, streams=streams or decoder is greedy)
 

@@ -1,6 +1,5 @@
 """How messages name many things, long texts and misspelled words."""
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 
@@ -29,5 +28,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("trian", ["train", "check"])
     " (did you mean 'train'?)"
     """
+    import difflib  # most names are spelled well
+
     found = difflib.get_close_matches(name, known, 1)
     return f" (did you mean {found[0]!r}?)" if found else ""

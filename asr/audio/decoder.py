@@ -18,7 +18,6 @@ from asr.audio.containers import (
     refuse_incomplete_container,
     refuse_short_data,
 )
-from asr.audio.ffmpeg import through_ffmpeg
 from asr.audio.files import existing
 from asr.audio.joined import Joined, Stream, stream_bounds
 from asr.errors import AudioError
@@ -127,6 +126,8 @@ def _stream_or_ffmpeg(file: AudioFile, name: str, seconds: float | None) -> Iter
         try:
             sound = opened.enter_context(stream(file))
         except soundfile.LibsndfileError as error:
+            from asr.audio.ffmpeg import through_ffmpeg
+
             reason = error.error_string.strip().rstrip(".") or "its format is unknown"
             wav = opened.enter_context(through_ffmpeg(file, name, reason, seconds))
             sound = Stream(opened.enter_context(soundfile.SoundFile(wav, closefd=False)))

@@ -93,12 +93,12 @@ def stream_audio(
     >>> [len(block) for block in stream_audio(_silence(40000), 16000, seconds=1.0)]
     [16000, 16000, 8000]
     """
-    import soxr
-
     name, size = name_of(source), max(1, round(seconds * sample_rate))
     with reading(name), opened(source) as file, decoder(file, name, on_damage=on_damage) as sound:
         resampler = None
         if sound.samplerate != sample_rate:
+            import soxr
+
             resampler = soxr.ResampleStream(sound.samplerate, sample_rate, 1, dtype="float32", quality="HQ")
 
         def resampled() -> Iterator[np.ndarray]:

@@ -89,6 +89,22 @@ def prints_json() -> bool:
     return any(getattr(handler, "as_json", False) for handler in logging.getLogger("asr").handlers)
 
 
+class HiddenProgress:
+    """Progress that nobody sees, with as much of a tqdm bar's interface as commands use."""
+
+    def update(self, amount: float = 1) -> None:
+        """Print nothing."""
+
+    def close(self) -> None:
+        """Print nothing."""
+
+    def __enter__(self) -> "HiddenProgress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
 class EventProgress:
     """Progress as lines of JSON, with as much of a tqdm bar's interface as commands use."""
 
@@ -135,10 +151,11 @@ def progress_bar(total: float | None, task: str, unit: str = "file", *, quiet: b
     """
     if prints_json() and not quiet:
         return EventProgress(total, task, unit)
+    if quiet or not sys.stderr.isatty():
+        return HiddenProgress()
     from tqdm import tqdm
 
-    hidden = quiet or not sys.stderr.isatty()
-    return tqdm(total=total, desc=task, unit=f" {unit}", disable=hidden, **options)
+    return tqdm(total=total, desc=task, unit=f" {unit}", **options)
 
 
 def speech_progress(seconds: float, files: int, task: str, *, quiet: bool = False):

@@ -1,5 +1,6 @@
 """The decoder that options ask for: the same names in Python and, with dashes, on the command line."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from importlib.util import find_spec
@@ -8,16 +9,14 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from asr.decoding.beam import BeamConfig, BeamSearch
 from asr.decoding.greedy import Hypothesis, greedy
-from asr.decoding.hotwords import read_hotwords
-from asr.decoding.vocabulary import NO_LEXICON
-from asr.decoding.workers import ParallelBeamSearch, usable_cores
 from asr.errors import DecodingError
 from asr.text import Tokenizer
 
-# In place of a language model: not even the model's own.
-NO_LM = "none"
+# In place of a language model, not even the model's own, or of a lexicon.
+NONE = "none"
+logger = logging.getLogger(__name__)
+
 # Of log-probabilities (frame, token) float32 of each utterance.
 Decoder = Callable[[Sequence[np.ndarray]], list[Hypothesis]]
 
@@ -72,13 +71,17 @@ def choose_decoder(
         "word_bonus": word_bonus,
         "nbest": nbest,
     }
-    if str(lm) == NO_LM:
+    if str(lm) == NONE:
         lm = None
-    elif lm is None and own_lm is not None and str(lexicon) != NO_LEXICON and find_spec("flashlight"):
+    elif lm is None and own_lm is not None and str(lexicon) != NONE and find_spec("flashlight"):
         lm = own_lm
     given = {name: value for name, value in numbers.items() if value is not None}
     if not given and lm is None and lexicon is None and hotwords is None:
         return greedy
+    from asr.decoding.beam import BeamConfig, BeamSearch
+    from asr.decoding.hotwords import read_hotwords
+    from asr.decoding.workers import ParallelBeamSearch, usable_cores
+
     if lm is None:
         tuned = {}
         if lm_weight is not None:
@@ -95,4 +98,6 @@ def choose_decoder(
         hotwords=read_hotwords(hotwords) if isinstance(hotwords, str | Path) else hotwords,
         normalizer=normalizer,
     )
+    if beam.left_out:
+        logger.warning(beam.describe_left_out())
     return ParallelBeamSearch(beam, processes or usable_cores())

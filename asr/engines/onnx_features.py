@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from onnx import TensorProto
 
 from asr.engines.onnx_nodes import Nodes, integers
 from asr.errors import BundleError
@@ -89,9 +88,7 @@ def log_mel(nodes: Nodes, waveform: str, lengths: str, config: FeatureConfig) ->
     mel = nodes.op("MatMul", power, filters[lowest:highest].astype(np.float32))
     logarithm = nodes.op("Log", nodes.op("Max", mel, np.float32(FLOOR)))
     whole = nodes.op("Add", nodes.op("Div", lengths, np.int64(hop)), np.int64(1))
-    counts = nodes.op(
-        "Mul", nodes.op("Cast", nodes.op("Greater", lengths, np.int64(0)), to=TensorProto.INT64), whole
-    )
+    counts = nodes.op("Mul", nodes.cast(nodes.op("Greater", lengths, np.int64(0)), "int64"), whole)
     inside = nodes.inside(counts, count)
     return Frames(_masked(nodes, logarithm, inside), counts, inside)
 
@@ -109,7 +106,7 @@ def _framed(nodes: Nodes, waveform: str, lengths: str, count: str, config: Featu
     total = nodes.op("Mul", nodes.op("Add", count, integers(parts - 1)), integers(hop))
     after = nodes.op("Sub", nodes.op("Sub", total, time), integers(before))
     padded = nodes.op("Pad", silent_past, nodes.op("Concat", integers(0, before, 0), after, axis=0))
-    blocks = nodes.op("Reshape", nodes.op("Cast", padded, to=TensorProto.DOUBLE), integers(0, -1, hop))
+    blocks = nodes.op("Reshape", nodes.cast(padded, "float64"), integers(0, -1, hop))
     shifted = [
         nodes.cut(blocks, integers(part), nodes.op("Add", count, integers(part)), axis=1)
         for part in range(parts)
@@ -134,7 +131,7 @@ def _power_spectrum(nodes: Nodes, frames: str, window: int, n_fft: int) -> str:
     )
     squares = []
     for part, waves in ((even, cosines), (odd, sines)):
-        amplitude = nodes.op("Cast", nodes.op("MatMul", part, waves), to=TensorProto.FLOAT)
+        amplitude = nodes.cast(nodes.op("MatMul", part, waves), "float32")
         squares.append(nodes.op("Mul", amplitude, amplitude))
     return nodes.op("Add", *squares)
 
@@ -146,13 +143,13 @@ def _masked(nodes: Nodes, features: str, inside: str) -> str:
 def _mean(nodes: Nodes, values: str, counted: str) -> str:
     """Mean along the second axis of the values (batch, n) that count, 0 where none do: (batch, 1)."""
     total = nodes.op("ReduceSum", nodes.op("Where", counted, values, np.float32(0)), integers(1), keepdims=1)
-    count = nodes.op("ReduceSum", nodes.op("Cast", counted, to=TensorProto.FLOAT), integers(1), keepdims=1)
+    count = nodes.op("ReduceSum", nodes.cast(counted, "float32"), integers(1), keepdims=1)
     return nodes.op("Div", total, nodes.op("Max", count, np.float32(1)))
 
 
 def _normalized_over_utterance(nodes: Nodes, frames: Frames) -> str:
     """Add what gives each band of each utterance mean 0 and variance 1."""
-    count = nodes.op("Max", nodes.op("Cast", frames.counts, to=TensorProto.FLOAT), np.float32(1))
+    count = nodes.op("Max", nodes.cast(frames.counts, "float32"), np.float32(1))
     count = nodes.op("Unsqueeze", count, integers(1, 2))
 
     def mean(values: str) -> str:
@@ -197,9 +194,9 @@ def _quiet(nodes: Nodes, power: str, frames: Frames) -> str:
     ascending, _ = nodes.ops("TopK", 2, quiet, nodes.axis(power, 1), axis=1, largest=0)
     last = nodes.op("Max", nodes.op("Sub", frames.counts, np.int64(1)), np.int64(0))
     last = nodes.op("Unsqueeze", last, integers(1))
-    rank = nodes.op("Mul", nodes.op("Cast", last, to=TensorProto.FLOAT), np.float32(0.1))
+    rank = nodes.op("Mul", nodes.cast(last, "float32"), np.float32(0.1))
     floor = nodes.op("Floor", rank)
-    below = nodes.op("Cast", floor, to=TensorProto.INT64)
+    below = nodes.cast(floor, "int64")
     above = nodes.op("Min", nodes.op("Add", below, np.int64(1)), last)
     low, high = (nodes.op("GatherElements", ascending, place, axis=1) for place in (below, above))
     share = nodes.op("Sub", rank, floor)

@@ -1,29 +1,30 @@
 """A graph of ONNX operators that grows node by node. Methods return the names of the tensors that they add."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from asr.engines import onnx_messages as messages
+from asr.engines.onnx_messages import TYPES, Signature
 
 if TYPE_CHECKING:
     import onnxruntime
 
 OPSET, IR_VERSION = 17, 8  # of June 2022: onnxruntime 1.12 and all later ones read them
-TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
 SMALL = 1024  # bytes of a constant that is part of the model
 TINY = np.float32(1e-30)  # of a channel whose weights are zero, so that they can be divided by their largest
 
 Value = str | np.ndarray | np.generic  # the name of a tensor, or a constant
-Signature = Mapping[str, tuple[str, Sequence[int | str]]]  # name: (type, shape)
 
 
 class Nodes:
     """Nodes and constants of one graph, or of the body of a Scan when made by `body`."""
 
     def __init__(self) -> None:
-        self.nodes: list[NodeProto] = []
+        self.nodes: list[bytes] = []
+        self.domains = {""}
         self.constants: dict[str, np.ndarray] = {}
         self.weights: dict[str, int] = {}
         self._names: dict[tuple, str] = {}
@@ -59,8 +60,13 @@ class Nodes:
         """Add a node with several outputs."""
         names = [value if isinstance(value, str) else self.constant(value) for value in inputs]
         results = [self.name(kind.lower()) for _ in range(outputs)]
-        self.nodes.append(helper.make_node(kind, names, results, domain=domain, **attributes))
+        self.nodes.append(messages.node(kind, names, results, domain, attributes))
+        self._root.domains.add(domain)
         return results
+
+    def cast(self, x: str, kind: str) -> str:
+        """Add a tensor's conversion to another type, by numpy's name."""
+        return self.op("Cast", x, to=TYPES[kind])
 
     def name(self, stem: str) -> str:
         """Return a name that no other tensor has."""
@@ -89,23 +95,16 @@ class Nodes:
         places = self.op("Range", np.int64(0), self.op("Squeeze", size), np.int64(1))
         return self.op("Less", places, self.op("Unsqueeze", lengths, integers(1)))
 
-    def graph(self, name: str, inputs: Signature, outputs: Signature) -> GraphProto:
-        """Close the nodes to a graph without constants; `inputs` and `outputs` give each tensor's type and shape."""
-        taken, given = (
-            [helper.make_tensor_value_info(n, TYPES[kind], shape) for n, (kind, shape) in side.items()]
-            for side in (inputs, outputs)
-        )
-        return helper.make_graph(self.nodes, name, taken, given)
+    def graph(self, name: str, inputs: Signature, outputs: Signature) -> bytes:
+        """Close the nodes to a loop's body; `inputs` and `outputs` give each tensor's type and shape."""
+        return messages.graph(name, self.nodes, inputs, outputs)
 
     def finish(self, inputs: Signature, outputs: Signature, tensors: Mapping[str, str]) -> "Graph":
         """Close the whole graph; `tensors` gives the tensor that each output is."""
         for name, tensor in tensors.items():
-            self.nodes.append(helper.make_node("Identity", [tensor], [name]))
-        domains = {"", *(node.domain for node in self.nodes)}
-        versions = [helper.make_opsetid(domain, 1 if domain else OPSET) for domain in sorted(domains)]
-        proto = self.graph("asr", inputs, outputs)
-        model = helper.make_model(proto, opset_imports=versions, ir_version=IR_VERSION, producer_name="asr")
-        return Graph(model, self.constants, self.weights)
+            self.nodes.append(messages.node("Identity", [tensor], [name]))
+        opsets = {domain: 1 if domain else OPSET for domain in sorted(self.domains)}
+        return Graph(self.nodes, inputs, outputs, opsets, self.constants, self.weights)
 
 
 @dataclass(frozen=True)
@@ -113,12 +112,17 @@ class Graph:
     """A model whose large constants stay outside of it, so that a session uses them without a copy.
 
     Attributes:
-        model: without constants.
+        nodes: in an order in which they can be computed.
+        inputs, outputs: types and shapes.
+        opsets: version of each domain of operators.
         constants: by name.
         weights: those constants that may be quantized, with the axis over which their products sum.
     """
 
-    model: ModelProto
+    nodes: Sequence[bytes]
+    inputs: Signature
+    outputs: Signature
+    opsets: Mapping[str, int]
     constants: Mapping[str, np.ndarray]
     weights: Mapping[str, int]
 
@@ -128,39 +132,32 @@ class Graph:
         They become float32 again when a session is made, which takes a Cast and a Mul of constants: smaller files,
         the same speed, and nothing but the weights is rounded.
         """
-        model, constants = ModelProto(), dict(self.constants)
-        model.CopyFrom(self.model)
-        nodes = []
+        constants, nodes = dict(self.constants), []
         for name, axis in self.weights.items():
             weight = constants.pop(name)
             scale = np.maximum(np.abs(weight).max(axis, keepdims=True), TINY) / np.float32(127)
             rounded, factor = f"{name}_int8", f"{name}_scale"
             constants |= {rounded: np.round(weight / scale).astype(np.int8), factor: scale}
-            nodes.append(helper.make_node("Cast", [rounded], [f"{name}_cast"], to=TensorProto.FLOAT))
-            nodes.append(helper.make_node("Mul", [f"{name}_cast", factor], [name]))
-        nodes.extend(self.model.graph.node)
-        del model.graph.node[:]
-        model.graph.node.extend(nodes)
-        return Graph(model, constants, {})
+            nodes.append(
+                messages.node("Cast", [rounded], [f"{name}_cast"], attributes={"to": TYPES["float32"]})
+            )
+            nodes.append(messages.node("Mul", [f"{name}_cast", factor], [name]))
+        return replace(self, nodes=[*nodes, *self.nodes], constants=constants, weights={})
 
-    def whole(self) -> ModelProto:
-        """Return the model with its constants inside, as it is written to a file."""
-        model = ModelProto()
-        model.CopyFrom(self.model)
-        tensors = (numpy_helper.from_array(value, name) for name, value in self.constants.items())
-        model.graph.initializer.extend(tensors)
-        return model
+    def serialized(self, properties: Mapping[str, str] | None = None) -> bytes:
+        """Return the content of an ONNX file, with properties for those who read it."""
+        tensors = [messages.tensor(name, value) for name, value in self.constants.items()]
+        return self._model(tensors, properties or {})
 
     def session(self, threads: int = 0) -> "onnxruntime.InferenceSession":
         """Return what runs the graph on the CPU with so many threads, 0 for one a core."""
         import onnxruntime
 
-        model = ModelProto()
-        model.CopyFrom(self.model)
         outside = {name: value for name, value in self.constants.items() if value.nbytes > SMALL}
-        for name, value in self.constants.items():
-            tensor = _placed_outside(name, value) if name in outside else numpy_helper.from_array(value, name)
-            model.graph.initializer.append(tensor)
+        tensors = [
+            (messages.tensor_outside if name in outside else messages.tensor)(name, value)
+            for name, value in self.constants.items()
+        ]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         # Threads that wait sleep: others, and other processes, have the cores.
@@ -169,15 +166,12 @@ class Graph:
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in outside.values()]
         options.add_external_initializers(list(outside), values)
         return onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            self._model(tensors, {}), options, providers=["CPUExecutionProvider"]
         )
 
-
-def _placed_outside(name: str, value: np.ndarray) -> TensorProto:
-    kind = helper.np_dtype_to_tensor_dtype(value.dtype)
-    tensor = TensorProto(name=name, data_type=kind, dims=value.shape, data_location=TensorProto.EXTERNAL)
-    tensor.external_data.add(key="location", value="memory")
-    return tensor
+    def _model(self, tensors: Sequence[bytes], properties: Mapping[str, str]) -> bytes:
+        graph = messages.graph("asr", self.nodes, self.inputs, self.outputs, tensors)
+        return messages.model(graph, IR_VERSION, self.opsets, "asr", properties)
 
 
 def integers(*values: int) -> np.ndarray:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import TensorProto
 
 from asr.engines.onnx_nodes import Nodes, integers
 
@@ -80,7 +79,7 @@ class Ragged:
     def __init__(self, nodes: Nodes, lengths: str, frames: str):
         """lengths (batch,) int64; frames (1,) int64, frames of the longest."""
         self.lengths = lengths
-        self.short = nodes.op("Cast", lengths, to=TensorProto.INT32)
+        self.short = nodes.cast(lengths, "int32")
         inside = nodes.op("Transpose", nodes.inside(lengths, frames), perm=[1, 0])
         self.inside = nodes.op("Unsqueeze", inside, integers(2))  # (frame, batch, 1) bool
 
@@ -105,11 +104,12 @@ def _as_operator(
     size = layer.hidden_size
 
     def ordered(name: str) -> np.ndarray:
-        rows = layer.stacked(name)
-        blocks = [rows[:, index * size : (index + 1) * size] for _, index in operator.gates]
-        return np.concatenate(
-            [b if sign > 0 else -b for b, (sign, _) in zip(blocks, operator.gates, strict=True)], 1
-        )
+        blocks = []
+        for weights in layer.weights:
+            for sign, index in operator.gates:
+                block = weights[name][index * size : (index + 1) * size]
+                blocks.append(block if sign > 0 else -block)
+        return np.concatenate(blocks).reshape(len(layer.weights), -1, *blocks[0].shape[1:])
 
     bias = np.concatenate([ordered("bias_ih"), ordered("bias_hh")], 1)
     weights = [nodes.weight(ordered(name), axis=2) for name in ("weight_ih", "weight_hh")]

@@ -54,10 +54,7 @@ def serialized(graph: Graph, properties: dict[str, str]) -> bytes:
     size = sum(value.nbytes for value in graph.constants.values())
     if size > LARGEST:
         raise BundleError(f"the weights take {size / 2**30:.1f} GiB; a file of ONNX holds less than 2 GiB")
-    model = graph.whole()
-    for key, value in properties.items():
-        model.metadata_props.add(key=key, value=value)
-    return model.SerializeToString()
+    return graph.serialized(properties)
 
 
 def metadata(bundle: Bundle) -> dict[str, str]:

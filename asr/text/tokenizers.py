@@ -8,11 +8,15 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from asr.errors import TextError
 from asr.wording import short
+
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
 
 BLANK = 0
 BLANK_TOKEN = "<blank>"
@@ -149,29 +153,36 @@ class BpeTokenizer(Tokenizer):
     A token that begins a word begins with "▁". Token 0, which sentencepiece reserves for unknown text, is the
     blank; every character of the training text is a token, so that nothing in it is unknown.
 
-    Arguments: model, the content of a sentencepiece model file. Raises TextError where it is none.
+    Arguments: model, the content of a sentencepiece model file; pieces, the text of each token where it is known, so
+    that sentencepiece is loaded only to encode text. Raises TextError where the model is none.
     """
 
     kind = "bpe"
     space = SENTENCEPIECE_SPACE
 
-    def __init__(self, model: bytes):
-        from sentencepiece import SentencePieceProcessor
-
+    def __init__(self, model: bytes, pieces: Sequence[str] | None = None):
         self.model = model
-        self._processor = SentencePieceProcessor()
-        try:
-            self._processor.LoadFromSerializedProto(model)
-            pieces = [self._processor.IdToPiece(i) for i in range(self._processor.GetPieceSize())]
-        except (RuntimeError, UnicodeDecodeError) as error:
-            raise TextError(f"this is no sentencepiece model, or a damaged one: {error}") from error
-        if pieces[0] != BLANK_TOKEN:
+        self.tokens = list(pieces or self._pieces())
+        if self.tokens[0] != BLANK_TOKEN:
             raise TextError(
-                f"the sentencepiece model's piece 0 is {pieces[0]!r}; expected {BLANK_TOKEN!r}, as "
+                f"the sentencepiece model's piece 0 is {self.tokens[0]!r}; expected {BLANK_TOKEN!r}, as "
                 "BpeTokenizer.train makes it"
             )
-        self.tokens = pieces
-        self._alphabet = set().union(*pieces[1:]) - {SENTENCEPIECE_SPACE} | {" "}
+        self._alphabet = set().union(*self.tokens[1:]) - {SENTENCEPIECE_SPACE} | {" "}
+
+    @cached_property
+    def _processor(self) -> "SentencePieceProcessor":
+        from sentencepiece import SentencePieceProcessor
+
+        processor = SentencePieceProcessor()
+        processor.LoadFromSerializedProto(self.model)
+        return processor
+
+    def _pieces(self) -> list[str]:
+        try:
+            return [self._processor.IdToPiece(i) for i in range(self._processor.GetPieceSize())]
+        except (RuntimeError, UnicodeDecodeError) as error:
+            raise TextError(f"this is no sentencepiece model, or a damaged one: {error}") from error
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, symbols: Sequence[str] = ()) -> "BpeTokenizer":
@@ -247,7 +258,8 @@ class BpeTokenizer(Tokenizer):
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json and tokenizer.model into an existing folder."""
         (Path(folder) / MODEL_FILE).write_bytes(self.model)
-        _write_config(folder, {"kind": self.kind, "model_sha256": hashlib.sha256(self.model).hexdigest()})
+        checksum = hashlib.sha256(self.model).hexdigest()
+        _write_config(folder, {"kind": self.kind, "model_sha256": checksum, "pieces": self.tokens})
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
@@ -264,11 +276,14 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         except TextError as error:
             raise TextError(f"{path} is damaged: {error}") from error
     if kind == BpeTokenizer.kind and isinstance(config.get("model_sha256"), str):
+        pieces = config.get("pieces", [])
+        if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
+            raise TextError(f"{path} is damaged: its pieces are no list of texts")
         model_path = Path(folder) / MODEL_FILE
         model = _read(model_path)
         if hashlib.sha256(model).hexdigest() != config["model_sha256"]:
             raise TextError(f"{model_path} is damaged: its checksum differs from the one in {CONFIG_FILE}")
-        return BpeTokenizer(model)
+        return BpeTokenizer(model, pieces)
     raise TextError(
         f"{path} describes no tokenizer known here (kind {kind!r}); expected "
         f"{CharacterTokenizer.kind!r} with an alphabet or {BpeTokenizer.kind!r} with a checksum"

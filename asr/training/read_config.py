@@ -32,20 +32,25 @@ def read_config(arguments: Sequence[str]) -> TrainConfig:
     features, sizes and text settings that are not given are the bundle's. Raises ConfigError that names an unknown
     key, with the nearest valid one, a value of the wrong type, or values that contradict each other.
     """
-    files, options = _split(arguments)
-    valid = {setting.key for setting in settings()}
-    sections = {key.rsplit(".", depth)[0] for key in valid for depth in range(1, key.count(".") + 1)}
+    files, rest = _split(arguments)
+    kinds = {setting.key: setting.values for setting in settings()}
+    sections = {key.rsplit(".", depth)[0] for key in kinds for depth in range(1, key.count(".") + 1)}
+    known = kinds.keys() | sections
     given: dict[str, Any] = {}
     for path in map(Path, files):
         values = read_yaml(path)
         for key in _nested_keys(values):
-            if key not in valid | sections:
-                raise ConfigError(f"{path} has the unknown key {key!r}{_suggestion(key, valid | sections)}")
+            if key not in known:
+                raise ConfigError(f"{path} has the unknown key {key!r}{_suggestion(key, known)}")
         given |= flat(values)
-    for key, value in _keys_of(options):
-        if key.rstrip("+") not in valid | sections:
-            raise ConfigError(f"unknown option --{key}{_suggestion(key, {*valid, *sections, *FLAGS})}")
-        given |= _flat_option(key.rstrip("+"), value)
+    options = []
+    for name, values in _options(rest):
+        key = name.rstrip("+")  # --data.train+ adds to the files' values
+        if key not in known:
+            raise ConfigError(f"unknown option --{name}{_suggestion(name, {*known, *FLAGS})}")
+        value = _value(name, values, kinds.get(key, "a section in YAML"))
+        given |= _flat_option(key, value)
+        options.append(f"--{name}={value}")
     in_order = [*(f"--config={path}" for path in files), *options]
     config = _parse(in_order)
     return _with_bundle(config, in_order, given) if config.run.warm_start else config
@@ -67,23 +72,46 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, options
 
 
-def _keys_of(options: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield the key and the value of each option."""
-    for position, option in enumerate(options):
-        if option.startswith("--"):
-            key, equals, value = option[2:].partition("=")
-            yield key, value if equals else next(iter(options[position + 1 :]), "")
+def _options(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the name of each option and the values behind it."""
+    found: list[tuple[str, list[str]]] = []
+    for argument in arguments:
+        if argument.startswith("--"):
+            name, equals, value = argument[2:].partition("=")
+            found.append((name, [value] if equals else []))
+        elif found:
+            found[-1][1].append(argument)
+        else:
+            raise ConfigError(f"{argument!r} stands before all options; expected one such as --run.seed 1")
+    yield from found
+
+
+def _value(name: str, values: Sequence[str], kind: str) -> str:
+    """Return the values behind an option as one in YAML: a list of them where the key takes a list."""
+    is_list = "[" in kind
+    if not values:
+        raise ConfigError(f"--{name} has no value behind it; expected {kind}")
+    if len(values) > 1 and not is_list:
+        raise ConfigError(
+            f"--{name} has {len(values)} values behind it ({', '.join(values)}); expected one, {kind}"
+        )
+    only_list = is_list and kind.startswith("[") and not values[0].startswith("[") and not name.endswith("+")
+    return json.dumps([*map(_loaded, values)]) if len(values) > 1 or only_list else values[0]
 
 
 def _flat_option(key: str, value: str) -> dict[str, Any]:
     """Return the keys that an option sets: itself or, if its value is a section in YAML, those in it."""
+    return flat({key: _loaded(value)})
+
+
+def _loaded(value: str) -> Any:
+    """Return a value as YAML has it, or as it is written where it is no YAML."""
     import yaml
 
     try:
-        values = yaml.safe_load(value)
+        return yaml.safe_load(value)
     except yaml.YAMLError:
-        values = value
-    return flat({key: values})
+        return value
 
 
 def _parse(arguments: Sequence[str]) -> TrainConfig:
@@ -91,13 +119,22 @@ def _parse(arguments: Sequence[str]) -> TrainConfig:
 
     class Parser(jsonargparse.ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
-            raise ConfigError(" ".join(str(ex or message).split())[:400])
+            raise ConfigError(_of_wrong_type(" ".join(str(ex or message).split())[:400]))
 
     parser = Parser(prog="asr train", exit_on_error=True, default_env=False)
     parser.add_argument("--config", action="config")
     parser.add_class_arguments(TrainConfig)
     config = parser.instantiate(parser.parse_args(list(arguments)))
     return TrainConfig(**{item.name: config[item.name] for item in fields(TrainConfig)})
+
+
+def _of_wrong_type(message: str) -> str:
+    """Return jsonargparse's message about a value's type in the words of all others; any other as it is."""
+    found = re.match(r'Parser key "(?P<key>[\w.]+)":.*Got value: (?P<value>.*)$', message)
+    kinds = {setting.key: setting.values for setting in settings()}
+    if found is None or found["key"] not in kinds:
+        return message
+    return f"{found['key']} is {found['value']}; expected {kinds[found['key']]}"
 
 
 def _with_bundle(config: TrainConfig, arguments: Sequence[str], given: Mapping[str, Any]) -> TrainConfig:

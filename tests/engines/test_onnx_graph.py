@@ -21,7 +21,7 @@ AN4 = BUNDLES / "an4"
 
 def session_of(model, log_mel):
     graph = recognition_graph(bundle_of(model, log_mel))
-    onnx.checker.check_model(graph.whole(), full_check=True)
+    onnx.checker.check_model(graph.serialized(), full_check=True)
     return graph.session(threads=1)
 
 

@@ -69,7 +69,10 @@ def is_at_hand(command: list[str]) -> bool:
         "speech.txt",
     )
     needs_microphone = command[0] == "listen" and "-" not in command
-    return not needs_microphone and not any(argument.startswith(foreign) for argument in command)
+    needs_a_trained_model = command[0] == "label"  # the one here is sure of nothing
+    return not (needs_microphone or needs_a_trained_model) and not any(
+        argument.startswith(foreign) for argument in command
+    )
 
 
 def check_options(command: list[str], monkeypatch) -> None:

@@ -219,6 +219,7 @@ class TestDamagedFiles:
             b'{"kind": "characters", "alphabet": ["a", 5]}',
             b'{"kind": "characters", "alphabet": ["a", "a"]}',
             b'{"kind": "bpe"}',
+            b'{"kind": "bpe", "model_sha256": "e3b0c442", "pieces": 5}',
             b'{"kind": "words", "alphabet": ["a"]}',
         ],
     )

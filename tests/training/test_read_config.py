@@ -129,3 +129,32 @@ def test_a_run_can_be_read_again_when_its_bundle_is_gone(small, tmp_path):
     (tmp_path / "run" / "config.yaml").write_text(explained_config(config))
     small.rename(tmp_path / "elsewhere")
     assert read_config(arguments) == config
+
+
+def test_values_behind_an_option_make_a_list():
+    config = read_config(["--data.train", "a,1.jsonl", "b.jsonl", "--data.train_weights", "1", "2.5"])
+    assert config.data.train == ("a,1.jsonl", "b.jsonl")
+    assert config.data.train_weights == (1.0, 2.5)
+    assert read_config(["--data.speed_perturb", "0.9"]).data.speed_perturb == (0.9,)
+    strides = read_config(["--model.front_end.strides", "[2,2]", "[3,2]"]).model.front_end.strides
+    assert strides == ((2, 2), (3, 2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.layers", "x"], "model.layers is x; expected INT"),
+        (["--optimizer.schedule", "foo"], "optimizer.schedule is foo; expected cosine|linear|constant"),
+        (["--data.speed_perturb=abc"], "data.speed_perturb is abc; expected [FLOAT,...]"),
+        (["--model.layers"], "--model.layers has no value behind it; expected INT"),
+        (["--run.seed", "1", "2"], "--run.seed has 2 values behind it (1, 2); expected one, INT"),
+        (
+            ["stray", "--run.seed", "1"],
+            "'stray' stands before all options; expected one such as --run.seed 1",
+        ),
+    ],
+)
+def test_values_of_another_kind_are_named_with_what_was_expected(arguments, message):
+    with pytest.raises(ConfigError) as refused:
+        read_config(arguments)
+    assert str(refused.value) == message
