@@ -104,7 +104,7 @@ def test_words_appear_while_it_is_recorded(chromium, running, spoken):
     assert "Recording" in chromium.evaluate(STATUS)
     picture(chromium, "recording")
     chromium.wait(
-        f"document.querySelectorAll('.word').length >= {len(load("an4").transcribe(spoken[0]).words) - 1}"
+        f"document.querySelectorAll('.word').length >= {len(load('an4').transcribe(spoken[0]).words) - 1}"
     )
     chromium.evaluate("document.getElementById('record').click()")
     chromium.wait(f"{STATUS}.startsWith('Done')")
