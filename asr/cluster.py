@@ -178,8 +178,9 @@ def run_on_ray(
         raise AsrError(f"--ray needs the package ray; {install_hint('ray')}") from error
     try:
         ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="error")
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise AsrError(f"no Ray cluster is reached at {address}: {error}") from error
+    except Exception as error:  # it also raises the plainest class
+        place = f"no Ray cluster is reached at {address}" if address else "Ray does not start here"
+        raise AsrError(f"{place}: {error}") from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     rows = [{"tasks": json.dumps([asdict(task) for task in group])} for group in groups_of(tasks)]

@@ -70,9 +70,11 @@ def is_at_hand(command: list[str]) -> bool:
     )
     needs_microphone = command[0] == "listen" and "-" not in command
     needs_a_trained_model = command[0] == "label"  # the one here is sure of nothing
-    return not (needs_microphone or needs_a_trained_model) and not any(
-        argument.startswith(foreign) for argument in command
-    )
+    never_ends = command[0] == "serve"
+    is_elsewhere = any("://" in argument for argument in command)
+    if needs_microphone or needs_a_trained_model or never_ends or is_elsewhere:
+        return False
+    return not any(argument.startswith(foreign) for argument in command)
 
 
 def check_options(command: list[str], monkeypatch) -> None:
