@@ -23,12 +23,18 @@ from asr.wording import nearest
 FORMAT = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-BUNDLE_FILES = (CONFIG_FILE, WEIGHTS_FILE, *TOKENIZER_FILES)
+# A language model that belongs to the model: beam searches take it where no other is named.
+LM_FILE = "lm.bin"
+BUNDLE_FILES = (CONFIG_FILE, WEIGHTS_FILE, LM_FILE, *TOKENIZER_FILES)
 StoredAs = Literal["float32", "float16"]
 BUNDLES = Path(__file__).parent / "bundles"
-# The small model that commands use where no other is named.
-SHIPPED = BUNDLES / "an4"
-SHIPPED_HEARS = "spelled letters, digits, dates and short commands in English"
+# What each model that comes with asr is for.
+PURPOSES = {
+    "an4": "English letters, digits, dates and short commands, and nothing else",
+    "english": "English sentences read aloud, spelled letters, digits, dates and short commands",
+}
+# The model that commands use where no other is named.
+SHIPPED = BUNDLES / "english"
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Bundle:
         stored_as: type of the weights in the file, "float32" or, half as large, "float16"; they compute in float32.
         folder: where the bundle was read; None for one that was not.
 
-    >>> bundle = Bundle.load(SHIPPED)
+    >>> bundle = Bundle.load(BUNDLES / "an4")
     >>> bundle.sample_rate, bundle.seconds_per_frame, bundle.tokenizer.vocab_size
     (16000, 0.04, 130)
     """
@@ -71,6 +77,12 @@ class Bundle:
     def seconds_per_frame(self) -> float:
         """Return the seconds of audio from one frame of log-probabilities to the next."""
         return self.model.front_end.subsampling * self.features.hop_length / self.features.sample_rate
+
+    @property
+    def lm(self) -> Path | None:
+        """Return the file of the language model that lies in the bundle's folder; None where there is none."""
+        path = None if self.folder is None else self.folder / LM_FILE
+        return path if path is not None and path.is_file() else None
 
     def save(self, folder: str | Path) -> None:
         """Write the bundle, whole or not at all; an older one of the same name is replaced.
@@ -206,7 +218,7 @@ def available_models() -> list[str]:
     """Return the names of the models that come with asr.
 
     >>> available_models()
-    ['an4']
+    ['an4', 'english']
     """
     return sorted(path.parent.name for path in BUNDLES.glob(f"*/{CONFIG_FILE}"))
 

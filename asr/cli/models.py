@@ -15,16 +15,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a line a model: its name, and what it recognizes or how often it was downloaded."""
+    """Print a line a model: its name, and what it is for or how often it was downloaded."""
     from asr import hub
-    from asr.bundle import SHIPPED, SHIPPED_HEARS, available_models, is_bundle
+    from asr.bundle import PURPOSES, SHIPPED, available_models, is_bundle
 
     if arguments.hub is not None:
         for name, downloads in hub.search(arguments.hub):
             print(f"{name}  {downloads} downloads")
         return 0
-    for name in available_models():
-        print(f"{name}  {SHIPPED_HEARS}" if name == SHIPPED.name else name)
+    names = available_models()
+    width = max(map(len, names), default=0)
+    for name in names:
+        default = " (used where no model is named)" if name == SHIPPED.name else ""
+        print(f"{name:{width}}  {PURPOSES.get(name, '')}{default}".rstrip())
     for name in hub.downloaded(is_bundle):
         print(f"{name}  downloaded")
     return 0

@@ -30,8 +30,8 @@ class TorchEngine:
     a GPU of the whole model; threads of the CPU, for this whole process, None for torch's choice. Raises BundleError
     for weights that do not fit, AsrError for what the device cannot do.
 
-    >>> from asr.bundle import SHIPPED
-    >>> engine = TorchEngine(Bundle.load(SHIPPED), "cpu")
+    >>> from asr.bundle import BUNDLES
+    >>> engine = TorchEngine(Bundle.load(BUNDLES / "an4"), "cpu")
     >>> [part.shape for part in engine.log_probs([np.zeros(16000, np.float32), np.zeros(0, np.float32)])]
     [(26, 130), (0, 130)]
     """
