@@ -114,7 +114,7 @@ def make_decoder(bundle: Bundle, **options: Unpack[RecognitionOptions]) -> Decod
     if rescoring:
         weights = (rescoring.get("rescore_weight"), rescoring.get("rescore_bonus"))
         return rescorer_of(bundle, rescoring["rescore_lm"], *weights, given)
-    return choose_decoder(bundle.tokenizer, bundle.normalizer, bundle.decoding, **given)
+    return choose_decoder(bundle.tokenizer, bundle.normalizer, bundle.decoding, bundle.lm, **given)
 
 
 def _fusion(bundle: Bundle, fusing: Mapping[str, Any], others: Mapping[str, Any]) -> Decoder:
@@ -143,6 +143,7 @@ def rescorer_of(
         bundle.tokenizer,
         bundle.normalizer,
         bundle.decoding,
+        bundle.lm,
         **{**options, "nbest": max(nbest, CANDIDATES)},
     )
     tuned = bundle.decoding

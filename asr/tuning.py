@@ -27,11 +27,16 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Trial:
-    """A decoder, and its word error rate on the development set; `config` is None without the language model."""
+    """A decoder, and its word error rate on each development set; `config` is None without the language model."""
 
     name: str
-    wer: float
+    wers: tuple[float, ...]
     config: BeamConfig | None = None
+
+    @property
+    def wer(self) -> float:
+        """Return the mean of the sets' word error rates."""
+        return sum(self.wers) / len(self.wers)
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Tuning:
 
 def tune(
     model: Recognizer,
-    manifest: str | Path,
+    manifests: Sequence[str | Path],
     lm: str | Path,
     lexicon: str | Path | None = None,
     *,
@@ -71,22 +76,27 @@ def tune(
 ) -> Tuning:
     """Try all weights of a language model with all bonuses for words; the model itself is computed once.
 
-    Arguments: manifest to tune on, never that of the test set; lm and lexicon as in `BeamSearch`; lm_weights and
-    word_bonuses to try, of which only 0 is where any token may end a word; on_failure and on_trial, called with each
-    utterance that is left out and each result. Raises ManifestError where no utterance is left, DecodingError for files
-    that cannot be used.
+    Arguments: manifests to tune on, never those of a test set, which count alike; lm and lexicon as in `BeamSearch`;
+    lm_weights and word_bonuses to try, of which only 0 is where any token may end a word; on_failure and on_trial,
+    called with each utterance that is left out and each result. Raises ManifestError where no utterance is left,
+    DecodingError for files that cannot be used.
     """
     tokenizer, normalizer = model.bundle.tokenizer, model.bundle.normalizer
     search = BeamSearch(tokenizer, BeamConfig(beam_size), lm=lm, lexicon=lexicon, normalizer=normalizer)
-    references, outputs = acoustic_outputs(model, manifest, on_failure)
-    if not outputs:
-        raise ManifestError(f"{manifest} holds no utterance with a transcript that could be read")
-    references = [normalize(text, normalizer) for text in references]
+    sets = []
+    for manifest in manifests:
+        references, outputs = acoustic_outputs(model, manifest, on_failure)
+        if not outputs:
+            raise ManifestError(f"{manifest} holds no utterance with a transcript that could be read")
+        sets.append(([normalize(text, normalizer) for text in references], outputs))
 
-    def tried(name: str, decode: Decoder, config: BeamConfig | None = None) -> Trial:
+    def wer(decode: Decoder, references: list[str], outputs: list[np.ndarray]) -> float:
         texts = [tokenizer.decode(hypothesis.tokens) for hypothesis in decode(outputs)]
         hypotheses = [normalize(" ".join(text.split()), normalizer) for text in texts]
-        trial = Trial(name, score(references, hypotheses).wer, config)
+        return score(references, hypotheses, bootstrap=0).wer
+
+    def tried(name: str, decode: Decoder, config: BeamConfig | None = None) -> Trial:
+        trial = Trial(name, tuple(wer(decode, *item) for item in sets), config)
         on_trial(trial)
         return trial
 
@@ -110,7 +120,7 @@ class RescoringTrial:
 
 def tune_rescoring(
     model: Recognizer,
-    manifest: str | Path,
+    manifests: Sequence[str | Path],
     rescore_lm: str | Path,
     options: Mapping[str, Any],
     *,
@@ -122,17 +132,22 @@ def tune_rescoring(
     """Try weights of a recurrent language model that ranks the n best of a beam search anew.
 
     The acoustic model, the search and the language model are computed once. The first trial is that of weight 0, the
-    search alone. Arguments: manifest to tune on, never that of the test set; rescore_lm, its folder; options of the
-    beam search; weights and bonuses to try. Raises as `tune`.
+    search alone. Arguments: manifests to tune on, all together, never those of a test set; rescore_lm, its folder;
+    options of the beam search; weights and bonuses to try. Raises as `tune`.
     """
     from asr.rescoring import rescorer_of
 
     bundle = model.bundle
     rescorer = rescorer_of(bundle, rescore_lm, None, None, options)
-    references, outputs = acoustic_outputs(model, manifest, on_failure)
+    references, outputs = [], []
+    for manifest in manifests:
+        texts, log_probs = acoustic_outputs(model, manifest, on_failure)
+        references += [normalize(text, bundle.normalizer) for text in texts]
+        outputs += log_probs
     if not outputs:
-        raise ManifestError(f"{manifest} holds no utterance with a transcript that could be read")
-    references = [normalize(text, bundle.normalizer) for text in references]
+        raise ManifestError(
+            f"{', '.join(map(str, manifests))} holds no utterance with a transcript that could be read"
+        )
     found = rescorer.candidates(outputs)
     lm_scores = rescorer.lm_scores(found)
     texts = [[normalize(rescorer.text(h), bundle.normalizer) for h in hypotheses] for hypotheses in found]

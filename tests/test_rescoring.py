@@ -138,7 +138,7 @@ def test_tuning_chooses_what_rescoring_then_does(equipped):
     model = load(equipped / "bundle", "cpu")
     manifest = equipped / "cuts" / "cuts_dev.jsonl.gz"
     (_, trial) = tune_rescoring(
-        model, manifest, equipped / "lm", {"beam_size": 8, "processes": 1}, weights=(1.0,), bonuses=(-1.0,)
+        model, [manifest], equipped / "lm", {"beam_size": 8, "processes": 1}, weights=(1.0,), bonuses=(-1.0,)
     )
     from asr.evaluation import evaluate
 

@@ -1,12 +1,13 @@
 """Build, train, evaluate and tune language models: n-grams for beam search, and recurrent ones.
 
   asr lm build text.txt -o lm.arpa.gz --order 3 --model BUNDLE     normalized as the model's transcripts
+  asr lm build text.txt -o lm.bin --max-words 30000 --prune 0 1 1  KenLM's binary format: small, and read at once
   asr lm score lm.arpa.gz other.txt                                perplexity and unknown words
   asr lm train text.txt -o runs/lm --network.cell lstm             a recurrent model
   asr lm score runs/lm other.txt --interpolate lm.arpa.gz          both, and their mixture
   asr lm judge "the cats was full" --lm runs/lm                    each word's probability, and what was expected
   asr lm complete "he had seven" --lm runs/lm                      continuations
-  asr lm tune dev.jsonl.gz --lm lm.arpa.gz --model BUNDLE
+  asr lm tune dev.jsonl.gz --lm lm.arpa.gz --model BUNDLE          several sets count alike
   asr lm tune dev.jsonl.gz --lm lm.arpa.gz --rescore-lm runs/lm --model BUNDLE
 
 TEXT is a file of a sentence a line, a manifest of cuts (.jsonl, whose transcripts are taken), or - for standard input;
@@ -58,8 +59,8 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         required=True,
-        metavar="ARPA",
-        help="file to write, - to print it; .gz compresses it",
+        metavar="FILE",
+        help="file to write: ARPA, compressed if its name ends in .gz, a KenLM binary if in .bin, - to print ARPA",
     )
     parser.add_argument(
         "--order", type=int, default=3, help="length of the longest n-grams, in words (default: 3)"
@@ -71,6 +72,12 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="COUNT",
         help="counts up to which n-grams are left out, by order, the last for the rest, as in 0 0 1 (default: 0)",
+    )
+    parser.add_argument(
+        "--max-words",
+        type=options.count(1),
+        metavar="N",
+        help="most frequent words that the model knows (default: all)",
     )
     parser.add_argument(
         "--model", metavar="BUNDLE", help="trained model: the text is normalized as its transcripts"
@@ -90,7 +97,10 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
 
 def _add_tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "manifest", metavar="MANIFEST", help="cuts.jsonl.gz to tune on, never those of the test set"
+        "manifests",
+        nargs="+",
+        metavar="MANIFEST",
+        help="cuts.jsonl.gz to tune on, never those of a test set; the mean of several ones' WERs counts",
     )
     parser.add_argument("--model", required=True, metavar="BUNDLE", help="trained model, a folder")
     parser.add_argument("--lm", metavar="FILE", help="n-gram language model")
@@ -133,6 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
+    from asr.lm.binary import write_binary
     from asr.lm.kenlm import check_order
     from asr.lm.kneser_ney import build
 
@@ -140,11 +151,13 @@ def _build(arguments: argparse.Namespace) -> int:
     sentences, vocabulary = _sentences(arguments), None
     if arguments.vocabulary is not None:
         sentences, vocabulary = lm_network.within_vocabulary(arguments.vocabulary, sentences)
-    model = build(sentences, arguments.order, arguments.prune, vocabulary)
+    model = build(sentences, arguments.order, arguments.prune, arguments.max_words, vocabulary)
     report: Callable[[str], None] = print
     if arguments.output == STDOUT:
         sys.stdout.writelines(model.arpa_lines())
         report = note
+    elif arguments.output.endswith(".bin"):
+        write_binary(model, arguments.output)
     else:
         model.write_arpa(arguments.output)
     sizes = ", ".join(f"{len(ngrams.word)} {n}-grams" for n, ngrams in enumerate(model.orders, start=1))
@@ -197,11 +210,12 @@ def _tune(arguments: argparse.Namespace) -> int:
     from asr.tuning import LM_WEIGHTS, WORD_BONUSES, tune
 
     failures: list[str] = []
-    print("lm weight  word bonus  WER %")
-    model = load(arguments.model, arguments.device, engine=arguments.engine)
+    several = ["mean"] if len(arguments.manifests) > 1 else []
+    print("  ".join(["lm weight  word bonus  WER %", *several]))
+    model = load(arguments.model, arguments.device, engine=arguments.engine, lm="none")
     tuning = tune(
         model,
-        arguments.manifest,
+        arguments.manifests,
         arguments.lm,
         arguments.lexicon,
         beam_size=arguments.beam_size,
@@ -231,4 +245,5 @@ def _tune(arguments: argparse.Namespace) -> int:
 def _print_trial(trial: "Trial") -> None:
     config = trial.config
     columns = f"{trial.name:>21}" if config is None else f"{config.lm_weight:9.2f}  {config.word_bonus:10.2f}"
-    print(f"{columns}  {100 * trial.wer:5.2f}", flush=True)
+    rates = [*trial.wers, trial.wer] if len(trial.wers) > 1 else trial.wers
+    print("  ".join([columns, *(f"{100 * rate:5.2f}" for rate in rates)]), flush=True)

@@ -280,7 +280,7 @@ def tune(arguments: argparse.Namespace) -> int:
         print(f"{trial.weight:14.2f}  {trial.bonus:10.2f}  {100 * trial.wer:5.2f}", flush=True)
 
     failures: list[str] = []
-    model = load(arguments.model, arguments.device, engine=arguments.engine)
+    model = load(arguments.model, arguments.device, engine=arguments.engine, lm="none")
     search = {
         "lm": arguments.lm,
         "lexicon": arguments.lexicon,
@@ -290,7 +290,7 @@ def tune(arguments: argparse.Namespace) -> int:
     print("rescore weight  word bonus  WER %")
     without, *trials = tune_rescoring(
         model,
-        arguments.manifest,
+        arguments.manifests,
         arguments.rescore_lm,
         search,
         weights=arguments.rescore_weights or RESCORE_WEIGHTS,
