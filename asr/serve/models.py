@@ -5,6 +5,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from threading import Lock
 
 from asr.bundle import find_bundle
 from asr.decoding import Decoder
@@ -36,22 +37,24 @@ class Model:
         self.name, self.recognizer, self.batcher = name, recognizer, batcher
         self._options = dict(options)
         self._decoders: OrderedDict[tuple[str, ...], Decoder] = OrderedDict()
+        self._deciding = Lock()
 
     def decoder(self, prompt: str) -> Decoder:
         """Return the decoder that prefers the words of a prompt. Raises AsrError where there can be none."""
         words = tuple(dict.fromkeys(re.findall(r"[^\s,;:.!?\"()]+", prompt)[-MOST_HOTWORDS:]))
         if not words:
             return self.recognizer.decoder
-        if words not in self._decoders:
-            bundle = self.recognizer.bundle
-            options = self._options | {"hotwords": dict.fromkeys(words, DEFAULT_BONUS), "processes": 1}
-            self._decoders[words] = choose_decoder(
-                bundle.tokenizer, bundle.normalizer, bundle.decoding, **options
-            )
-            while len(self._decoders) > KEPT_DECODERS:
-                self._decoders.popitem(last=False)
-        self._decoders.move_to_end(words)
-        return self._decoders[words]
+        with self._deciding:
+            if words not in self._decoders:
+                bundle = self.recognizer.bundle
+                options = self._options | {"hotwords": dict.fromkeys(words, DEFAULT_BONUS), "processes": 1}
+                self._decoders[words] = choose_decoder(
+                    bundle.tokenizer, bundle.normalizer, bundle.decoding, **options
+                )
+                while len(self._decoders) > KEPT_DECODERS:
+                    self._decoders.popitem(last=False)
+            self._decoders.move_to_end(words)
+            return self._decoders[words]
 
 
 class Models:

@@ -213,6 +213,7 @@ def test_requests_in_progress_finish_at_the_end(spoken):
         url = line.split(" at ")[1].split("/;")[0]
         with ThreadPoolExecutor(8) as callers:
             post(url, spoken[0])
+            assert "libtorch" not in Path(f"/proc/{server.pid}/maps").read_text()
             answers = [callers.submit(post, url, path) for path in spoken[:8]]
             until = time.monotonic() + 10
             while (
@@ -238,6 +239,26 @@ def test_a_port_that_is_taken_is_reported(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["serve", "--model", "an4", "--port", str(taken.getsockname()[1])]) == 1
     assert "cannot listen at 127.0.0.1" in capsys.readouterr().err
+
+
+def test_a_caller_that_leaves_a_stream_of_words_leaves_nothing_behind(spoken):
+    with serving() as running:
+        for pause in (0.0, 0.05, 0.3):
+            part = b"--b\r\nContent-Disposition: form-data; "
+            content = (
+                part + b'name="stream"\r\n\r\ntrue\r\n' + part + b'name="file"; filename="a.wav"\r\n\r\n'
+            )
+            content += spoken[0].read_bytes() + b"\r\n--b--\r\n"
+            head = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: a\r\n"
+            head += b"Content-Type: multipart/form-data; boundary=b\r\n"
+            with socket.create_connection(("127.0.0.1", running.port)) as caller:
+                caller.sendall(head + b"Content-Length: %d\r\n\r\n" % len(content) + content)
+                time.sleep(pause)
+        until = time.monotonic() + 20
+        while running.service.requests and time.monotonic() < until:
+            time.sleep(0.01)
+        assert running.service.requests == 0
+        assert not list(running.folder.iterdir())
 
 
 def test_a_caller_that_is_gone_is_not_computed_for(noise):
