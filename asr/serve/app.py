@@ -23,7 +23,7 @@ from asr.serve.guard import Guard
 from asr.serve.metrics import Metrics
 from asr.serve.models import Model, Models
 from asr.serve.openai_api import Query
-from asr.serve.request_error import RequestError
+from asr.serve.request_error import FAILED, RequestError
 from asr.serve.settings import Settings
 from asr.serve.streaming import Streams
 from asr.serve.uploads import Recording, Uploads, read_form
@@ -240,6 +240,11 @@ async def _refused(request: Request, error: Exception) -> Response:
     return error.response()
 
 
+async def _failed(request: Request, error: Exception) -> Response:
+    """Answer where the service is at fault; the server logs the error."""
+    return RequestError(500, FAILED).response()
+
+
 class Counted:
     """Counts the answers of `app`."""
 
@@ -279,7 +284,7 @@ def make_app(
     app = Starlette(
         routes=routes,
         middleware=[Middleware(Counted, metrics=metrics), Middleware(Guard, settings=settings)],
-        exception_handlers={HTTPException: _refused, AsrError: _refused},
+        exception_handlers={HTTPException: _refused, AsrError: _refused, Exception: _failed},
         lifespan=service.lifespan,
     )
     app.state.service = service

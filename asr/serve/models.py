@@ -92,9 +92,10 @@ class Models:
                 f"there is no model {name[:60]!r}{nearest(name[:60], known)}; there are {some(known, 20)}",
                 "model",
             )
-        async with self._loading:
-            if name not in self._loaded:
-                self._loaded[name] = await asyncio.to_thread(self._open, name)
+        if name not in self._loaded:  # those that are loaded need not wait for others
+            async with self._loading:
+                if name not in self._loaded:
+                    self._loaded[name] = await asyncio.to_thread(self._open, name)
         return self._loaded[name]
 
     def _open(self, name: str) -> Model:

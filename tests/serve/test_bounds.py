@@ -1,6 +1,7 @@
 """What callers may not do, and what the service does about it."""
 
 import asyncio
+import copy
 import os
 import signal
 import socket
@@ -102,8 +103,6 @@ def test_a_full_queue_says_when_to_come_back(noise):
                 ready.set()
                 release.wait(20)
                 return super().log_probs(samples)
-
-        import copy
 
         slow = copy.copy(recognizer)
         slow.engine = copy.copy(recognizer.engine)
@@ -279,3 +278,35 @@ def test_a_caller_that_is_gone_is_not_computed_for(noise):
         assert running.service.requests == 0
         assert not list(running.folder.iterdir())
         assert post(running.url, noise).status_code == 200
+
+
+def test_the_services_own_faults_are_told_in_a_sentence(noise, spoken, caplog):
+    from asr.audio import load_audio
+    from asr.errors import AsrError
+    from asr.serve.client import stream
+
+    def loader(folder):
+        recognizer = copy.copy(load(folder))
+
+        class Broken(type(recognizer.engine)):
+            def log_probs(self, samples):
+                raise KeyError("secret")
+
+            def stages(self):
+                stages = copy.copy(super().stages())
+                stages.recur = None
+                return stages
+
+        recognizer.engine = copy.copy(recognizer.engine)
+        recognizer.engine.__class__ = Broken
+        return recognizer
+
+    with serving(["an4"], loader) as running:
+        answer = post(running.url, noise)
+        assert answer.status_code == 500
+        assert answer.json()["error"]["message"] == "the service failed on this request; its log tells why"
+        with pytest.raises(AsrError, match="the service failed on this request"):
+            list(stream([load_audio(spoken[0])], running.url))
+        assert httpx.get(f"{running.url}/health").status_code == 200
+    assert "a batch of 1 requests failed" in caplog.text
+    assert "a stream failed" in caplog.text
