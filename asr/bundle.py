@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from asr import hub
 from asr.errors import AsrError, BundleError, ConfigError, TextError
 from asr.features import FeatureConfig
 from asr.files import replacing, sha256
 from asr.model_config import ModelConfig
-from asr.text import NORMALIZERS, Tokenizer, load_tokenizer
+from asr.text import NORMALIZERS, TOKENIZER_FILES, Tokenizer, load_tokenizer
 from asr.typed_json import from_json
 from asr.version import __version__
 from asr.wording import nearest
@@ -21,11 +23,18 @@ from asr.wording import nearest
 FORMAT = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+# A language model that belongs to the model: beam searches take it where no other is named.
+LM_FILE = "lm.bin"
+BUNDLE_FILES = (CONFIG_FILE, WEIGHTS_FILE, LM_FILE, *TOKENIZER_FILES)
 StoredAs = Literal["float32", "float16"]
 BUNDLES = Path(__file__).parent / "bundles"
-# The small model that commands use where no other is named.
-SHIPPED = BUNDLES / "an4"
-SHIPPED_HEARS = "spelled letters, digits, dates and short commands in English"
+# What each model that comes with asr is for.
+PURPOSES = {
+    "an4": "English letters, digits, dates and short commands, and nothing else",
+    "english": "English sentences read aloud, spelled letters, digits, dates and short commands",
+}
+# The model that commands use where no other is named.
+SHIPPED = BUNDLES / "english"
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ class Bundle:
         stored_as: type of the weights in the file, "float32" or, half as large, "float16"; they compute in float32.
         folder: where the bundle was read; None for one that was not.
 
-    >>> bundle = Bundle.load(SHIPPED)
+    >>> bundle = Bundle.load(BUNDLES / "an4")
     >>> bundle.sample_rate, bundle.seconds_per_frame, bundle.tokenizer.vocab_size
     (16000, 0.04, 130)
     """
@@ -68,6 +77,12 @@ class Bundle:
     def seconds_per_frame(self) -> float:
         """Return the seconds of audio from one frame of log-probabilities to the next."""
         return self.model.front_end.subsampling * self.features.hop_length / self.features.sample_rate
+
+    @property
+    def lm(self) -> Path | None:
+        """Return the file of the language model that lies in the bundle's folder; None where there is none."""
+        path = None if self.folder is None else self.folder / LM_FILE
+        return path if path is not None and path.is_file() else None
 
     def save(self, folder: str | Path) -> None:
         """Write the bundle, whole or not at all; an older one of the same name is replaced.
@@ -203,15 +218,16 @@ def available_models() -> list[str]:
     """Return the names of the models that come with asr.
 
     >>> available_models()
-    ['an4']
+    ['an4', 'english']
     """
     return sorted(path.parent.name for path in BUNDLES.glob(f"*/{CONFIG_FILE}"))
 
 
 def find_bundle(name: str | Path) -> Path:
-    """Return the folder of a bundle that is named by its folder, or by the name of a model that comes with asr.
+    """Return the folder of a bundle by its name: a folder, a model that comes with asr, or OWNER/NAME of the hub.
 
-    A folder in the working directory goes before a model of the same name. Raises BundleError for what is neither.
+    A folder in the working directory goes before a model of the same name. What is not yet in the hub's cache is
+    downloaded, and @REVISION behind its name pins a branch, tag or commit. Raises BundleError for what is neither.
     """
     folder = Path(name)
     if folder.is_dir() and (folder / CONFIG_FILE).is_file():
@@ -224,7 +240,30 @@ def find_bundle(name: str | Path) -> Path:
             f"there is no bundle {name}{nearest(str(name), names)}; expected the folder of a trained model, which "
             f"`asr train` writes as runs/NAME/bundle, or a model that comes with asr: {', '.join(names)}"
         )
+    if not folder.exists() and hub.is_hub_name(str(name)):
+        return hub.download(str(name), BUNDLE_FILES, damaged)
     return folder
+
+
+def is_bundle(folder: Path) -> bool:
+    """Return whether a folder holds a bundle, by its configuration."""
+    with suppress(BundleError):
+        return "weights_sha256" in _read_config(folder)
+    return False
+
+
+def damaged(folder: Path) -> str | None:
+    """Return why a folder is no whole bundle, None if it is one whose weights have their checksum."""
+    try:
+        expected = _read_config(folder).get("weights_sha256")
+    except BundleError as error:
+        return str(error)
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        return f"it lacks {WEIGHTS_FILE}"
+    return (
+        None if sha256(path) == expected else f"{WEIGHTS_FILE} has another checksum than {CONFIG_FILE} names"
+    )
 
 
 def store_decoding(folder: str | Path, decoding: Mapping[str, Any]) -> None:

@@ -46,6 +46,7 @@ class Recognizer:
         bundle: the saved model.
         engine: what computes it.
         decoder: `greedy`, or a beam search.
+        streams: whether `stream` may decode greedily: the decoder is greedy, or nobody asked for the beam search.
         sample_rate: of samples, in Hz.
 
     >>> model = load("an4", device="cpu")
@@ -53,8 +54,11 @@ class Recognizer:
     ''
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, decoder: Decoder = greedy):
+    def __init__(
+        self, bundle: Bundle, engine: Engine, decoder: Decoder = greedy, *, streams: bool | None = None
+    ):
         self.bundle, self.engine, self.decoder = bundle, engine, decoder
+        self.streams = decoder is greedy if streams is None else streams
         self.sample_rate = engine.sample_rate
 
     @overload
@@ -171,7 +175,8 @@ class Recognizer:
         Arguments: chunk, seconds decoded at a time; look_ahead, seconds read beyond each chunk before it is decoded,
         None for what suits the model. A word comes when it is settled, up to chunk and look-ahead late. See
         `asr.streaming` for what is as exact as `transcribe` and what is not. Raises AsrError for a chunk or look-ahead
-        that does not fit, DecodingError where the decoder is a beam search, which needs the whole.
+        that does not fit, DecodingError where a beam search was asked for, which needs the whole; the model's own
+        language model is left out.
 
         >>> stream = load("an4", device="cpu").stream(chunk=0.5, look_ahead=1.0)
         >>> words = []
@@ -181,7 +186,7 @@ class Recognizer:
         >>> words == stream.words
         True
         """
-        if self.decoder is not greedy:
+        if not self.streams:
             raise DecodingError(
                 "a stream is decoded greedily; leave the beam search and its language model out"
             )
@@ -290,7 +295,9 @@ def load(
         threads: of the CPU, for the whole process; None for the engine's choice.
         decoder: a decoder made before, in place of options.
         options: those of `asr transcribe`: beam_size, lm, lexicon, lm_weight, word_bonus, nbest, hotwords (a file, or a
-            bonus for each word) and processes; without any of them the decoder is greedy.
+            bonus for each word) and processes. Without any of them the decoder is a beam search with the bundle's own
+            language model, where it has one and flashlight-text is installed, greedy otherwise; lm="none" leaves that
+            language model out.
 
     Raises BundleError; DecodingError for files that cannot be used; AsrError for what a device cannot do.
 
@@ -303,10 +310,13 @@ def load(
         )
     bundle = Bundle.load(find_bundle(name))
     computing = make_engine(bundle, device, engine=engine, compute_type=compute_type, threads=threads)
+    streams = decoder is None and not any(
+        value is not None and name != "processes" for name, value in options.items()
+    )
     if decoder is None:
-        decoder = choose_decoder(bundle.tokenizer, bundle.normalizer, bundle.decoding, **options)
+        decoder = choose_decoder(bundle.tokenizer, bundle.normalizer, bundle.decoding, bundle.lm, **options)
         decoder = computing.accelerated(decoder)
-    return Recognizer(bundle, computing, decoder)
+    return Recognizer(bundle, computing, decoder, streams=streams or decoder is greedy)
 
 
 def in_order(outcomes: Iterable[tuple[int, Item]]) -> Iterator[tuple[int, Item]]:

@@ -24,11 +24,16 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Trial:
-    """A decoder, and its word error rate on the development set; `config` is None without the language model."""
+    """A decoder, and its word error rate on each development set; `config` is None without the language model."""
 
     name: str
-    wer: float
+    wers: tuple[float, ...]
     config: BeamConfig | None = None
+
+    @property
+    def wer(self) -> float:
+        """Return the mean of the sets' word error rates."""
+        return sum(self.wers) / len(self.wers)
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Tuning:
 
 def tune(
     model: Recognizer,
-    manifest: str | Path,
+    manifests: Sequence[str | Path],
     lm: str | Path,
     lexicon: str | Path | None = None,
     *,
@@ -68,22 +73,27 @@ def tune(
 ) -> Tuning:
     """Try all weights of a language model with all bonuses for words; the model itself is computed once.
 
-    Arguments: manifest to tune on, never that of the test set; lm and lexicon as in `BeamSearch`; lm_weights and
-    word_bonuses to try, of which only 0 is where any token may end a word; on_failure and on_trial, called with each
-    utterance that is left out and each result. Raises ManifestError where no utterance is left, DecodingError for files
-    that cannot be used.
+    Arguments: manifests to tune on, never those of a test set, which count alike; lm and lexicon as in `BeamSearch`;
+    lm_weights and word_bonuses to try, of which only 0 is where any token may end a word; on_failure and on_trial,
+    called with each utterance that is left out and each result. Raises ManifestError where no utterance is left,
+    DecodingError for files that cannot be used.
     """
     tokenizer, normalizer = model.bundle.tokenizer, model.bundle.normalizer
     search = BeamSearch(tokenizer, BeamConfig(beam_size), lm=lm, lexicon=lexicon, normalizer=normalizer)
-    references, outputs = acoustic_outputs(model, manifest, on_failure)
-    if not outputs:
-        raise ManifestError(f"{manifest} holds no utterance with a transcript that could be read")
-    references = [normalize(text, normalizer) for text in references]
+    sets = []
+    for manifest in manifests:
+        references, outputs = acoustic_outputs(model, manifest, on_failure)
+        if not outputs:
+            raise ManifestError(f"{manifest} holds no utterance with a transcript that could be read")
+        sets.append(([normalize(text, normalizer) for text in references], outputs))
 
-    def tried(name: str, decode: Decoder, config: BeamConfig | None = None) -> Trial:
+    def wer(decode: Decoder, references: list[str], outputs: list[np.ndarray]) -> float:
         texts = [tokenizer.decode(hypothesis.tokens) for hypothesis in decode(outputs)]
         hypotheses = [normalize(" ".join(text.split()), normalizer) for text in texts]
-        trial = Trial(name, score(references, hypotheses).wer, config)
+        return score(references, hypotheses, bootstrap=0).wer
+
+    def tried(name: str, decode: Decoder, config: BeamConfig | None = None) -> Trial:
+        trial = Trial(name, tuple(wer(decode, *item) for item in sets), config)
         on_trial(trial)
         return trial
 

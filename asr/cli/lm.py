@@ -1,8 +1,9 @@
 """Build, evaluate and tune n-gram language models for beam search.
 
   asr lm build text.txt -o lm.arpa.gz --order 3 --model BUNDLE     normalized as the model's transcripts
+  asr lm build text.txt -o lm.bin --max-words 30000 --prune 0 1 1  KenLM's binary format: small, and read at once
   asr lm score lm.arpa.gz other.txt                                perplexity and unknown words
-  asr lm tune dev.jsonl.gz --lm lm.arpa.gz --model BUNDLE
+  asr lm tune dev.jsonl.gz --lm lm.arpa.gz --model BUNDLE          several sets count alike
 
 TEXT is a file of a sentence a line, a manifest of cuts (.jsonl, whose transcripts are taken), or - for standard input;
 .gz, .bz2 and .xz are read too. `tune` searches the language model's weight and the word bonus and stores the best in
@@ -54,8 +55,8 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         required=True,
-        metavar="ARPA",
-        help="file to write, - to print it; .gz compresses it",
+        metavar="FILE",
+        help="file to write: ARPA, compressed if its name ends in .gz, a KenLM binary if in .bin, - to print ARPA",
     )
     parser.add_argument(
         "--order", type=int, default=3, help="length of the longest n-grams, in words (default: 3)"
@@ -67,6 +68,12 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="COUNT",
         help="counts up to which n-grams are left out, by order, the last for the rest, as in 0 0 1 (default: 0)",
+    )
+    parser.add_argument(
+        "--max-words",
+        type=options.count(1),
+        metavar="N",
+        help="most frequent words that the model knows (default: all)",
     )
     parser.add_argument(
         "--model", metavar="BUNDLE", help="trained model: the text is normalized as its transcripts"
@@ -91,7 +98,10 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
 
 def _add_tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "manifest", metavar="MANIFEST", help="cuts.jsonl.gz to tune on, never those of the test set"
+        "manifests",
+        nargs="+",
+        metavar="MANIFEST",
+        help="cuts.jsonl.gz to tune on, never those of a test set; the mean of several ones' WERs counts",
     )
     parser.add_argument("--model", required=True, metavar="BUNDLE", help="trained model, a folder")
     parser.add_argument("--lm", required=True, metavar="FILE", help="n-gram language model")
@@ -118,15 +128,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
+    from asr.lm.binary import write_binary
     from asr.lm.kenlm import check_order
     from asr.lm.kneser_ney import build
 
     check_order(arguments.order, "the model asked for (--order)")
-    model = build(_sentences(arguments), arguments.order, arguments.prune)
+    model = build(_sentences(arguments), arguments.order, arguments.prune, arguments.max_words)
     report: Callable[[str], None] = print
     if arguments.output == STDOUT:
         sys.stdout.writelines(model.arpa_lines())
         report = note
+    elif arguments.output.endswith(".bin"):
+        write_binary(model, arguments.output)
     else:
         model.write_arpa(arguments.output)
     sizes = ", ".join(f"{len(ngrams.word)} {n}-grams" for n, ngrams in enumerate(model.orders, start=1))
@@ -209,10 +222,11 @@ def _tune(arguments: argparse.Namespace) -> int:
     from asr.tuning import LM_WEIGHTS, WORD_BONUSES, tune
 
     failures: list[str] = []
-    print("lm weight  word bonus  WER %")
+    several = ["mean"] if len(arguments.manifests) > 1 else []
+    print("  ".join(["lm weight  word bonus  WER %", *several]))
     tuning = tune(
-        load(arguments.model, arguments.device, engine=arguments.engine),
-        arguments.manifest,
+        load(arguments.model, arguments.device, engine=arguments.engine, lm="none"),
+        arguments.manifests,
         arguments.lm,
         arguments.lexicon,
         beam_size=arguments.beam_size,
@@ -242,4 +256,5 @@ def _tune(arguments: argparse.Namespace) -> int:
 def _print_trial(trial: "Trial") -> None:
     config = trial.config
     columns = f"{trial.name:>21}" if config is None else f"{config.lm_weight:9.2f}  {config.word_bonus:10.2f}"
-    print(f"{columns}  {100 * trial.wer:5.2f}", flush=True)
+    rates = [*trial.wers, trial.wer] if len(trial.wers) > 1 else trial.wers
+    print("  ".join([columns, *(f"{100 * rate:5.2f}" for rate in rates)]), flush=True)

@@ -63,7 +63,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="BUNDLE",
-        help="trained model: a folder, or a name of `asr models` (default: the small one that comes with asr)",
+        help="trained model: a folder, a name of `asr models`, or OWNER/NAME[@REVISION] of the Hugging Face hub "
+        "(default: english, which comes with asr)",
     )
 
 
@@ -125,13 +126,20 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     """Declare the decoder's options."""
     group = parser.add_argument_group(
         "decoding",
-        "greedy unless one of these is given; weights default to what `asr lm tune` stored in the model",
+        "a beam search where one of these is given or the model's folder holds a language model, lm.bin; else greedy. "
+        "Weights default to what `asr lm tune` stored in the model",
     )
     group.add_argument(
         "--beam-size", type=int, metavar="N", help="hypotheses kept by a beam search (default: 32)"
     )
     group.add_argument(
-        "--lm", metavar="FILE", help="n-gram language model: ARPA, also compressed (.gz), or KenLM binary"
+        "--lm",
+        metavar="FILE",
+        help="n-gram language model: ARPA, also compressed (.gz), or KenLM binary; none: without the model's own "
+        "(default: the model's own, if it has one)",
+    )
+    group.add_argument(
+        "--no-lm", dest="lm", action="store_const", const="none", help="language model: none, as --lm none"
     )
     group.add_argument(
         "--lexicon",
@@ -154,12 +162,12 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
 
 
 def model_folder(arguments: argparse.Namespace) -> Path:
-    """Return the folder (or name) of --model; without it the model that comes with asr, and a note of its limits."""
-    from asr.bundle import SHIPPED, SHIPPED_HEARS
+    """Return the folder (or name) of --model; without it asr's own model, and a note of what it is for."""
+    from asr.bundle import PURPOSES, SHIPPED
 
     if arguments.model is not None:
         return Path(arguments.model)
-    note(f"no --model was given: the small model that comes with asr recognizes {SHIPPED_HEARS}")
+    note(f"no --model was given: {SHIPPED.name}, which comes with asr, is for {PURPOSES[SHIPPED.name]}")
     return SHIPPED
 
 
@@ -176,11 +184,14 @@ def facts(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def load_recognizer(arguments: argparse.Namespace) -> "Recognizer":
-    """Load the model that the options name, on their device, with their decoder. Raises AsrError."""
+    """Load the model that the options name, on their device, with their decoder. Raises AsrError.
+
+    Commands without the decoder's options take the network's output, or decode it greedily.
+    """
     import asr
 
-    search = decoding(arguments)
-    if search and arguments.threads:
+    search = decoding(arguments) if hasattr(arguments, "lm") else {"lm": "none"}
+    if arguments.threads:
         search["processes"] = arguments.threads
     return asr.load(
         model_folder(arguments),

@@ -192,9 +192,16 @@ def write_mini_librispeech(folder: Path) -> None:
     (folder.parent / "sentences.txt").write_text("a b c\nab ca\nc b a\n")
 
 
+def write_english(folder: Path) -> None:
+    """Write four corpora into one folder, where their layouts do not meet."""
+    for write in (write_mini_librispeech, write_an4, write_speechocean762, write_fsdd):
+        write(folder)
+
+
 WRITERS = {
     "an4": write_an4,
     "common_voice": write_common_voice,
+    "english": write_english,
     "fsdd": write_fsdd,
     "librispeech": write_librispeech,
     "mini_librispeech": write_mini_librispeech,
