@@ -32,6 +32,7 @@ from asr.sources import Audio, AudioSource, read_ahead, samples_of, source_of
 from asr.streaming import CHUNK_SECONDS, Stream
 from asr.text import normalize
 from asr.transcript import Alternative, Transcript
+from asr.wording import nearest
 
 # Threads that decode audio ahead of the model; soundfile and soxr leave the interpreter free.
 READERS = 2
@@ -297,6 +298,10 @@ def load(
     >>> load("an4", device="cpu", beam_size=8).bundle.normalizer
     'basic'
     """
+    if unknown := options.keys() - DecodingOptions.__annotations__.keys():
+        name_of_first = min(unknown)
+        suggestion = nearest(name_of_first, DecodingOptions.__annotations__)
+        raise TypeError(f"load() has no option {name_of_first!r}{suggestion}")
     if decoder is not None and options:
         raise AsrError(
             f"a decoder was given and options for another: {', '.join(options)}; leave out one of both"

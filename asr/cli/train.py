@@ -14,11 +14,13 @@ import argparse
 import logging
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from asr.cli.console import note
+from asr.data.cuts import no_manifest
 
 TAKES_CONFIGURATION = True  # what argparse does not know is the configuration's
 
@@ -107,6 +109,10 @@ def _results_on_stdout() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
+def _listed(names: str | Sequence[str]) -> Sequence[str]:
+    return [names] if isinstance(names, str) else names
+
+
 def _run(arguments: argparse.Namespace) -> int:
     from asr.training.read_config import explained_config, read_config
 
@@ -121,6 +127,9 @@ def _run(arguments: argparse.Namespace) -> int:
         from asr.training.seeds import train_seeds
 
         return train_seeds(arguments.seeds, given, arguments.resume, arguments.overwrite)
+    for manifest in [*_listed(config.data.train), *_listed(config.data.dev)]:
+        if "://" not in manifest and not Path(manifest).exists():
+            raise no_manifest(manifest)  # before the seconds that importing torch takes
     from asr.training.train import train
 
     return train(config, resume=arguments.resume, overwrite=arguments.overwrite)

@@ -70,7 +70,8 @@ def is_at_hand(command: list[str]) -> bool:
     )
     needs_microphone = command[0] == "listen" and "-" not in command
     needs_a_trained_model = command[0] == "label"  # the one here is sure of nothing
-    return not (needs_microphone or needs_a_trained_model) and not any(argument.startswith(foreign) for argument in command)
+    has_foreign = any(argument.startswith(foreign) for argument in command)
+    return not (needs_microphone or needs_a_trained_model or has_foreign)
 
 
 def check_options(command: list[str], monkeypatch) -> None:
