@@ -29,6 +29,7 @@ class Running:
     port: int
     service: Service
     server: Any
+    wyoming: int
 
     @property
     def url(self) -> str:
@@ -45,7 +46,8 @@ def serving(names=("an4",), loader=load, **bounds: Any) -> Iterator[Running]:
     settings = Settings(**({"decoders": 1} | bounds))
     metrics = Metrics()
     models = Models(folders_of(list(names)), loader, {}, settings.batch_wait, metrics)
-    app = make_app(models, settings, metrics)
+    wyoming = listening("127.0.0.1", 0)
+    app = make_app(models, settings, metrics, wyoming)
     server = make_server(app, settings)
     listener = listening("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, args=([listener],))
@@ -54,7 +56,7 @@ def serving(names=("an4",), loader=load, **bounds: Any) -> Iterator[Running]:
     while not server.started and thread.is_alive() and time.monotonic() < until:
         time.sleep(0.02)
     assert server.started
-    running = Running(listener.getsockname()[1], app.state.service, server)
+    running = Running(listener.getsockname()[1], app.state.service, server, wyoming.getsockname()[1])
     try:
         yield running
     finally:

@@ -1,5 +1,6 @@
 """What `asr transcribe` is to do: which file becomes which outputs, and which outputs exist already."""
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -51,6 +52,25 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Shard:
+    """A part of the inputs, told by their names: the same wherever they are, and whatever else there is.
+
+    Attributes: index, counted from 1; count of all parts.
+
+    >>> [Shard(index, 2).holds(Path("talk/a.wav")) for index in (1, 2)]
+    [True, False]
+    """
+
+    index: int
+    count: int
+
+    def holds(self, place: Path) -> bool:
+        """Return whether an input's place in its tree belongs to this part."""
+        digest = hashlib.sha256(os.fsencode(place.as_posix())).digest()
+        return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
+
+
+@dataclass(frozen=True)
 class Plan:
     """Jobs to do, failures found before, notices for the user, and how many inputs there are in all."""
 
@@ -65,16 +85,22 @@ def plan(
     formats: Sequence[str],
     origins: Origins,
     overwrite: bool = False,
+    shard: Shard | None = None,
 ) -> Plan:
     """Plan the outputs of inputs, {path: its place in the tree it was found in}.
 
-    Outputs that were made of the same files before are kept unless `overwrite`. An output that is older than its
-    input, and may be anyone's work, is a failure.
+    Only a `shard` of them, if one is given. Outputs that were made of the same files before are kept unless
+    `overwrite`. An output that is older than its input, and may be anyone's work, is a failure.
     """
     root = destination.folder or Path()
-    stems = _stems(inputs, None if destination.beside else root)
+    paths = stems(inputs, None if destination.beside else root)
+    planned = [
+        (source, stem)
+        for (source, place), stem in zip(inputs.items(), paths, strict=True)
+        if shard is None or shard.holds(place)
+    ]
     jobs, failures, kept, replaced = [], [], [], []
-    for source, stem in zip(inputs, stems, strict=True):
+    for source, stem in planned:
         name = stem.name if destination.beside else str(stem.relative_to(root))
         job = Job(source, stem, name, tuple(formats))
         if destination.writes and source != STDIN:
@@ -90,7 +116,7 @@ def plan(
         jobs.append(job)
         if not overwrite and job.origin and (other := origins.other(stem, job.formats, job.origin)):
             replaced.append((output_path(stem, formats[0]), other))
-    notices = _notices(len(inputs), kept, replaced)
+    notices = _notices(len(planned), kept, replaced)
     return Plan(jobs, failures, notices + _shared_ids(jobs) if {"ctm", "trn"} & {*formats} else notices)
 
 
@@ -145,7 +171,7 @@ def _missing(job: Job, origins: Origins) -> tuple[str, ...]:
     return tuple(missing)
 
 
-def _stems(inputs: Mapping[str, Path], folder: Path | None) -> list[Path]:
+def stems(inputs: Mapping[str, Path], folder: Path | None) -> list[Path]:
     """Return the outputs' paths without suffix: in `folder` by the inputs' places, or (None) beside the inputs.
 
     Inputs of one place keep the folders in which they differ, those whose names differ only in their suffix keep that;
@@ -171,8 +197,8 @@ def _stems(inputs: Mapping[str, Path], folder: Path | None) -> list[Path]:
     count_of_bare = Counter(map(bare, places))
     names = [place if count_of_bare[bare(place)] > 1 else bare(place) for place in places]
     count_of_name, used = Counter(names), Counter()
-    stems = []
+    paths = []
     for name in names:
         used[name] += 1
-        stems.append(name if count_of_name[name] == 1 else name.with_name(f"{name.name}.{used[name]}"))
-    return stems
+        paths.append(name if count_of_name[name] == 1 else name.with_name(f"{name.name}.{used[name]}"))
+    return paths

@@ -46,6 +46,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="port to listen at; 0 is any free one (default: 8000)",
     )
+    parser.add_argument(
+        "--wyoming",
+        type=options.count(),
+        metavar="PORT",
+        help="port for Home Assistant's Wyoming protocol, which knows no token (default: none)",
+    )
+    parser.add_argument(
+        "--languages",
+        nargs="+",
+        default=["en"],
+        metavar="CODE",
+        help="languages of the models, which Home Assistant chooses by (default: en)",
+    )
     _add_access(parser)
     _add_bounds(parser)
     group = parser.add_argument_group("computing")
@@ -108,10 +121,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     load(next(iter(folders.values())))
     listener = listening(arguments.host, arguments.port)
+    wyoming = None if arguments.wyoming is None else listening(arguments.host, arguments.wyoming)
     models = Models(folders, load, search, settings.batch_wait, metrics)
-    server = make_server(make_app(models, settings, metrics), settings)
+    server = make_server(make_app(models, settings, metrics, wyoming), settings)
     host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-    note(f"serving {', '.join(folders)} at http://{host}:{listener.getsockname()[1]}/; Ctrl-C ends")
+    also = f" and tcp://{host}:{wyoming.getsockname()[1]} (Wyoming)" if wyoming else ""
+    note(f"serving {', '.join(folders)} at http://{host}:{listener.getsockname()[1]}/{also}; Ctrl-C ends")
     # uvicorn raises the signal again once all is done; that is no failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
     with suppress(KeyboardInterrupt):
@@ -131,6 +146,7 @@ def _settings(arguments: argparse.Namespace) -> "Settings":
         max_streams=arguments.max_streams,
         request_seconds=arguments.timeout,
         batch_wait=arguments.batch_wait / 1000,
+        languages=tuple(arguments.languages),
     )
 
 

@@ -5,9 +5,10 @@
   asr transcribe @list.txt --beside -f all --model BUNDLE         every format, beside each file that a list names
   asr transcribe call.wav --channels separate -f vtt              a speaker on each channel, merged by time
   ffmpeg ... -f wav - | asr transcribe - --model BUNDLE           audio from standard input
+  asr transcribe s3://bucket/audio/ -o s3://bucket/texts/ --ray   files elsewhere, on a cluster; --shard I/N without one
 
-Files that cannot be read are listed at the end, the rest are transcribed, and the exit status is 1. Outputs that were
-made of the same files before are kept, so that the same command continues where it was stopped. `asr listen`
+Files that cannot be read are listed at the end, the rest are transcribed, and the exit status is 1. Outputs that asr
+already made from the same files are kept, so that the same command continues where it was stopped. `asr listen`
 transcribes while somebody speaks.
 """
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asr.cli import options
+from asr.cli import elsewhere, options
 from asr.cli.console import (
     STDOUT,
     Failure,
@@ -31,7 +32,7 @@ from asr.cli.console import (
     write_failures,
 )
 from asr.cli.inputs import STDIN, find_audio
-from asr.cli.plan import Destination, Job, plan
+from asr.cli.plan import Destination, Job, Shard, plan
 from asr.cli.recordings import join_channels, open_recordings
 from asr.errors import AsrError, AudioError
 from asr.outputs import FORMATS, Layout, Origins, output_path, render, to_json, write_outputs
@@ -67,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_output_arguments(parser)
     _add_layout_arguments(parser)
+    _add_machine_arguments(parser)
     options.add_computing(parser)
     options.add_decoding(parser)
 
@@ -128,6 +130,32 @@ def _add_layout_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_machine_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("many machines")
+    group.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="part of the inputs, the Ith of N, told by their names, for N runs on as many machines",
+    )
+    group.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="Ray cluster that does the work, as auto or ray://head:10001 (default: processes of this machine)",
+    )
+    group.add_argument(
+        "--ray-workers",
+        type=options.count(1),
+        metavar="N",
+        help="processes at most (default: as the cluster has room)",
+    )
+    group.add_argument(
+        "--ray-gpus", type=float, default=0, metavar="N", help="GPUs of a process, as 1 or 0.5 (default: 0)"
+    )
+
+
 @dataclass(frozen=True)
 class Writer:
     """Writes or prints transcripts.
@@ -182,14 +210,17 @@ def run(arguments: argparse.Namespace) -> int:
         raise AsrError(
             "no input was given; expected audio files, folders, globs, @FILE, or - for standard input"
         )
+    if elsewhere.is_asked_for(arguments, inputs):
+        return elsewhere.run(arguments, inputs, formats, layout)
     found, failures = find_audio(inputs, arguments.recursive)
     if not found and not failures:
         raise AudioError("there is nothing to transcribe")
     _check(len(found), formats, arguments)
-    total = len(found) + len(failures)
     destination = _destination(arguments)
     origins = Origins(destination.folder)
-    planned = plan(found, destination, formats, origins, arguments.overwrite)
+    planned = plan(found, destination, formats, origins, arguments.overwrite, arguments.shard)
+    total = len(found) if arguments.shard is None else sum(map(arguments.shard.holds, found.values()))
+    total += len(failures)
     failures += planned.failures
     for notice in planned.notices:
         note(notice)
@@ -309,6 +340,13 @@ def _channels(text: str) -> str | int:
             f"{text!r} was given; expected mix, separate, or the number of a channel, counted from 1"
         )
     return int(text)
+
+
+def _shard(text: str) -> Shard:
+    index, _, number = text.partition("/")
+    if not (index.isdecimal() and number.isdecimal() and 1 <= int(index) <= int(number)):
+        raise argparse.ArgumentTypeError(f"{text!r} was given; expected such as 3/8, the third part of eight")
+    return Shard(int(index), int(number))
 
 
 def _share(text: str) -> float:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
@@ -12,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from asr.errors import AsrError
 from asr.serve import openai_api
@@ -24,7 +25,9 @@ from asr.serve.models import Model, Models
 from asr.serve.openai_api import Query
 from asr.serve.request_error import RequestError
 from asr.serve.settings import Settings
+from asr.serve.streaming import Streams
 from asr.serve.uploads import Recording, Uploads, read_form
+from asr.serve.wyoming import WyomingServer
 from asr.transcript import Transcript, Word
 
 PAGE = Path(__file__).parent / "page.html"
@@ -42,10 +45,14 @@ Result = TypeVar("Result")
 class Service:
     """What the routes share: settings, models, decoders, metrics, and how many requests there are."""
 
-    def __init__(self, models: Models, settings: Settings, metrics: Metrics):
+    def __init__(
+        self, models: Models, settings: Settings, metrics: Metrics, wyoming: socket.socket | None = None
+    ):
         self.models, self.settings, self.metrics = models, settings, metrics
+        self.wyoming, self._wyoming_listener = WyomingServer(models, settings, metrics), wyoming
         self.decoders = Decoders(settings)
         self.uploads = Uploads(settings, self.decoders)
+        self.streams = Streams(models, settings, metrics)
         self.requests = 0
         self.began = int(time.time())
         gauges = {
@@ -69,9 +76,13 @@ class Service:
         """Load the first model, and remove everything at the end."""
         await self.models.get()
         await self.decoders.warm_up()
+        if self._wyoming_listener is not None:
+            await self.wyoming.start(self._wyoming_listener)
         try:
             yield
         finally:
+            await self.wyoming.close()
+            self.streams.close()
             await asyncio.to_thread(self.models.close)
             await self.decoders.close()
             self.uploads.close()
@@ -244,10 +255,11 @@ class Counted:
 ENDPOINTS = ("/", "/health", "/metrics", "/v1/models", "/v1/audio/transcriptions")
 
 
-def make_app(models: Models, settings: Settings, metrics: Metrics | None = None) -> Starlette:
-    """Return the service as an ASGI application."""
-    metrics = metrics or Metrics()
-    service = Service(models, settings, metrics)
+def make_app(
+    models: Models, settings: Settings, metrics: Metrics, wyoming: socket.socket | None = None
+) -> Starlette:
+    """Return the service as an ASGI application; it answers Wyoming's callers at the socket `wyoming`."""
+    service = Service(models, settings, metrics, wyoming)
     routes = [
         Route("/", service.page),
         Route("/health", service.health),
@@ -255,6 +267,7 @@ def make_app(models: Models, settings: Settings, metrics: Metrics | None = None)
         Route("/v1/models", service.list_models),
         Route("/v1/models/{name:path}", service.show_model),
         Route("/v1/audio/transcriptions", service.transcribe, methods=["POST"]),
+        WebSocketRoute("/v1/stream", service.streams.serve),
     ]
     app = Starlette(
         routes=routes,

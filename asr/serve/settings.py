@@ -31,6 +31,7 @@ class Settings:
         decoder_bytes: memory of a process that decodes.
         decoders: processes that decode.
         shutdown_seconds: in which requests in progress may finish.
+        languages: of the models, which Wyoming's callers choose by.
 
     >>> Settings().max_requests
     128
@@ -52,3 +53,4 @@ class Settings:
     decoder_bytes: int = 1024 * MEGABYTE
     decoders: int = field(default_factory=_cores)
     shutdown_seconds: int = 30
+    languages: tuple[str, ...] = ("en",)

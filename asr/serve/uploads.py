@@ -66,7 +66,7 @@ async def read_form(request: Request, settings: Settings) -> FormData:
     most = settings.max_bytes + FORM_BYTES
     if length.isdecimal() and int(length) > most:
         raise _too_large(settings)
-    parser = MultiPartParser(
+    parser = _Parser(
         request.headers,
         _bounded(request, settings, most),  # type: ignore[arg-type]
         max_files=1,
@@ -75,7 +75,7 @@ async def read_form(request: Request, settings: Settings) -> FormData:
     )
     try:
         async with asyncio.timeout(settings.upload_seconds):
-            return await parser.parse()
+            form = await parser.parse()
     except MultiPartException as error:
         raise RequestError(
             400, f"the form cannot be read: {error.message.rstrip('.')}; expected one file"
@@ -88,6 +88,30 @@ async def read_form(request: Request, settings: Settings) -> FormData:
         raise RequestError(
             408, f"the body did not arrive within {settings.upload_seconds:g} s; send it faster"
         ) from None
+
+    if not parser.is_whole:
+        parser.close()
+        raise RequestError(400, "the form is cut short: its last boundary is missing")
+    return form
+
+
+class _Parser(MultiPartParser):
+    """Starlette's parser, which takes what is cut short for whole.
+
+    Attributes:
+        is_whole: whether the form's last boundary came.
+    """
+
+    is_whole = False
+
+    def on_end(self) -> None:
+        super().on_end()
+        self.is_whole = True
+
+    def close(self) -> None:
+        """Close the files of a form that is not used."""
+        for file in self._files_to_close_on_error:
+            file.close()
 
 
 async def _bounded(request: Request, settings: Settings, most: int) -> AsyncIterator[bytes]:

@@ -70,8 +70,11 @@ def is_at_hand(command: list[str]) -> bool:
     )
     needs_microphone = command[0] == "listen" and "-" not in command
     needs_a_trained_model = command[0] == "label"  # the one here is sure of nothing
-    has_foreign = any(argument.startswith(foreign) for argument in command)
-    return not (needs_microphone or needs_a_trained_model or has_foreign)
+    never_ends = command[0] == "serve"
+    is_elsewhere = any("://" in argument for argument in command)
+    if needs_microphone or needs_a_trained_model or never_ends or is_elsewhere:
+        return False
+    return not any(argument.startswith(foreign) for argument in command)
 
 
 def check_options(command: list[str], monkeypatch) -> None:
