@@ -10,7 +10,7 @@ export UV_COMPILE_BYTECODE = 1
 UV = $(shell command -v uv 2>/dev/null || echo $(VENV).uv/bin/uv)
 STAMP := $(VENV)/.installed-$(TORCH)
 
-.PHONY: demo test test-all lint docs lock bundle clean help
+.PHONY: demo test test-all lint docs lock bundle english clean help
 
 help:
 	@echo 'make demo      train a small recognizer on speech it makes itself, report its WER, transcribe a file'
@@ -20,6 +20,7 @@ help:
 	@echo 'make docs      build the documentation into build/site'
 	@echo 'make lock      resolve the dependencies into requirements.lock'
 	@echo 'make bundle    train the AN4 model that comes with asr: AN4=/path/to/an4'
+	@echo 'make english   make runs/english/bundle and data/english/lm.bin (recipes/english) those that come with asr'
 	@echo 'make clean     remove the environment and what demo wrote'
 
 demo: $(STAMP)
@@ -49,6 +50,9 @@ bundle: $(STAMP)
 	$(BIN)/asr prepare an4 $(AN4) -o data/an4
 	$(BIN)/asr train --config recipes/an4/config.yaml --config recipes/an4/small.yaml --overwrite
 	cp runs/an4_small/bundle/* asr/bundles/an4/
+
+english: $(STAMP)
+	$(BIN)/python recipes/english/ship.py runs/english/bundle --lm data/english/lm.bin
 
 lock: $(VENV).uv/ready
 	$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 \

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Unpack, overload
+from typing import Any, Literal, TypeVar, Unpack, get_type_hints, overload
 
 import numpy as np
 
 from asr.bundle import SHIPPED, Bundle, find_bundle
 from asr.decoding import (
     Decoder,
-    DecodingOptions,
     Hypothesis,
+    RecognitionOptions,
     align,
     choose_decoder,
     greedy,
@@ -47,6 +47,7 @@ class Recognizer:
         bundle: the saved model.
         engine: what computes it.
         decoder: `greedy`, or a beam search.
+        streams: whether `stream` may decode greedily: the decoder is greedy, or nobody asked for the beam search.
         sample_rate: of samples, in Hz.
 
     >>> model = load("an4", device="cpu")
@@ -54,8 +55,11 @@ class Recognizer:
     ''
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, decoder: Decoder = greedy):
+    def __init__(
+        self, bundle: Bundle, engine: Engine, decoder: Decoder = greedy, *, streams: bool | None = None
+    ):
         self.bundle, self.engine, self.decoder = bundle, engine, decoder
+        self.streams = decoder is greedy if streams is None else streams
         self.sample_rate = engine.sample_rate
 
     @overload
@@ -172,7 +176,8 @@ class Recognizer:
         Arguments: chunk, seconds decoded at a time; look_ahead, seconds read beyond each chunk before it is decoded,
         None for what suits the model. A word comes when it is settled, up to chunk and look-ahead late. See
         `asr.streaming` for what is as exact as `transcribe` and what is not. Raises AsrError for a chunk or look-ahead
-        that does not fit, DecodingError where the decoder is a beam search, which needs the whole.
+        that does not fit, DecodingError where a beam search was asked for, which needs the whole; the model's own
+        language model is left out.
 
         >>> stream = load("an4", device="cpu").stream(chunk=0.5, look_ahead=1.0)
         >>> words = []
@@ -182,7 +187,7 @@ class Recognizer:
         >>> words == stream.words
         True
         """
-        if self.decoder is not greedy:
+        if not self.streams:
             raise DecodingError(
                 "a stream is decoded greedily; leave the beam search and its language model out"
             )
@@ -210,10 +215,8 @@ class Recognizer:
 
     def _prepare_search(self, sources: Sequence[AudioSource]) -> None:
         """Start the processes of a beam search, before the threads that read audio."""
-        from asr.decoding.workers import ParallelBeamSearch
-
-        if isinstance(self.decoder, ParallelBeamSearch):
-            self.decoder.prepare(sum(map(_windows_expected, sources)))
+        if (prepare := getattr(self.decoder, "prepare", None)) is not None:
+            prepare(sum(map(_windows_expected, sources)))
 
     def _pieces(
         self, blocks: Iterable[tuple[int, np.ndarray | AsrError]]
@@ -263,12 +266,16 @@ class Recognizer:
             hypothesis, tokenizer, self.engine.seconds_per_frame, loud, duration, character_times
         )
         alternatives = tuple(
-            Alternative(" ".join(tokenizer.decode(alternative.tokens).split()), alternative.score)
+            Alternative(
+                " ".join(tokenizer.decode(alternative.tokens).split()),
+                alternative.score,
+                alternative.lm_score,
+            )
             for alternative in hypothesis.alternatives
         )
         score = hypothesis.score if alternatives else None
         text = " ".join(word.word for word in words)
-        return Transcript(text, words, duration, alternatives, score, seams)
+        return Transcript(text, words, duration, alternatives, score, seams, lm_score=hypothesis.lm_score)
 
 
 def load(
@@ -279,7 +286,7 @@ def load(
     compute_type: str = "float32",
     threads: int | None = None,
     decoder: Decoder | None = None,
-    **options: Unpack[DecodingOptions],
+    **options: Unpack[RecognitionOptions],
 ) -> Recognizer:
     """Load a saved model: the folder of one, or the name of one that comes with asr (`asr.available_models()`).
 
@@ -291,16 +298,19 @@ def load(
         threads: of the CPU, for the whole process; None for the engine's choice.
         decoder: a decoder made before, in place of options.
         options: those of `asr transcribe`: beam_size, lm, lexicon, lm_weight, word_bonus, nbest, hotwords (a file, or a
-            bonus for each word) and processes; without any of them the decoder is greedy.
+            bonus for each word), processes, and rescore_lm, rescore_weight and rescore_bonus, or fuse_lm, fuse_weight
+            and fuse_bonus. Without any of them the decoder is a beam search with the bundle's own language model, where
+            it has one and flashlight-text is installed, greedy otherwise; lm="none" leaves that language model out.
 
     Raises BundleError; DecodingError for files that cannot be used; AsrError for what a device cannot do.
 
     >>> load("an4", device="cpu", beam_size=8).bundle.normalizer
     'basic'
     """
-    if unknown := options.keys() - DecodingOptions.__annotations__.keys():
+    known = get_type_hints(RecognitionOptions)
+    if unknown := options.keys() - known.keys():
         name_of_first = min(unknown)
-        suggestion = nearest(name_of_first, DecodingOptions.__annotations__)
+        suggestion = nearest(name_of_first, known)
         raise TypeError(f"load() has no option {name_of_first!r}{suggestion}")
     if decoder is not None and options:
         raise AsrError(
@@ -308,10 +318,22 @@ def load(
         )
     bundle = Bundle.load(find_bundle(name))
     computing = make_engine(bundle, device, engine=engine, compute_type=compute_type, threads=threads)
+    streams = decoder is None and not any(
+        value is not None and name != "processes" for name, value in options.items()
+    )
     if decoder is None:
-        decoder = choose_decoder(bundle.tokenizer, bundle.normalizer, bundle.decoding, **options)
-        decoder = computing.accelerated(decoder)
-    return Recognizer(bundle, computing, decoder)
+        decoder = computing.accelerated(_chosen(bundle, options))
+    return Recognizer(bundle, computing, decoder, streams=streams or decoder is greedy)
+
+
+def _chosen(bundle: Bundle, options: RecognitionOptions) -> Decoder:
+    """Return the decoder that options ask for."""
+    given: dict[str, Any] = dict(options)
+    if any(name.startswith(("rescore", "fuse")) for name in given):
+        from asr.rescoring import make_decoder
+
+        return make_decoder(bundle, **given)
+    return choose_decoder(bundle.tokenizer, bundle.normalizer, bundle.decoding, bundle.lm, **given)
 
 
 def in_order(outcomes: Iterable[tuple[int, Item]]) -> Iterator[tuple[int, Item]]:

@@ -1,9 +1,10 @@
 """The weights of a language model in a beam search, tuned on a development set."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,17 +19,24 @@ from asr.text import normalize
 
 LM_WEIGHTS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5)
 WORD_BONUSES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
+RESCORE_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+RESCORE_BONUSES = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 # Utterances whose log-probabilities are computed together.
 BATCH = 16
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A decoder, and its word error rate on the development set; `config` is None without the language model."""
+    """A decoder, and its word error rate on each development set; `config` is None without the language model."""
 
     name: str
-    wer: float
+    wers: tuple[float, ...]
     config: BeamConfig | None = None
+
+    @property
+    def wer(self) -> float:
+        """Return the mean of the sets' word error rates."""
+        return sum(self.wers) / len(self.wers)
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Tuning:
 
 def tune(
     model: Recognizer,
-    manifest: str | Path,
+    manifests: Sequence[str | Path],
     lm: str | Path,
     lexicon: str | Path | None = None,
     *,
@@ -68,22 +76,27 @@ def tune(
 ) -> Tuning:
     """Try all weights of a language model with all bonuses for words; the model itself is computed once.
 
-    Arguments: manifest to tune on, never that of the test set; lm and lexicon as in `BeamSearch`; lm_weights and
-    word_bonuses to try, of which only 0 is where any token may end a word; on_failure and on_trial, called with each
-    utterance that is left out and each result. Raises ManifestError where no utterance is left, DecodingError for files
-    that cannot be used.
+    Arguments: manifests to tune on, never those of a test set, which count alike; lm and lexicon as in `BeamSearch`;
+    lm_weights and word_bonuses to try, of which only 0 is where any token may end a word; on_failure and on_trial,
+    called with each utterance that is left out and each result. Raises ManifestError where no utterance is left,
+    DecodingError for files that cannot be used.
     """
     tokenizer, normalizer = model.bundle.tokenizer, model.bundle.normalizer
     search = BeamSearch(tokenizer, BeamConfig(beam_size), lm=lm, lexicon=lexicon, normalizer=normalizer)
-    references, outputs = acoustic_outputs(model, manifest, on_failure)
-    if not outputs:
-        raise ManifestError(f"{manifest} holds no utterance with a transcript that could be read")
-    references = [normalize(text, normalizer) for text in references]
+    sets = []
+    for manifest in manifests:
+        references, outputs = acoustic_outputs(model, manifest, on_failure)
+        if not outputs:
+            raise ManifestError(f"{manifest} holds no utterance with a transcript that could be read")
+        sets.append(([normalize(text, normalizer) for text in references], outputs))
 
-    def tried(name: str, decode: Decoder, config: BeamConfig | None = None) -> Trial:
+    def wer(decode: Decoder, references: list[str], outputs: list[np.ndarray]) -> float:
         texts = [tokenizer.decode(hypothesis.tokens) for hypothesis in decode(outputs)]
         hypotheses = [normalize(" ".join(text.split()), normalizer) for text in texts]
-        trial = Trial(name, score(references, hypotheses).wer, config)
+        return score(references, hypotheses, bootstrap=0).wer
+
+    def tried(name: str, decode: Decoder, config: BeamConfig | None = None) -> Trial:
+        trial = Trial(name, tuple(wer(decode, *item) for item in sets), config)
         on_trial(trial)
         return trial
 
@@ -94,6 +107,60 @@ def tune(
         search.reweigh(config)
         trials.append(tried("lm", search, config))
     return Tuning(without, trials)
+
+
+@dataclass(frozen=True)
+class RescoringTrial:
+    """A weight of a recurrent language model with a bonus for words, and the word error rate on dev."""
+
+    weight: float
+    bonus: float
+    wer: float
+
+
+def tune_rescoring(
+    model: Recognizer,
+    manifests: Sequence[str | Path],
+    rescore_lm: str | Path,
+    options: Mapping[str, Any],
+    *,
+    weights: Sequence[float] = RESCORE_WEIGHTS,
+    bonuses: Sequence[float] = RESCORE_BONUSES,
+    on_failure: Callable[[str], object] = lambda message: None,
+    on_trial: Callable[[RescoringTrial], object] = lambda trial: None,
+) -> list[RescoringTrial]:
+    """Try weights of a recurrent language model that ranks the n best of a beam search anew.
+
+    The acoustic model, the search and the language model are computed once. The first trial is that of weight 0, the
+    search alone. Arguments: manifests to tune on, all together, never those of a test set; rescore_lm, its folder;
+    options of the beam search; weights and bonuses to try. Raises as `tune`.
+    """
+    from asr.rescoring import rescorer_of
+
+    bundle = model.bundle
+    rescorer = rescorer_of(bundle, rescore_lm, None, None, options)
+    references, outputs = [], []
+    for manifest in manifests:
+        texts, log_probs = acoustic_outputs(model, manifest, on_failure)
+        references += [normalize(text, bundle.normalizer) for text in texts]
+        outputs += log_probs
+    if not outputs:
+        raise ManifestError(
+            f"{', '.join(map(str, manifests))} holds no utterance with a transcript that could be read"
+        )
+    found = rescorer.candidates(outputs)
+    lm_scores = rescorer.lm_scores(found)
+    texts = [[normalize(rescorer.text(h), bundle.normalizer) for h in hypotheses] for hypotheses in found]
+    trials = []
+    for weight, bonus in [(0.0, 0.0), *product(weights, bonuses)]:
+        rescorer.weight, rescorer.bonus = weight, bonus
+        chosen = []
+        for own, hypotheses, scores in zip(texts, found, lm_scores, strict=True):
+            totals = [rescorer.total(h, score) for h, score in zip(hypotheses, scores, strict=True)]
+            chosen.append(own[int(np.argmax(totals))])
+        trials.append(RescoringTrial(weight, bonus, score(references, chosen, bootstrap=0).wer))
+        on_trial(trials[-1])
+    return trials
 
 
 def acoustic_outputs(

@@ -75,11 +75,11 @@ def test_the_picture_shows_what_was_decoded_of_recordings_that_are_too_quiet(mon
 
 
 def test_a_language_model_helps_where_it_is_better_than_both_without():
-    without = [Trial("greedy", 0.2), Trial("beam, no lm", 0.19)]
-    tuning = Tuning(without, [Trial("lm", 0.21), Trial("lm", 0.18), Trial("lm", 0.18)])
+    without = [Trial("greedy", (0.2,)), Trial("beam, no lm", (0.19,))]
+    tuning = Tuning(without, [Trial("lm", (0.21,)), Trial("lm", (0.18,)), Trial("lm", (0.18,))])
     assert (tuning.best_without.name, tuning.best is tuning.trials[1], tuning.helps) == (
         "beam, no lm",
         True,
         True,
     )
-    assert not Tuning(without, [Trial("lm", 0.19)]).helps
+    assert not Tuning(without, [Trial("lm", (0.19,))]).helps

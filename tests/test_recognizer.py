@@ -10,6 +10,7 @@ import soundfile
 from helpers import RATE, make_bundle, recognizer_of, say
 
 import asr
+from asr.bundle import BUNDLES
 from asr.errors import AsrError, AudioError
 from asr.recognizer import in_order
 from asr.sources import AudioSource
@@ -98,7 +99,8 @@ def test_log_probs_are_those_that_are_decoded(model, utterances):
 
 def test_a_model_is_loaded_by_its_name():
     model = asr.load("an4", device="cpu", threads=1)
-    assert model.bundle.folder == asr.load(device="cpu").bundle.folder
+    assert model.bundle.folder == BUNDLES / "an4"
+    assert asr.load(device="cpu").bundle.folder == BUNDLES / "english"
     with pytest.raises(AsrError, match="there is no bundle an5"):
         asr.load("an5")
     with pytest.raises(AsrError, match="there is no engine 'tensorflow'; there are auto, onnx, torch"):

@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         from asr.recognizer import load
 
         judgments = judge(
-            load(arguments.model),
+            load(arguments.model, lm="none"),
             splits,
             lambda cuts: with_progress(cuts, "recognizing", total, "utterances"),
         )

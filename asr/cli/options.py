@@ -17,6 +17,7 @@ ENGINES = ("auto", "onnx", "torch")
 COMPUTE_TYPES = ("float32", "bfloat16", "int8")
 # Options of `add_decoding` that `asr.load` takes under the same names.
 DECODING = ("beam_size", "lm", "lexicon", "lm_weight", "word_bonus", "nbest", "hotwords")
+RESCORING = ("rescore_lm", "rescore_weight", "rescore_bonus", "fuse_lm", "fuse_weight", "fuse_bonus")
 
 
 def count(least: int = 0) -> Callable[[str], int]:
@@ -63,7 +64,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="BUNDLE",
-        help="trained model: a folder, or a name of `asr models` (default: the small one that comes with asr)",
+        help="trained model: a folder, a name of `asr models`, or OWNER/NAME[@REVISION] of the Hugging Face hub "
+        "(default: english, which comes with asr)",
     )
 
 
@@ -125,13 +127,20 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     """Declare the decoder's options."""
     group = parser.add_argument_group(
         "decoding",
-        "greedy unless one of these is given; weights default to what `asr lm tune` stored in the model",
+        "a beam search where one of these is given or the model's folder holds a language model, lm.bin; else greedy. "
+        "Weights default to what `asr lm tune` stored in the model",
     )
     group.add_argument(
         "--beam-size", type=int, metavar="N", help="hypotheses kept by a beam search (default: 32)"
     )
     group.add_argument(
-        "--lm", metavar="FILE", help="n-gram language model: ARPA, also compressed (.gz), or KenLM binary"
+        "--lm",
+        metavar="FILE",
+        help="n-gram language model: ARPA, also compressed (.gz), or KenLM binary; none: without the model's own "
+        "(default: the model's own, if it has one)",
+    )
+    group.add_argument(
+        "--no-lm", dest="lm", action="store_const", const="none", help="language model: none, as --lm none"
     )
     group.add_argument(
         "--lexicon",
@@ -151,21 +160,43 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="words to prefer, one a line, each with its bonus on the log score behind it (default: 4)",
     )
+    group.add_argument(
+        "--rescore-lm",
+        metavar="DIR",
+        help="recurrent language model that ranks the best transcripts of the search anew",
+    )
+    group.add_argument(
+        "--rescore-weight", type=float, metavar="W", help="factor on its log probability (default: 0.5)"
+    )
+    group.add_argument(
+        "--rescore-bonus", type=float, metavar="B", help="its bonus for each word (default: 0)"
+    )
+    group.add_argument(
+        "--fuse-lm",
+        metavar="DIR",
+        help="recurrent language model over the recognizer's tokens that takes part in a search without --lm",
+    )
+    group.add_argument(
+        "--fuse-weight", type=float, metavar="W", help="factor on its log probability (default: 0.3)"
+    )
+    group.add_argument("--fuse-bonus", type=float, metavar="B", help="its bonus for each token (default: 0)")
 
 
 def model_folder(arguments: argparse.Namespace) -> Path:
-    """Return the folder (or name) of --model; without it the model that comes with asr, and a note of its limits."""
-    from asr.bundle import SHIPPED, SHIPPED_HEARS
+    """Return the folder (or name) of --model; without it asr's own model, and a note of what it is for."""
+    from asr.bundle import PURPOSES, SHIPPED
 
     if arguments.model is not None:
         return Path(arguments.model)
-    note(f"no --model was given: the small model that comes with asr recognizes {SHIPPED_HEARS}")
+    note(f"no --model was given: {SHIPPED.name}, which comes with asr, is for {PURPOSES[SHIPPED.name]}")
     return SHIPPED
 
 
 def decoding(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the decoder's options that were given, by the names that `asr.load` has for them."""
-    return {name: value for name in DECODING if (value := getattr(arguments, name, None)) is not None}
+    return {
+        name: value for name in DECODING + RESCORING if (value := getattr(arguments, name, None)) is not None
+    }
 
 
 def facts(arguments: argparse.Namespace) -> dict[str, str]:
@@ -176,11 +207,14 @@ def facts(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def load_recognizer(arguments: argparse.Namespace) -> "Recognizer":
-    """Load the model that the options name, on their device, with their decoder. Raises AsrError."""
+    """Load the model that the options name, on their device, with their decoder. Raises AsrError.
+
+    Commands without the decoder's options take the network's output, or decode it greedily.
+    """
     import asr
 
-    search = decoding(arguments)
-    if search and arguments.threads:
+    search = decoding(arguments) if hasattr(arguments, "lm") else {"lm": "none"}
+    if arguments.threads:
         search["processes"] = arguments.threads
     return asr.load(
         model_folder(arguments),

@@ -101,7 +101,7 @@ class BeamSearch:
             self.lm = self._token_lm(lm)
         else:
             self.words = speller.vocabulary(lm, lexicon, list(self.hotwords))
-            self.spellings = [tokenizer.encode(word) for word in self.words.values()]
+            self.spellings = [speller.spelling(word) for word in self.words.values()]
             self.lm = load_kenlm(lm, list(self.words)) if lm is not None else _flashlight().ZeroLM()
         self.left_out = speller.left_out
         self.has_lm = lm is not None

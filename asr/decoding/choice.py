@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -12,6 +13,8 @@ from asr.decoding.greedy import Hypothesis, greedy
 from asr.errors import DecodingError
 from asr.text import Tokenizer
 
+# In place of a language model, not even the model's own, or of a lexicon.
+NONE = "none"
 logger = logging.getLogger(__name__)
 
 # Of log-probabilities (frame, token) float32 of each utterance.
@@ -21,8 +24,8 @@ Decoder = Callable[[Sequence[np.ndarray]], list[Hypothesis]]
 class DecodingOptions(TypedDict, total=False):
     """Options of a beam search; see BeamConfig and BeamSearch.
 
-    `hotwords` may also be the path of a file of them, `processes` is how many decode (default: as many as there are
-    cores). None means the default.
+    `lm` is the model's own where it has one, "none" leaves that out; `hotwords` may also be the path of a file of
+    them, `processes` is how many decode (default: as many as there are cores). None means the default.
     """
 
     beam_size: int | None
@@ -35,10 +38,26 @@ class DecodingOptions(TypedDict, total=False):
     processes: int | None
 
 
+class RecognitionOptions(DecodingOptions, total=False):
+    """Options of a beam search whose n best a recurrent language model ranks anew; see `asr.rescoring`.
+
+    `rescore_lm` is its folder, the next two weigh it. `fuse_lm` is the folder of one over the recognizer's tokens that
+    takes part in the search instead (`asr.fusion`). None means the default.
+    """
+
+    rescore_lm: str | Path | None
+    rescore_weight: float | None
+    rescore_bonus: float | None
+    fuse_lm: str | Path | None
+    fuse_weight: float | None
+    fuse_bonus: float | None
+
+
 def choose_decoder(
     tokenizer: Tokenizer,
     normalizer: str = "none",
     tuned: Mapping[str, Any] | None = None,
+    own_lm: Path | None = None,
     *,
     beam_size: int | None = None,
     lm: str | Path | None = None,
@@ -49,10 +68,11 @@ def choose_decoder(
     hotwords: str | Path | Mapping[str, float] | None = None,
     processes: int | None = None,
 ) -> Decoder:
-    """Make a beam search with the options of DecodingOptions; greedy where there are none but `processes`.
+    """Make a beam search with the options of DecodingOptions; greedy where there is neither one nor a language model.
 
     Arguments: tokenizer and normalizer, the model's; tuned, what `asr lm tune` stored with it, which is taken for the
-    weights that are not given where there is a language model. Raises DecodingError.
+    weights that are not given where there is a language model; own_lm, the model's, which is taken where no other is
+    named, the lexicon is not "none", and flashlight-text is installed. Raises DecodingError.
 
     >>> from asr.text import CharacterTokenizer
     >>> choose_decoder(CharacterTokenizer(" ab")) is greedy
@@ -66,6 +86,10 @@ def choose_decoder(
         "word_bonus": word_bonus,
         "nbest": nbest,
     }
+    if str(lm) == NONE:
+        lm = None
+    elif lm is None and own_lm is not None and str(lexicon) != NONE and find_spec("flashlight"):
+        lm = own_lm
     given = {name: value for name, value in numbers.items() if value is not None}
     if not given and lm is None and lexicon is None and hotwords is None:
         return greedy

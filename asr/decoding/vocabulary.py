@@ -23,6 +23,11 @@ class Speller:
     def __init__(self, tokenizer: Tokenizer, normalizer: str):
         self.tokenizer, self.normalizer = tokenizer, normalizer
         self.left_out: list[str] = []
+        self._spellings: dict[str, list[int]] = {}
+
+    def spelling(self, word: str) -> list[int]:
+        """Return the token ids of a word that the model can write."""
+        return self._spellings.get(word) or self.tokenizer.encode(word)
 
     def words_of(self, text: str) -> list[str]:
         """Return the words of a text as the model writes them: as they are or, where it cannot, normalized.
@@ -42,6 +47,14 @@ class Speller:
                 return form.split()
         return []
 
+    def _written(self, texts: Sequence[str]) -> dict[str, list[str]]:
+        """Return `words_of` each text; single words that need no normalizing are found together, which is fast."""
+        together = zip(texts, self.tokenizer.encode_many(texts), strict=True)
+        self._spellings = {
+            text: spelling for text, spelling in together if spelling is not None and text.split() == [text]
+        }
+        return {text: [text] if text in self._spellings else self.words_of(text) for text in texts}
+
     def hotwords(self, bonuses: Mapping[str, float]) -> dict[str, float]:
         """Return each word that the model can write with its bonus."""
         written = {text: self.words_of(text) for text in bonuses}
@@ -57,7 +70,7 @@ class Speller:
         """
         in_lm = [] if lm is None else read_vocabulary(lm, optional=lexicon is not None)
         listed = in_lm if lexicon is None else read_lexicon(lexicon)
-        written = {word: self.words_of(word) for word in dict.fromkeys([*in_lm, *listed])}
+        written = self._written([*dict.fromkeys([*in_lm, *listed])])
         self.left_out += [word for word in dict.fromkeys(listed) if not written[word]]
         expected = dict.fromkeys([spelled for word in listed for spelled in written[word]] + list(hotwords))
         if not expected:

@@ -37,8 +37,8 @@ class OnnxEngine:
     Arguments: bundle; device, "cpu" or "auto"; compute_type, "float32"; threads, None for one a core. Raises AsrError
     for another device or type, BundleError for what a graph cannot hold and for weights that do not fit.
 
-    >>> from asr.bundle import SHIPPED
-    >>> engine = OnnxEngine(Bundle.load(SHIPPED))
+    >>> from asr.bundle import BUNDLES
+    >>> engine = OnnxEngine(Bundle.load(BUNDLES / "an4"))
     >>> [part.shape for part in engine.log_probs([np.zeros(16000, np.float32), np.zeros(0, np.float32)])]
     [(26, 130), (0, 130)]
     """

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,8 @@ class TorchEngine:
     a GPU of the whole model; threads of the CPU, for this whole process, None for torch's choice. Raises BundleError
     for weights that do not fit, AsrError for what the device cannot do.
 
-    >>> from asr.bundle import SHIPPED
-    >>> engine = TorchEngine(Bundle.load(SHIPPED), "cpu")
+    >>> from asr.bundle import BUNDLES
+    >>> engine = TorchEngine(Bundle.load(BUNDLES / "an4"), "cpu")
     >>> [part.shape for part in engine.log_probs([np.zeros(16000, np.float32), np.zeros(0, np.float32)])]
     [(26, 130), (0, 130)]
     """
@@ -86,10 +87,12 @@ class TorchEngine:
         return TorchStages(self)
 
     def accelerated(self, decoder: Decoder) -> Decoder:
-        """Return a beam search on the GPU, if the engine is there and nothing but the model has a say in the search."""
+        """Return a beam search on the GPU, if torchaudio is there and nothing but the model has a say in the search."""
         from asr.engines.cuda_beam import CudaBeamSearch
 
         if self._device.type != "cuda" or not isinstance(decoder, ParallelBeamSearch):
+            return decoder
+        if not find_spec("torchaudio"):
             return decoder
         search = decoder.search
         if not search.is_free or not CudaBeamSearch.fits(search.tokenizer, search.config):

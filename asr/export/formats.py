@@ -73,8 +73,8 @@ def metadata(bundle: Bundle) -> dict[str, str]:
 def token_table(bundle: Bundle) -> str:
     r"""Return a line for each token, its symbol and number; a space is written as sentencepiece writes it.
 
-    >>> from asr.bundle import SHIPPED
-    >>> token_table(Bundle.load(SHIPPED)).splitlines()[:2]
+    >>> from asr.bundle import BUNDLES
+    >>> token_table(Bundle.load(BUNDLES / "an4")).splitlines()[:2]
     ['<blk> 0', '▁t 1']
     """
     space = bundle.tokenizer.space
@@ -107,8 +107,8 @@ def sherpa_graph(bundle: Bundle) -> Graph:
 def sherpa_repeats(bundle: Bundle) -> int:
     """Return how often each frame comes in the graph for sherpa-onnx.
 
-    >>> from asr.bundle import SHIPPED
-    >>> sherpa_repeats(Bundle.load(SHIPPED))
+    >>> from asr.bundle import BUNDLES
+    >>> sherpa_repeats(Bundle.load(BUNDLES / "an4"))
     2
     """
     return max(1, round(bundle.seconds_per_frame / SHERPA_FRAME_SECONDS))

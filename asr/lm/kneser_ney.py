@@ -6,7 +6,7 @@ the vocabulary, <unk> included and <s> left out, and n-grams that begin a senten
 
 import gzip
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,21 +98,33 @@ class _Counts:
     word: np.ndarray
     occurrences: np.ndarray
     begins: np.ndarray  # whether it begins with <s>
+    unknown: np.ndarray  # whether it holds <unk>
 
 
-def build(sentences: Iterable[str], order: int, prune: Sequence[int] = ()) -> NgramModel:
+def build(
+    sentences: Iterable[str],
+    order: int,
+    prune: Sequence[int] = (),
+    max_words: int | None = None,
+    vocabulary: Collection[str] | None = None,
+) -> NgramModel:
     """Estimate a model from sentences of words parted by white space.
 
+    `vocabulary` names the words that the model knows; all others are one, <unk>. None: every word of the text.
+
     `prune` gives for each order, unigrams first and the last for the rest, the number of occurrences up to which
-    n-grams are left out; it must not fall and starts with 0. Raises DecodingError where there is no text, or it holds
-    one of <s>, </s>, <unk>.
+    n-grams are left out; it must not fall and starts with 0. `max_words` keeps the most frequent words; the others are
+    <unk>, and n-grams that hold it are left out. Raises DecodingError where there is no text, or it holds one of <s>,
+    </s>, <unk>.
 
     >>> model = build(["a b", "a c"], order=2)
     >>> model.words, [len(ngrams.word) for ngrams in model.orders]
     (['<unk>', '<s>', '</s>', 'a', 'b', 'c'], [6, 5])
     """
     thresholds = _thresholds(prune, order)
-    words, stream, position = _numbered(sentences)
+    words, stream, position = _numbered(sentences, vocabulary)
+    if max_words is not None:
+        words, stream = _most_frequent(words, stream, max_words)
     counts = _count(stream, position, len(words), order)
     # An n-gram's count below the highest order is the number of different words it follows, except at the
     # beginning of a sentence, where nothing precedes.
@@ -135,7 +147,7 @@ def build(sentences: Iterable[str], order: int, prune: Sequence[int] = ()) -> Ng
         if discounts is None:
             discounts = np.array((0.0, *FALLBACK_DISCOUNTS))
             fallback.append(n)
-        kept = ngrams.occurrences > thresholds[n - 1]
+        kept = (ngrams.occurrences > thresholds[n - 1]) & ~ngrams.unknown
         if n == 1:
             kept[:] = True
         discount = np.where(kept, discounts[np.minimum(count, 3)], count)
@@ -178,9 +190,12 @@ def _thresholds(prune: Sequence[int], order: int) -> list[int]:
     return given + given[-1:] * (order - len(given))
 
 
-def _numbered(sentences: Iterable[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
+def _numbered(
+    sentences: Iterable[str], vocabulary: Collection[str] | None
+) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Number the words: (words by id, ids of all sentences with <s> and </s>, each one's place in its sentence)."""
     ids = {word: i for i, word in enumerate(SPECIAL_WORDS)}
+    known = None if vocabulary is None else frozenset(vocabulary)
     stream: list[int] = []
     lengths: list[int] = []
     for line, sentence in enumerate(sentences, start=1):
@@ -190,6 +205,8 @@ def _numbered(sentences: Iterable[str]) -> tuple[list[str], np.ndarray, np.ndarr
                 raise DecodingError(
                     f"sentence {line} of the text holds {special}, which the model adds itself"
                 )
+        if known is not None:
+            words = [word if word in known else SPECIAL_WORDS[UNKNOWN] for word in words]
         if words:
             stream.append(BEGIN)
             stream.extend([ids.setdefault(word, len(ids)) for word in words])
@@ -202,11 +219,23 @@ def _numbered(sentences: Iterable[str]) -> tuple[list[str], np.ndarray, np.ndarr
     return list(ids), np.array(stream, dtype=np.int64), position
 
 
+def _most_frequent(words: list[str], stream: np.ndarray, most: int) -> tuple[list[str], np.ndarray]:
+    """Keep so many words, the first met of those that are as frequent: (words by id, ids of the text)."""
+    special = len(SPECIAL_WORDS)
+    frequency = np.bincount(stream, minlength=len(words))[special:]
+    kept = np.sort(np.argsort(-frequency, kind="stable")[:most]) + special
+    ids = np.full(len(words), UNKNOWN)
+    ids[:special] = np.arange(special)
+    ids[kept] = np.arange(special, special + len(kept))
+    return [*SPECIAL_WORDS, *(words[row] for row in kept)], ids[stream]
+
+
 def _count(stream: np.ndarray, position: np.ndarray, n_words: int, order: int) -> list[_Counts]:
     """Count the n-grams of each order; an n-gram is numbered by its first n-1 words' row and its last word."""
     word = np.arange(n_words)
     zeros = np.zeros(n_words, dtype=np.int64)
-    counts = [_Counts(zeros, zeros, word, np.bincount(stream, minlength=n_words), word == BEGIN)]
+    occurrences = np.bincount(stream, minlength=n_words)
+    counts = [_Counts(zeros, zeros, word, occurrences, word == BEGIN, word == UNKNOWN)]
     row = stream  # of the n-gram that ends at each place of the stream
     for n in range(2, order + 1):
         ends = np.flatnonzero(position >= n - 1)
@@ -219,8 +248,10 @@ def _count(stream: np.ndarray, position: np.ndarray, n_words: int, order: int) -
             key, return_index=True, return_inverse=True, return_counts=True
         )
         context = unique // n_words
-        begins = counts[-1].begins[context]
-        counts.append(_Counts(context, row[ends[first]], unique % n_words, occurrences, begins))
+        below, last = counts[-1], unique % n_words
+        unknown = below.unknown[context] | (last == UNKNOWN)
+        suffix = row[ends[first]]
+        counts.append(_Counts(context, suffix, last, occurrences, below.begins[context], unknown))
         row = np.full(len(stream), -1)
         row[ends] = inverse
     return counts

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,6 +23,7 @@ BLANK_TOKEN = "<blank>"
 SENTENCEPIECE_SPACE = "▁"  # U+2581, with which sentencepiece's pieces begin a word
 CONFIG_FILE = "tokenizer.json"
 MODEL_FILE = "tokenizer.model"
+TOKENIZER_FILES = (CONFIG_FILE, MODEL_FILE)
 
 
 class Tokenizer(ABC):
@@ -44,6 +46,20 @@ class Tokenizer(ABC):
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Turn text into token ids; raises TextError that names the letters it has no tokens for."""
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int] | None]:
+        """Turn each text into token ids; None for those with letters that there are no tokens for.
+
+        >>> CharacterTokenizer("ab").encode_many(["ba", "c"])
+        [[2, 1], None]
+        """
+
+        def encoded(text: str) -> list[int] | None:
+            with suppress(TextError):
+                return self.encode(text)
+            return None
+
+        return [encoded(text) for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Turn token ids, without blanks, into text; raises ValueError for what is no token of text."""
@@ -227,6 +243,14 @@ class BpeTokenizer(Tokenizer):
         """Turn text into token ids; raises TextError that names the letters it has no tokens for."""
         self._refuse_strays(text, self._alphabet)
         return self._processor.EncodeAsIds(text)
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int] | None]:
+        """Turn each text into token ids, all in one call; None for those with letters that there are no tokens for."""
+        known = [self._alphabet.issuperset(text) for text in texts]
+        ids = iter(
+            self._processor.EncodeAsIds([text for text, fits in zip(texts, known, strict=True) if fits])
+        )
+        return [next(ids) if fits else None for fits in known]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Turn token ids, without blanks, into text; raises ValueError for what is no token of text."""

@@ -180,7 +180,7 @@ def _pictures(
     if any(map(is_sharded, manifests)):
         return [], "Dev utterances in shards are not drawn."
     try:
-        model = load(run / "bundle", "cpu")
+        model = load(run / "bundle", "cpu", lm="none")
         cuts = {cut.id: cut for path in manifests for cut in load_cuts(path) if cut.id in names}
         drawn = [
             (name, _picture(model, cuts[name]))

@@ -1,4 +1,4 @@
-"""Write the phones of a corpus's transcripts, by the CMU pronouncing dictionary.
+"""Write the phones of transcripts, by the CMU pronouncing dictionary.
 
   python recipes/mini_librispeech/phones.py data/mini_librispeech --cmudict /path/to/cmudict.dict
 
@@ -7,16 +7,19 @@ reads cuts_train.jsonl.gz and cuts_dev.jsonl.gz of that folder and writes beside
   lexicon.txt                                          each word of both and its phones, for loss.lexicon
   cuts_train_phones.jsonl.gz, cuts_dev_phones.jsonl.gz     the same cuts with phones for their text, to begin with
 
-Each phone is one Georgian letter, so that no phone is mistaken for a letter of an English word. Words that the
-dictionary lacks get the pronunciation of their stem and ending, of their two parts, or by rules of spelling.
+Manifests may be named instead, of several corpora; then only the lexicon of all their words is written, into the file
+that --lexicon names. Each phone is one Georgian letter, so that no phone is mistaken for a letter of an English word.
+Words that the dictionary lacks get the pronunciation of their stem and ending, of their two parts, or by rules of
+spelling.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from asr.data.cuts import load_cuts, text_of, write_cuts
+from asr.data.cuts import load_cuts, manifest_texts, text_of, write_cuts
 from asr.errors import AsrError, TextError
+from asr.files import replacing
 from asr.text import normalize
 
 PHONES = "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH".split()
@@ -141,22 +144,51 @@ def write_phones(folder: Path, pronounce: Pronunciations) -> set[str]:
     return words
 
 
+def words_of(manifest: Path) -> set[str]:
+    """Return the words of a manifest's transcripts."""
+    return {word for text in manifest_texts(manifest) for word in normalize(text, "basic").split()}
+
+
+def write_lexicon(words: set[str], pronounce: Pronunciations, path: Path) -> None:
+    """Write a line for each word, in the order of the alphabet: the word, its phones."""
+    lines = [f"{word} {' '.join(LETTERS[phone] for phone in pronounce(word))}\n" for word in sorted(words)]
+    with replacing(path) as scratch:
+        scratch.write_text("".join(lines), "utf-8")
+
+
 def main() -> int:
     """Command line; the exit status."""
-    parser = argparse.ArgumentParser(
-        description="Write the phones of a prepared corpus's transcripts.", allow_abbrev=False
+    parser = argparse.ArgumentParser(description="Write the phones of transcripts.", allow_abbrev=False)
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        type=Path,
+        metavar="FOLDER|MANIFEST",
+        help="folder of cuts_train.jsonl.gz and cuts_dev.jsonl.gz, or manifests",
     )
-    parser.add_argument("folder", type=Path, help="folder of cuts_train.jsonl.gz and cuts_dev.jsonl.gz")
     parser.add_argument("--cmudict", type=Path, required=True, metavar="FILE", help="file cmudict.dict")
+    parser.add_argument(
+        "--lexicon",
+        type=Path,
+        metavar="FILE",
+        help="lexicon to write (default: lexicon.txt in the first folder)",
+    )
     arguments = parser.parse_args()
+    first = arguments.sources[0]
+    if arguments.lexicon is None and not first.is_dir():
+        parser.error(f"{first} is no folder to put the lexicon into; name a file with --lexicon")
     try:
         pronounce = Pronunciations(arguments.cmudict)
-        words = write_phones(arguments.folder, pronounce)
+        words = set().union(
+            *(
+                write_phones(path, pronounce) if path.is_dir() else words_of(path)
+                for path in arguments.sources
+            )
+        )
+        write_lexicon(words, pronounce, arguments.lexicon or first / "lexicon.txt")
     except (AsrError, OSError, UnicodeDecodeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    lines = (f"{word} {' '.join(LETTERS[phone] for phone in pronounce(word))}\n" for word in sorted(words))
-    (arguments.folder / "lexicon.txt").write_text("".join(lines), "utf-8")
     guessed = pronounce.guessed
     print(
         f"{len(words)} words, {len(guessed)} of them by rules of spelling, such as {', '.join(sorted(guessed)[:5])}"

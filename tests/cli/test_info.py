@@ -11,6 +11,7 @@ import pytest
 from helpers import run_asr
 
 import asr
+from asr.bundle import PURPOSES
 from asr.cli.main import COMMANDS
 from asr.cli.parser import command_parser
 
@@ -40,8 +41,9 @@ def test_what_a_model_holds(capsys):
 
 def test_models_that_come_with_asr(capsys):
     assert run_asr("models") == 0
-    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert names == asr.available_models()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == asr.available_models() == sorted(PURPOSES)
+    assert [line for line in lines if line.endswith("(used where no model is named)")] == lines[1:]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

@@ -48,6 +48,14 @@ def test_build_and_score(texts, tmp_path, capsys):
     assert "unknown words 33.33 %" in capsys.readouterr().out
 
 
+def test_a_binary_of_the_most_frequent_words(texts, tmp_path, capsys):
+    lm = str(tmp_path / "lm.bin")
+    assert main(["lm", "build", *texts, "-o", lm, "--order", "2", "--max-words", "3"]) == 0
+    assert "6 1-grams" in capsys.readouterr().out
+    assert main(["lm", "score", lm, texts[0]]) == 0
+    assert "unknown words 16.67 % (1 of 6 words in 2 sentences)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("opened", [open, gzip.open, bz2.open, lzma.open])
 def test_texts_of_every_kind_give_the_same_model(tmp_path, opened, capsys):
     sentences = "the cat sat\nthe cat ran\n"

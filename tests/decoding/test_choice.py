@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +32,24 @@ def lm(tmp_path):
 def test_without_options_it_is_greedy(folder):
     assert asr.load(folder, "cpu").decoder is greedy
     assert asr.load(folder, "cpu", lm=None, processes=2).decoder is greedy
+
+
+def test_a_language_model_in_the_bundle_is_taken_unless_another_is_named(folder, lm, tmp_path, monkeypatch):
+    from asr.bundle import LM_FILE, store_decoding
+
+    shutil.copy(lm, folder / LM_FILE)
+    store_decoding(folder, {"lm_weight": 0.25, "word_bonus": 2.0, "beam_size": 16})
+    config = asr.load(folder, "cpu").decoder.search.config
+    assert (config.lm_weight, config.word_bonus, config.beam_size) == (0.25, 2.0, 16)
+    assert asr.load(folder, "cpu", lm="none").decoder is greedy
+    assert asr.load(folder, "cpu", lm="none", beam_size=4).decoder.search.is_free
+    assert asr.load(folder, "cpu", lexicon="none").decoder.search.is_free
+    assert asr.load(folder, "cpu", nbest=2).decoder.search.has_lm
+    other = tmp_path / "other.arpa"
+    other.write_text(Path(lm).read_text().replace("cb", "ba"))
+    assert list(asr.load(folder, "cpu", lm=other).decoder.search.words) == ["ba", "b", "ab"]
+    monkeypatch.setattr("asr.decoding.choice.find_spec", lambda name: None)
+    assert asr.load(folder, "cpu").decoder is greedy
 
 
 def test_options_search_as_the_command_line_does(folder, lm, tmp_path, capsys):

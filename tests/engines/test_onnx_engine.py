@@ -10,7 +10,7 @@ import pytest
 from helpers import make_corpus
 from random_bundles import FRONT, LENGTHS, SMALL, bundle_of, options_of, random_parts, speech
 
-from asr.bundle import SHIPPED, Bundle
+from asr.bundle import BUNDLES, Bundle
 from asr.engines import chosen_engine, make_engine
 from asr.engines.onnx_engine import OnnxEngine
 from asr.engines.torch_engine import TorchEngine
@@ -18,6 +18,8 @@ from asr.errors import AsrError, BundleError
 from asr.model_config import ModelConfig
 from asr.recognizer import Recognizer
 from asr.recurrent.cells import CELLS
+
+AN4 = BUNDLES / "an4"
 
 
 def test_a_batch_is_that_of_torch():
@@ -63,7 +65,7 @@ def test_utterance_statistics_are_left_to_the_stream():
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path):
-    bundle = Bundle.load(SHIPPED)
+    bundle = Bundle.load(AN4)
     wider = replace(bundle, model=replace(bundle.model, hidden_size=161))
     with pytest.raises(
         BundleError,
@@ -80,7 +82,7 @@ def test_a_graph_that_onnxruntime_cannot_run_is_one_sentence(monkeypatch):
     with pytest.raises(
         AsrError, match=r"cannot run the model's graph \(.*\); pip install --upgrade onnxruntime"
     ):
-        OnnxEngine(Bundle.load(SHIPPED)).log_probs([np.zeros(1000, np.float32)])
+        OnnxEngine(Bundle.load(AN4)).log_probs([np.zeros(1000, np.float32)])
 
 
 def test_memory_that_is_too_small_is_told_apart(monkeypatch):
@@ -88,7 +90,7 @@ def test_memory_that_is_too_small_is_told_apart(monkeypatch):
         def run(self, *_):
             raise RuntimeError("Failed to allocate memory for requested buffer of size 400")
 
-    engine = OnnxEngine(Bundle.load(SHIPPED))
+    engine = OnnxEngine(Bundle.load(AN4))
     monkeypatch.setattr(engine, "_session", Full())
     with pytest.raises(MemoryError, match="of size 400"):
         engine.log_probs([np.zeros(1000, np.float32)])
@@ -104,7 +106,7 @@ def test_auto_is_onnx_on_the_cpu_and_torch_for_what_only_it_can(monkeypatch):
 
 
 def test_what_the_engine_cannot_do_names_the_one_that_can():
-    bundle = Bundle.load(SHIPPED)
+    bundle = Bundle.load(AN4)
     with pytest.raises(
         AsrError, match=r"float32 on the CPU, not in int8 on cpu; take the engine torch \(pip"
     ):
@@ -158,7 +160,7 @@ def test_a_light_install_transcribes_evaluates_and_scores(tmp_path):
 def test_a_package_that_is_absent_is_named_with_its_extra(monkeypatch, options, message):
     monkeypatch.setattr("asr.engines.find_spec", lambda name: None if name == "torch" else True)
     with pytest.raises(AsrError, match=message):
-        make_engine(Bundle.load(SHIPPED), "cpu", **options)
+        make_engine(Bundle.load(AN4), "cpu", **options)
 
 
 @pytest.mark.parametrize("engine", ["onnx", "torch"])

@@ -8,13 +8,15 @@ import pytest
 import torch
 from random_bundles import FRONT, LENGTHS, RATE, SMALL, bundle_of, options_of, random_parts, speech
 
-from asr.bundle import SHIPPED, Bundle
+from asr.bundle import BUNDLES, Bundle
 from asr.engines.onnx_graph import recognition_graph
 from asr.errors import BundleError
 from asr.features import FeatureConfig
 from asr.model_config import FrontEndConfig, ModelConfig
 from asr.recurrent.cells import CELLS
 from asr.torch_bundle import TorchBundle
+
+AN4 = BUNDLES / "an4"
 
 
 def session_of(model, log_mel):
@@ -83,12 +85,12 @@ def test_a_result_depends_neither_on_padding_nor_on_the_batch(options):
 
 
 def test_the_shipped_bundle_is_that_of_torch():
-    parts = TorchBundle.load(SHIPPED)
+    parts = TorchBundle.load(AN4)
     generator = np.random.default_rng(0)
     envelope = np.repeat(generator.uniform(0, 0.3, 32), 2000)
     samples = (envelope * generator.standard_normal(64000)).astype(np.float32)[None]
     lengths = [samples.shape[1]]
-    session = recognition_graph(Bundle.load(SHIPPED)).session(threads=1)
+    session = recognition_graph(Bundle.load(AN4)).session(threads=1)
     found = by_graph(session, samples, lengths)
     assert_close(found, by_torch(parts.model, parts.log_mel, samples, lengths), 1e-3)
 

@@ -7,12 +7,14 @@ import pytest
 from helpers import make_bundle, make_corpus
 from random_bundles import FRONT, bundle_of, random_parts
 
-from asr.bundle import SHIPPED, Bundle
+from asr.bundle import BUNDLES, Bundle
 from asr.cli import main
 from asr.errors import ManifestError
 from asr.export import check_export, export
 from asr.features import FeatureConfig
 from asr.model_config import ModelConfig
+
+AN4 = BUNDLES / "an4"
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def test_what_does_not_agree_is_refused_and_not_written(manifest, tmp_path, caps
 
 
 def test_another_models_file_is_refused_with_its_figures(manifest, tmp_path):
-    bundle = Bundle.load(SHIPPED)
+    bundle = Bundle.load(AN4)
     weights = dict(bundle.weights)
     weights["model.output.bias"] = weights["model.output.bias"] + np.eye(130, dtype=np.float32)[5] * 40
     path = export(replace(bundle, weights=weights), tmp_path)
@@ -75,4 +77,4 @@ def test_onnx_asr_is_checked_by_its_transcripts(manifest, tmp_path):
 def test_a_manifest_without_transcripts_shows_nothing(manifest, tmp_path, monkeypatch):
     monkeypatch.setattr("asr.export.check.text_of", lambda cut: None)
     with pytest.raises(ManifestError, match="has no transcripts; expected some, to compare error rates"):
-        check_export(Bundle.load(SHIPPED), tmp_path, "onnx", False, manifest)
+        check_export(Bundle.load(AN4), tmp_path, "onnx", False, manifest)

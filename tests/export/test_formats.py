@@ -12,13 +12,15 @@ import sherpa_onnx
 from onnx_asr.preprocessors.numpy_preprocessor import NemoPreprocessorNumpy
 from random_bundles import FRONT, bundle_of, random_parts, speech
 
-from asr.bundle import SHIPPED, Bundle
+from asr.bundle import BUNDLES, Bundle
 from asr.decoding import greedy
 from asr.engines.onnx_engine import OnnxEngine
 from asr.errors import BundleError
 from asr.export import FORMATS, export
 from asr.features import FeatureConfig
 from asr.model_config import ModelConfig
+
+AN4 = BUNDLES / "an4"
 
 NEMO = FeatureConfig(f_min=0.0)
 SHORT = FeatureConfig(n_mels=13, samples="standardized")
@@ -94,7 +96,7 @@ def test_onnx_asr_is_refused_where_the_features_are_others(tmp_path):
     with pytest.raises(
         BundleError, match=r"trained with others: normalize 'global'; train with .*n_mels 80 or 128"
     ):
-        export(Bundle.load(SHIPPED), tmp_path, "onnx-asr")
+        export(Bundle.load(AN4), tmp_path, "onnx-asr")
     assert not list(tmp_path.iterdir())
 
 
@@ -105,7 +107,7 @@ def test_sherpa_onnx_is_refused_at_other_rates(tmp_path):
 
 
 def test_the_plain_graph_tells_what_it_needs_and_int8_is_small(tmp_path):
-    bundle = Bundle.load(SHIPPED)
+    bundle = Bundle.load(AN4)
     whole, small = (export(bundle, tmp_path, int8=int8) for int8 in (False, True))
     assert small.stat().st_size < 0.4 * whole.stat().st_size
     model = onnx.load(small)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from helpers import RATE, SETTINGS, make_bundle, make_corpus, say
+from random_lms import random_lm
 
 from asr.cli import main
 from asr.cli.main import COMMANDS
@@ -192,9 +193,16 @@ def write_mini_librispeech(folder: Path) -> None:
     (folder.parent / "sentences.txt").write_text("a b c\nab ca\nc b a\n")
 
 
+def write_english(folder: Path) -> None:
+    """Write four corpora into one folder, where their layouts do not meet."""
+    for write in (write_mini_librispeech, write_an4, write_speechocean762, write_fsdd):
+        write(folder)
+
+
 WRITERS = {
     "an4": write_an4,
     "common_voice": write_common_voice,
+    "english": write_english,
     "fsdd": write_fsdd,
     "librispeech": write_librispeech,
     "mini_librispeech": write_mini_librispeech,
@@ -248,6 +256,7 @@ def equipped(workplace):
     for name in ("references.trn", "hypotheses.trn", "system_a.trn", "system_b.trn"):
         (workplace / name).write_text("".join(f"a b c {name[0]} (speaker-{i})\n" for i in range(9)))
     make_bundle().save("runs/mine/bundle")
+    random_lm("words")[1].bundle.save("runs/lm/bundle")
     return workplace
 
 

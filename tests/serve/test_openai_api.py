@@ -7,7 +7,6 @@ import pytest
 from serving import load, serving
 
 import asr
-from asr.bundle import SHIPPED
 
 openai = pytest.importorskip("openai", reason="the package openai is not installed")
 
@@ -28,14 +27,14 @@ def post(service, path, **data):
 
 
 def test_text_equals_the_files_own(client, spoken):
-    expected = load(SHIPPED).transcribe(spoken[0])
+    expected = load("an4").transcribe(spoken[0])
     with spoken[0].open("rb") as file:
         assert client.audio.transcriptions.create(model="an4", file=file).text == expected.text
     assert len(expected.text.split()) > 2
 
 
 def test_verbose_json_has_words_and_segments(client, spoken):
-    expected = load(SHIPPED).transcribe(spoken[1])
+    expected = load("an4").transcribe(spoken[1])
     answer = client.audio.transcriptions.create(
         model="an4",
         file=spoken[1],
@@ -57,14 +56,14 @@ def test_plain_forms(client, spoken, form):
     from asr.outputs import render
 
     answer = client.audio.transcriptions.create(model="an4", file=spoken[0], response_format=form)
-    assert answer == render(load(SHIPPED).transcribe(spoken[0]), {"text": "txt"}.get(form, form), "recording")
+    assert answer == render(load("an4").transcribe(spoken[0]), {"text": "txt"}.get(form, form), "recording")
 
 
 def test_stream_adds_up_to_the_whole(client, spoken):
     events = list(client.audio.transcriptions.create(model="an4", file=spoken[0], stream=True))
     deltas = [event.delta for event in events if event.type == "transcript.text.delta"]
     assert events[-1].type == "transcript.text.done"
-    assert "".join(deltas) == events[-1].text == load(SHIPPED).transcribe(spoken[0]).text
+    assert "".join(deltas) == events[-1].text == load("an4").transcribe(spoken[0]).text
     assert len(deltas) > 2
 
 
@@ -92,7 +91,7 @@ def test_words_of_long_audio_come_before_its_end(service, spoken, tmp_path):
                 batches = service.service.metrics._batches if len(kinds) == 1 else None
                 if batches is not None:
                     first = service.service.models.loaded[0].batcher.waiting
-    assert text == load(SHIPPED).transcribe(path).text
+    assert text == load("an4").transcribe(path).text
     assert kinds.count("transcript.text.done") == 1
     assert first == 1  # the first word came while the rest was still to be computed
 
@@ -148,8 +147,8 @@ def test_posteriors_are_those_of_the_model(service, spoken):
     import numpy as np
 
     answer = post(service, spoken[0], **{"include[]": "posteriors"}).json()["posteriors"]
-    log_probs = load(SHIPPED).log_probs(spoken[0])
-    assert answer["tokens"] == load(SHIPPED).bundle.tokenizer.tokens
+    log_probs = load("an4").log_probs(spoken[0])
+    assert answer["tokens"] == load("an4").bundle.tokenizer.tokens
     frame, token, probability = max(answer["frames"], key=lambda item: item[2])
     assert probability == pytest.approx(float(np.exp(log_probs[frame, token])), abs=1e-3)
     assert all(token for _, token, _ in answer["frames"])
@@ -165,7 +164,7 @@ def test_metrics_count_what_was_done(service, spoken):
     post(service, spoken[0])
     assert value(name) == before + 1
     assert value("asr_audio_seconds_total") - audio == pytest.approx(
-        load(SHIPPED).transcribe(spoken[0]).duration, abs=0.01
+        load("an4").transcribe(spoken[0]).duration, abs=0.01
     )
     assert value("asr_requests_in_progress") == 0
     assert not list(service.folder.iterdir())  # uploads are gone

@@ -10,7 +10,6 @@ import soundfile
 from serving import RATE, load, serving
 
 from asr.audio import load_audio
-from asr.bundle import SHIPPED
 from asr.serve.app import PAGE
 
 browser = pytest.importorskip("browser", reason="the extra serve is not installed")
@@ -50,7 +49,7 @@ def picture(chromium, name):
 
 
 def test_a_file_is_transcribed_edited_and_saved(chromium, running, spoken, tmp_path):
-    expected = load(SHIPPED).transcribe(spoken[0])
+    expected = load("an4").transcribe(spoken[0])
     path = tmp_path / "spelled.flac"
     soundfile.write(path, load_audio(spoken[0]), RATE)
     chromium.open(f"{running.url}/")
@@ -105,11 +104,11 @@ def test_words_appear_while_it_is_recorded(chromium, running, spoken):
     assert "Recording" in chromium.evaluate(STATUS)
     picture(chromium, "recording")
     chromium.wait(
-        f"document.querySelectorAll('.word').length >= {len(load(SHIPPED).transcribe(spoken[0]).words) - 1}"
+        f"document.querySelectorAll('.word').length >= {len(load('an4').transcribe(spoken[0]).words) - 1}"
     )
     chromium.evaluate("document.getElementById('record').click()")
     chromium.wait(f"{STATUS}.startsWith('Done')")
-    assert chromium.evaluate(WORDS) == load(SHIPPED).transcribe(spoken[0]).text
+    assert chromium.evaluate(WORDS) == load("an4").transcribe(spoken[0]).text
     assert chromium.evaluate("document.querySelectorAll('audio')[0].duration") > 2
 
 

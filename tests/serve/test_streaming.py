@@ -9,7 +9,6 @@ import soundfile
 from serving import RATE, load, serving
 
 from asr.audio import load_audio
-from asr.bundle import SHIPPED
 from asr.errors import AsrError
 
 websockets = pytest.importorskip("websockets.sync.client", reason="the extra serve is not installed")
@@ -23,7 +22,7 @@ def blocks_of(samples, size=1600):
 
 def own_words(samples, **options):
     """The words of a stream in this process; samples as 16-bit integers hold them."""
-    local = load(SHIPPED).stream(**options)
+    local = load("an4").stream(**options)
     rounded = np.frombuffer(to_pcm16(samples), "<i2") / np.float32(32768)
     return [(word.word, word.start, word.end) for word in local.feed(rounded) + local.finish()]
 
@@ -36,7 +35,7 @@ def test_words_are_those_of_a_stream_and_of_the_file(service, spoken):
     samples = load_audio(spoken[0])
     words = words_of(blocks_of(samples), service)
     assert words == own_words(samples)
-    assert " ".join(word for word, _, _ in words) == load(SHIPPED).transcribe(spoken[0]).text
+    assert " ".join(word for word, _, _ in words) == load("an4").transcribe(spoken[0]).text
 
 
 def test_words_come_while_the_audio_does(service, spoken):
