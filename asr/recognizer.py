@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Unpack, overload
+from typing import Any, Literal, TypeVar, Unpack, get_type_hints, overload
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from asr.sources import Audio, AudioSource, read_ahead, samples_of, source_of
 from asr.streaming import CHUNK_SECONDS, Stream
 from asr.text import normalize
 from asr.transcript import Alternative, Transcript
+from asr.wording import nearest
 
 # Threads that decode audio ahead of the model; soundfile and soxr leave the interpreter free.
 READERS = 2
@@ -306,6 +307,11 @@ def load(
     >>> load("an4", device="cpu", beam_size=8).bundle.normalizer
     'basic'
     """
+    known = get_type_hints(RecognitionOptions)
+    if unknown := options.keys() - known.keys():
+        name_of_first = min(unknown)
+        suggestion = nearest(name_of_first, known)
+        raise TypeError(f"load() has no option {name_of_first!r}{suggestion}")
     if decoder is not None and options:
         raise AsrError(
             f"a decoder was given and options for another: {', '.join(options)}; leave out one of both"

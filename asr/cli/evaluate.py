@@ -210,8 +210,11 @@ def _in_full(figures: dict[str, str]) -> dict[str, str]:
 
 def _missed(seen: "list[Group]") -> list[str]:
     """Report how many of the words that training held were missed, and of those that it did not."""
-    parts = (f"{100 * group.errors.rate:.2f} % of {group.errors.length} {group.name}" for group in seen)
-    return [f"words missed: {', '.join(parts)}"] if seen else []
+    which = {"seen in training": "words that occur in training", "never seen": "words that do not"}
+    parts = (
+        f"{100 * group.errors.rate:.2f} % of {group.errors.length} {which[group.name]}" for group in seen
+    )
+    return [f"missed {', '.join(parts)}"] if seen else []
 
 
 def _values(evaluation: "Evaluation") -> dict[str, Any]:

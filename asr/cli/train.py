@@ -11,8 +11,11 @@ Every key of the configuration is also an option, listed below; options override
 """
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
 
 from asr.cli.trainings import run_training
+from asr.data.cuts import no_manifest
 
 TAKES_CONFIGURATION = True  # what argparse does not know is the configuration's
 
@@ -62,6 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
     return run_training("asr train", lambda: _run(arguments))
 
 
+def _listed(names: str | Sequence[str]) -> Sequence[str]:
+    return [names] if isinstance(names, str) else names
+
+
 def _run(arguments: argparse.Namespace) -> int:
     from asr.training.read_config import explained_config, read_config
 
@@ -76,6 +83,9 @@ def _run(arguments: argparse.Namespace) -> int:
         from asr.training.seeds import train_seeds
 
         return train_seeds(arguments.seeds, given, arguments.resume, arguments.overwrite)
+    for manifest in [*_listed(config.data.train), *_listed(config.data.dev)]:
+        if "://" not in manifest and not Path(manifest).exists():
+            raise no_manifest(manifest)  # before the seconds that importing torch takes
     from asr.training.train import train
 
     return train(config, resume=arguments.resume, overwrite=arguments.overwrite)

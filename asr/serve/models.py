@@ -111,7 +111,7 @@ class Models:
 
 
 def folders_of(names: list[str]) -> dict[str, Path]:
-    """Return the folders of models by name: of NAME=FOLDER, FOLDER, or a name of `asr models`.
+    """Return the folders of models by name: of NAME=FOLDER, FOLDER, a name of `asr models`, or OWNER/NAME of the hub.
 
     A folder called bundle, as training writes it, has the name of the run that holds it. Raises BundleError.
 
@@ -122,7 +122,11 @@ def folders_of(names: list[str]) -> dict[str, Path]:
     for item in names:
         name, _, place = item.rpartition("=") if not Path(item).exists() else ("", "", item)
         folder = find_bundle(place)
-        if not name:
+        if (
+            not name and not Path(place).exists() and "/" in place
+        ):  # of the hub: OWNER/NAME, @REVISION behind it
+            name = place.partition("@")[0].rpartition("/")[2]
+        elif not name:
             resolved = folder.resolve()
             name = resolved.parent.name if resolved.name == "bundle" else resolved.name
         if name in folders:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from asr.errors import BundleError, ConfigError
+from asr.training.begun_from import check_same, values_of_bundle
 from asr.training.config import CONFIG, TrainConfig
-from asr.training.warm_start import check_same, values_of_bundle
 from asr.wording import nearest
 
 FLAGS = (
