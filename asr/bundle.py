@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from asr import hub
 from asr.errors import AsrError, BundleError, ConfigError, TextError
 from asr.features import FeatureConfig
 from asr.files import replacing, sha256
 from asr.model_config import ModelConfig
-from asr.text import NORMALIZERS, Tokenizer, load_tokenizer
+from asr.text import NORMALIZERS, TOKENIZER_FILES, Tokenizer, load_tokenizer
 from asr.typed_json import from_json
 from asr.version import __version__
 from asr.wording import nearest
@@ -23,6 +25,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 # A language model that belongs to the model: beam searches take it where no other is named.
 LM_FILE = "lm.bin"
+BUNDLE_FILES = (CONFIG_FILE, WEIGHTS_FILE, LM_FILE, *TOKENIZER_FILES)
 StoredAs = Literal["float32", "float16"]
 BUNDLES = Path(__file__).parent / "bundles"
 # What each model that comes with asr is for.
@@ -221,9 +224,10 @@ def available_models() -> list[str]:
 
 
 def find_bundle(name: str | Path) -> Path:
-    """Return the folder of a bundle that is named by its folder, or by the name of a model that comes with asr.
+    """Return the folder of a bundle by its name: a folder, a model that comes with asr, or OWNER/NAME of the hub.
 
-    A folder in the working directory goes before a model of the same name. Raises BundleError for what is neither.
+    A folder in the working directory goes before a model of the same name. What is not yet in the hub's cache is
+    downloaded, and @REVISION behind its name pins a branch, tag or commit. Raises BundleError for what is neither.
     """
     folder = Path(name)
     if folder.is_dir() and (folder / CONFIG_FILE).is_file():
@@ -236,7 +240,30 @@ def find_bundle(name: str | Path) -> Path:
             f"there is no bundle {name}{nearest(str(name), names)}; expected the folder of a trained model, which "
             f"`asr train` writes as runs/NAME/bundle, or a model that comes with asr: {', '.join(names)}"
         )
+    if not folder.exists() and hub.is_hub_name(str(name)):
+        return hub.download(str(name), BUNDLE_FILES, damaged)
     return folder
+
+
+def is_bundle(folder: Path) -> bool:
+    """Return whether a folder holds a bundle, by its configuration."""
+    with suppress(BundleError):
+        return "weights_sha256" in _read_config(folder)
+    return False
+
+
+def damaged(folder: Path) -> str | None:
+    """Return why a folder is no whole bundle, None if it is one whose weights have their checksum."""
+    try:
+        expected = _read_config(folder).get("weights_sha256")
+    except BundleError as error:
+        return str(error)
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        return f"it lacks {WEIGHTS_FILE}"
+    return (
+        None if sha256(path) == expected else f"{WEIGHTS_FILE} has another checksum than {CONFIG_FILE} names"
+    )
 
 
 def store_decoding(folder: str | Path, decoding: Mapping[str, Any]) -> None:

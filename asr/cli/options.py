@@ -63,7 +63,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="BUNDLE",
-        help="trained model: a folder, or a name of `asr models` (default: english, which comes with asr)",
+        help="trained model: a folder, a name of `asr models`, or OWNER/NAME[@REVISION] of the Hugging Face hub "
+        "(default: english, which comes with asr)",
     )
 
 

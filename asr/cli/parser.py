@@ -25,10 +25,11 @@ COMMANDS = {
     "align": ("asr.cli.align", "find when each word of a known text is spoken"),
     "evaluate": ("asr.cli.evaluate", "measure a model's word error rate on a test set"),
     "export": ("asr.cli.export", "write a model for sherpa-onnx, onnx-asr or any ONNX runtime"),
+    "push": ("asr.cli.push", "upload a model to the Hugging Face hub, with a model card"),
     "lm": ("asr.cli.lm", "build, evaluate and tune n-gram language models"),
     "score": ("asr.cli.score", "score any system's transcripts against references"),
     "compare": ("asr.cli.compare", "test whether one of two systems is better than the other"),
-    "models": ("asr.cli.models", "list the models that come with asr"),
+    "models": ("asr.cli.models", "list the models that come with asr, were downloaded, or are on the hub"),
     "info": ("asr.cli.info", "show versions, what computes here, and what a saved model holds"),
     "completion": ("asr.cli.completion", "print a script that completes commands in a shell"),
 }

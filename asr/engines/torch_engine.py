@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -86,10 +87,12 @@ class TorchEngine:
         return TorchStages(self)
 
     def accelerated(self, decoder: Decoder) -> Decoder:
-        """Return a beam search on the GPU, if the engine is there and nothing but the model has a say in the search."""
+        """Return a beam search on the GPU, if torchaudio is there and nothing but the model has a say in the search."""
         from asr.engines.cuda_beam import CudaBeamSearch
 
         if self._device.type != "cuda" or not isinstance(decoder, ParallelBeamSearch):
+            return decoder
+        if not find_spec("torchaudio"):
             return decoder
         search = decoder.search
         if not search.is_free or not CudaBeamSearch.fits(search.tokenizer, search.config):

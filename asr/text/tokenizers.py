@@ -23,6 +23,7 @@ BLANK_TOKEN = "<blank>"
 SENTENCEPIECE_SPACE = "▁"  # U+2581, with which sentencepiece's pieces begin a word
 CONFIG_FILE = "tokenizer.json"
 MODEL_FILE = "tokenizer.model"
+TOKENIZER_FILES = (CONFIG_FILE, MODEL_FILE)
 
 
 class Tokenizer(ABC):

@@ -59,9 +59,8 @@ def library() -> Path:
     Raises BackendError where that is impossible, with the reason.
     """
     extra = os.environ.get("ASR_RECURRENT_FLAGS", "").split()
-    prebuilt = SOURCES / f"kernels-{_source_hash()}.so"
-    if prebuilt.exists() and not extra:
-        return prebuilt
+    if prebuilt().exists() and not extra:
+        return prebuilt()
     compiler = find_compiler()
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     machine = platform.machine()  # homes are shared, and compilers of all machines give the same version
@@ -84,6 +83,11 @@ def library() -> Path:
             "written to"
         ) from None
     return cached
+
+
+def prebuilt() -> Path:
+    """Return where a wheel has the library, compiled of these very sources."""
+    return SOURCES / f"kernels-{_source_hash()}.so"
 
 
 @contextlib.contextmanager
@@ -171,7 +175,7 @@ def main(arguments: list[str] | None = None) -> None:
         help="put the library beside its sources, for a wheel",
     )
     if parser.parse_args(arguments).in_package:
-        target = SOURCES / f"kernels-{_source_hash()}.so"
+        target = prebuilt()
         compile_library(target, find_compiler())
     else:
         target = library()
