@@ -96,7 +96,7 @@ def model(name: str) -> dict[str, Any]:
         "output": f"a frame of {1000 * bundle.seconds_per_frame:g} ms, {tokenizer.vocab_size} tokens",
         "recurrent layers": f"{config.layers} of {config.hidden_size} {config.cell}, {directions}",
         "text": f"{type(tokenizer).__name__}, normalizer {bundle.normalizer}",
-        "language model": f"{LM_FILE}, {lm_size / 1e6:.1f} MB, used by default" if lm_size else "none of its own",
+        "language model": f"{LM_FILE}, {lm_size / 1e6:.1f} MB" if lm_size else "none of its own",
         "decoding": _pairs(bundle.decoding) or "greedy; `asr lm tune` has stored nothing",
         "training": _pairs(bundle.training),
     }
