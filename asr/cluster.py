@@ -177,7 +177,8 @@ def run_on_ray(
     except ImportError as error:
         raise AsrError(f"--ray needs the package ray; {install_hint('ray')}") from error
     try:
-        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="error")
+        for_here = {} if address else {"include_dashboard": False}
+        ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level="error", **for_here)
     except Exception as error:  # it also raises the plainest class
         place = f"no Ray cluster is reached at {address}" if address else "Ray does not start here"
         raise AsrError(f"{place}: {error}") from error

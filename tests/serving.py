@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import asr
+from asr.bundle import find_bundle
 from asr.serve.app import Service, make_app
 from asr.serve.metrics import Metrics
 from asr.serve.models import Models, folders_of
@@ -17,6 +18,7 @@ from asr.serve.server import listening, make_server
 from asr.serve.settings import Settings
 
 RATE = 16000
+AN4 = find_bundle("an4")
 
 
 @cache

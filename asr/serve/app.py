@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from asr.serve.guard import Guard
 from asr.serve.metrics import Metrics
 from asr.serve.models import Model, Models
 from asr.serve.openai_api import Query
-from asr.serve.request_error import RequestError
+from asr.serve.request_error import FAILED, RequestError
 from asr.serve.settings import Settings
 from asr.serve.streaming import Streams
 from asr.serve.uploads import Recording, Uploads, read_form
@@ -136,8 +136,7 @@ class Service:
                     self.uploads.recording(query.file, model.recognizer.sample_rate)
                 )
             if query.stream:
-                events = self._events(model, query, recording, work.pop_all())
-                return StreamingResponse(events, media_type="text/event-stream")
+                return EventStream(self._events(model, query, recording), work.pop_all())
             posteriors = _pictured(query, recording)
             transcript = await self._while_connected(
                 request, self._recognize(model, query, recording, posteriors)
@@ -167,28 +166,23 @@ class Service:
         self.metrics.audio(model.name, transcript.duration)
         return transcript
 
-    async def _events(
-        self, model: Model, query: Query, recording: Recording, work: contextlib.AsyncExitStack
-    ) -> AsyncIterator[bytes]:
+    async def _events(self, model: Model, query: Query, recording: Recording) -> AsyncGenerator[bytes, None]:
         """Yield the words as they are settled, then the whole; a failure is an event too."""
         settled: asyncio.Queue[list[Word] | None] = asyncio.Queue()
         posteriors = _pictured(query, recording)
-        async with work:
-            task = asyncio.create_task(
-                self._recognize(model, query, recording, posteriors, settled.put_nowait)
-            )
-            task.add_done_callback(lambda _: settled.put_nowait(None))
-            try:
-                is_first = True
-                while (words := await settled.get()) is not None:
-                    for event in openai_api.delta(words, is_first):
-                        yield event
-                    is_first = is_first and not words
-                yield openai_api.done(task.result(), _extra(model, posteriors))
-            except AsrError as error:
-                yield openai_api.event({"type": "error", "error": {"message": str(error)}})
-            finally:
-                task.cancel()
+        task = asyncio.create_task(self._recognize(model, query, recording, posteriors, settled.put_nowait))
+        task.add_done_callback(lambda _: settled.put_nowait(None))
+        try:
+            is_first = True
+            while (words := await settled.get()) is not None:
+                for event in openai_api.delta(words, is_first):
+                    yield event
+                is_first = is_first and not words
+            yield openai_api.done(task.result(), _extra(model, posteriors))
+        except AsrError as error:
+            yield openai_api.event({"type": "error", "error": {"message": str(error)}})
+        finally:
+            task.cancel()
 
     async def _while_connected(self, request: Request, work: Awaitable[Result]) -> Result:
         """Return the result of work, which is dropped when the caller is gone."""
@@ -202,6 +196,19 @@ class Service:
         finally:
             task.cancel()
             gone.cancel()
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events, behind which what they needed is cleaned up, also where the caller is gone before them."""
+
+    def __init__(self, events: AsyncGenerator[bytes, None], work: contextlib.AsyncExitStack):
+        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        self._events, self._work = events, work
+
+    async def __call__(self, scope, receive, send) -> None:
+        """Send the events."""
+        async with self._work, contextlib.aclosing(self._events):
+            await super().__call__(scope, receive, send)
 
 
 @contextlib.contextmanager
@@ -231,6 +238,11 @@ async def _refused(request: Request, error: Exception) -> Response:
     elif not isinstance(error, RequestError):
         error = RequestError(400, str(error))
     return error.response()
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """Answer where the service is at fault; the server logs the error."""
+    return RequestError(500, FAILED).response()
 
 
 class Counted:
@@ -272,7 +284,7 @@ def make_app(
     app = Starlette(
         routes=routes,
         middleware=[Middleware(Counted, metrics=metrics), Middleware(Guard, settings=settings)],
-        exception_handlers={HTTPException: _refused, AsrError: _refused},
+        exception_handlers={HTTPException: _refused, AsrError: _refused, Exception: _failed},
         lifespan=service.lifespan,
     )
     app.state.service = service

@@ -186,16 +186,22 @@ class Batcher:
         self._budget.shrink(len(parts))
         computed = (log_probs for part in parts for log_probs in part)
         for job, window, log_probs in zip(batch, drawn, computed, strict=True):
-            first, settled = job.joiner.add(window, log_probs)
-            (hypothesis,) = job.decoder([settled])
-            job.joiner.parts.append((first, hypothesis))
-            if job.posteriors is not None:
-                job.posteriors += _likely(settled, first)
-            job.seconds = max(0.0, job.seconds - window.seconds)
-            if window.last:
-                self._settle(job, self._transcript(job, window))
-            elif job.report is not None:
-                self._report(job)
+            try:
+                self._decode(job, window, log_probs)
+            except AsrError as error:  # of its decoder alone
+                self._settle(job, error)
+
+    def _decode(self, job: Job, window: Window, log_probs: np.ndarray) -> None:
+        first, settled = job.joiner.add(window, log_probs)
+        (hypothesis,) = job.decoder([settled])
+        job.joiner.parts.append((first, hypothesis))
+        if job.posteriors is not None:
+            job.posteriors += _likely(settled, first)
+        job.seconds = max(0.0, job.seconds - window.seconds)
+        if window.last:
+            self._settle(job, self._transcript(job, window))
+        elif job.report is not None:
+            self._report(job)
 
     def _transcript(self, job: Job, last: Window) -> Transcript:
         duration = last.offset + len(last.samples) / self.recognizer.sample_rate

@@ -5,13 +5,14 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from threading import Lock
 
 from asr.bundle import find_bundle
 from asr.decoding import Decoder
-from asr.decoding.choice import choose_decoder
 from asr.decoding.hotwords import DEFAULT_BONUS
 from asr.errors import AsrError, BundleError
 from asr.recognizer import Recognizer
+from asr.rescoring import make_decoder
 from asr.serve.batching import Batcher
 from asr.serve.metrics import Metrics
 from asr.serve.request_error import RequestError
@@ -36,22 +37,22 @@ class Model:
         self.name, self.recognizer, self.batcher = name, recognizer, batcher
         self._options = dict(options)
         self._decoders: OrderedDict[tuple[str, ...], Decoder] = OrderedDict()
+        self._deciding = Lock()
 
     def decoder(self, prompt: str) -> Decoder:
         """Return the decoder that prefers the words of a prompt. Raises AsrError where there can be none."""
         words = tuple(dict.fromkeys(re.findall(r"[^\s,;:.!?\"()]+", prompt)[-MOST_HOTWORDS:]))
         if not words:
             return self.recognizer.decoder
-        if words not in self._decoders:
-            bundle = self.recognizer.bundle
-            options = self._options | {"hotwords": dict.fromkeys(words, DEFAULT_BONUS), "processes": 1}
-            self._decoders[words] = choose_decoder(
-                bundle.tokenizer, bundle.normalizer, bundle.decoding, **options
-            )
-            while len(self._decoders) > KEPT_DECODERS:
-                self._decoders.popitem(last=False)
-        self._decoders.move_to_end(words)
-        return self._decoders[words]
+        with self._deciding:
+            if words not in self._decoders:
+                bundle = self.recognizer.bundle
+                options = self._options | {"hotwords": dict.fromkeys(words, DEFAULT_BONUS), "processes": 1}
+                self._decoders[words] = make_decoder(bundle, **options)
+                while len(self._decoders) > KEPT_DECODERS:
+                    self._decoders.popitem(last=False)
+            self._decoders.move_to_end(words)
+            return self._decoders[words]
 
 
 class Models:
@@ -89,9 +90,10 @@ class Models:
                 f"there is no model {name[:60]!r}{nearest(name[:60], known)}; there are {some(known, 20)}",
                 "model",
             )
-        async with self._loading:
-            if name not in self._loaded:
-                self._loaded[name] = await asyncio.to_thread(self._open, name)
+        if name not in self._loaded:  # those that are loaded need not wait for others
+            async with self._loading:
+                if name not in self._loaded:
+                    self._loaded[name] = await asyncio.to_thread(self._open, name)
         return self._loaded[name]
 
     def _open(self, name: str) -> Model:
@@ -109,7 +111,7 @@ class Models:
 
 
 def folders_of(names: list[str]) -> dict[str, Path]:
-    """Return the folders of models by name: of NAME=FOLDER, FOLDER, or a name of `asr models`.
+    """Return the folders of models by name: of NAME=FOLDER, FOLDER, a name of `asr models`, or OWNER/NAME of the hub.
 
     A folder called bundle, as training writes it, has the name of the run that holds it. Raises BundleError.
 
@@ -120,7 +122,11 @@ def folders_of(names: list[str]) -> dict[str, Path]:
     for item in names:
         name, _, place = item.rpartition("=") if not Path(item).exists() else ("", "", item)
         folder = find_bundle(place)
-        if not name:
+        if (
+            not name and not Path(place).exists() and "/" in place
+        ):  # of the hub: OWNER/NAME, @REVISION behind it
+            name = place.partition("@")[0].rpartition("/")[2]
+        elif not name:
             resolved = folder.resolve()
             name = resolved.parent.name if resolved.name == "bundle" else resolved.name
         if name in folders:

@@ -6,6 +6,9 @@ from starlette.responses import JSONResponse
 
 from asr.errors import AsrError
 
+# What callers are told of the service's own faults.
+FAILED = "the service failed on this request; its log tells why"
+
 
 class RequestError(AsrError):
     """A request that is not answered as asked.

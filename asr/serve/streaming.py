@@ -8,6 +8,7 @@ The answers are JSON: `ready`, `words` (each with word, start, end, confidence),
 
 import asyncio
 import json
+import logging
 import time
 from bisect import bisect_left
 from collections import deque
@@ -24,7 +25,7 @@ from asr.serve.guard import bearer, is_allowed
 from asr.serve.metrics import Metrics
 from asr.serve.models import Model, Models
 from asr.serve.openai_api import words_of
-from asr.serve.request_error import RequestError
+from asr.serve.request_error import FAILED, RequestError
 from asr.serve.settings import Settings
 from asr.serve.sound import FORMATS, RATES, OpusSound, RawSound
 from asr.streaming import CHUNK_SECONDS, Stream
@@ -35,6 +36,8 @@ LOOK_AHEADS = (0.0, 10.0)
 # Messages of a stream whose times are remembered, to tell how late its words are.
 REMEMBERED = 4096
 POLICY_VIOLATION = 1008
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -68,10 +71,13 @@ class Streams:
         try:
             await websocket.accept()
             await self._session(websocket, model, stream, query)
-        except (WebSocketDisconnect, RuntimeError):  # the caller is gone, also while it is answered
+        except WebSocketDisconnect:
             pass
         except AsrError as error:
             await _fail(websocket, str(error))
+        except Exception:
+            logger.exception("a stream failed")
+            await _fail(websocket, FAILED)
         finally:
             self.open -= 1
 

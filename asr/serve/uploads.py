@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from asr.serve.settings import MEGABYTE, Settings
 
 MOST_FIELDS = 64
 MOST_FIELD_BYTES = 1 << 16
+# Bytes a second, in the mean, of a sender who is waited for.
+LEAST_PACE = 2000.0
 # Beside the file, what a form may hold.
 FORM_BYTES = MEGABYTE
 
@@ -116,15 +119,17 @@ class _Parser(MultiPartParser):
 
 async def _bounded(request: Request, settings: Settings, most: int) -> AsyncIterator[bytes]:
     """Yield the pieces of a body. Raises RequestError where there are too many bytes, or none for too long."""
-    count = 0
+    count, began = 0, time.monotonic()
     pieces = request.stream()
     while True:
+        # Whoever trickles keeps others out for as long as what came is worth.
+        left = began + settings.idle_seconds + count / LEAST_PACE - time.monotonic()
         try:
-            async with asyncio.timeout(settings.idle_seconds):
+            async with asyncio.timeout(min(settings.idle_seconds, left)):
                 piece = await anext(pieces, None)
         except TimeoutError:
             raise RequestError(
-                408, f"nothing of the body arrived within {settings.idle_seconds:g} s; send it faster"
+                408, f"too little of the body arrived within {settings.idle_seconds:g} s; send it faster"
             ) from None
         if piece is None:
             return

@@ -1,6 +1,7 @@
 """What callers may not do, and what the service does about it."""
 
 import asyncio
+import copy
 import os
 import signal
 import socket
@@ -101,8 +102,6 @@ def test_a_full_queue_says_when_to_come_back(noise):
                 ready.set()
                 release.wait(20)
                 return super().log_probs(samples)
-
-        import copy
 
         slow = copy.copy(recognizer)
         slow.engine = copy.copy(recognizer.engine)
@@ -212,6 +211,7 @@ def test_requests_in_progress_finish_at_the_end(spoken):
         url = line.split(" at ")[1].split("/;")[0]
         with ThreadPoolExecutor(8) as callers:
             post(url, spoken[0])
+            assert "libtorch" not in Path(f"/proc/{server.pid}/maps").read_text()
             answers = [callers.submit(post, url, path) for path in spoken[:8]]
             until = time.monotonic() + 10
             while (
@@ -239,6 +239,26 @@ def test_a_port_that_is_taken_is_reported(capsys):
     assert "cannot listen at 127.0.0.1" in capsys.readouterr().err
 
 
+def test_a_caller_that_leaves_a_stream_of_words_leaves_nothing_behind(spoken):
+    with serving() as running:
+        for pause in (0.0, 0.05, 0.3):
+            part = b"--b\r\nContent-Disposition: form-data; "
+            content = (
+                part + b'name="stream"\r\n\r\ntrue\r\n' + part + b'name="file"; filename="a.wav"\r\n\r\n'
+            )
+            content += spoken[0].read_bytes() + b"\r\n--b--\r\n"
+            head = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: a\r\n"
+            head += b"Content-Type: multipart/form-data; boundary=b\r\n"
+            with socket.create_connection(("127.0.0.1", running.port)) as caller:
+                caller.sendall(head + b"Content-Length: %d\r\n\r\n" % len(content) + content)
+                time.sleep(pause)
+        until = time.monotonic() + 20
+        while running.service.requests and time.monotonic() < until:
+            time.sleep(0.01)
+        assert running.service.requests == 0
+        assert not list(running.folder.iterdir())
+
+
 def test_a_caller_that_is_gone_is_not_computed_for(noise):
     with serving() as running:
         content = noise.read_bytes()
@@ -257,3 +277,35 @@ def test_a_caller_that_is_gone_is_not_computed_for(noise):
         assert running.service.requests == 0
         assert not list(running.folder.iterdir())
         assert post(running.url, noise).status_code == 200
+
+
+def test_the_services_own_faults_are_told_in_a_sentence(noise, spoken, caplog):
+    from asr.audio import load_audio
+    from asr.errors import AsrError
+    from asr.serve.client import stream
+
+    def loader(folder):
+        recognizer = copy.copy(load(folder))
+
+        class Broken(type(recognizer.engine)):
+            def log_probs(self, samples):
+                raise KeyError("secret")
+
+            def stages(self):
+                stages = copy.copy(super().stages())
+                stages.recur = None
+                return stages
+
+        recognizer.engine = copy.copy(recognizer.engine)
+        recognizer.engine.__class__ = Broken
+        return recognizer
+
+    with serving(["an4"], loader) as running:
+        answer = post(running.url, noise)
+        assert answer.status_code == 500
+        assert answer.json()["error"]["message"] == "the service failed on this request; its log tells why"
+        with pytest.raises(AsrError, match="the service failed on this request"):
+            list(stream([load_audio(spoken[0])], running.url))
+        assert httpx.get(f"{running.url}/health").status_code == 200
+    assert "a batch of 1 requests failed" in caplog.text
+    assert "a stream failed" in caplog.text
