@@ -5,6 +5,7 @@ from asr.bundle import Bundle as Bundle
 from asr.bundle import available_models as available_models
 from asr.errors import AsrError as AsrError
 from asr.evaluation import evaluate as evaluate
+from asr.language_model import load_lm as load_lm
 from asr.recognizer import Recognizer as Recognizer
 from asr.recognizer import load as load
 from asr.scoring import ErrorReport as ErrorReport
@@ -32,6 +33,7 @@ __all__ = [
     "evaluate",
     "load",
     "load_audio",
+    "load_lm",
     "read_transcripts",
     "score",
     "train",

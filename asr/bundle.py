@@ -1,7 +1,7 @@
 """A saved model: a folder with the weights, one readable configuration and the tokenizer. Loading never unpickles."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,6 +27,9 @@ WEIGHTS_FILE = "model.safetensors"
 LM_FILE = "lm.bin"
 BUNDLE_FILES = (CONFIG_FILE, WEIGHTS_FILE, LM_FILE, *TOKENIZER_FILES)
 StoredAs = Literal["float32", "float16"]
+# Kinds of bundles, and what writes them.
+RECOGNIZER, LANGUAGE_MODEL = "recognizer", "language model"
+WRITERS = {RECOGNIZER: "asr train", LANGUAGE_MODEL: "asr lm train"}
 BUNDLES = Path(__file__).parent / "bundles"
 # What each model that comes with asr is for.
 PURPOSES = {
@@ -89,42 +92,10 @@ class Bundle:
 
         Raises BundleError when the folder cannot be written, or exists and holds something else.
         """
-        import shutil
-        import tempfile
-
-        folder = Path(folder)
-        if folder.exists() and not (folder / CONFIG_FILE).is_file():
-            raise BundleError(f"{folder} exists and is no bundle; choose another name or remove it")
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-            try:
-                self._write(scratch)
-                scratch.chmod(0o755)
-                # safetensors and mkdtemp keep theirs to the user alone.
-                (scratch / WEIGHTS_FILE).chmod(0o644)
-                replaced = scratch.with_name(f"{scratch.name}.replaced")
-                if folder.exists():
-                    folder.rename(replaced)
-                scratch.rename(folder)
-                shutil.rmtree(replaced, ignore_errors=True)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-        except OSError as error:
-            raise BundleError(f"cannot write the bundle {folder}: {error}") from error
+        write_folder(folder, self._write)
 
     def _write(self, folder: Path) -> None:
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-
-        stored = {
-            name: np.asarray(value, self.stored_as if value.dtype.kind == "f" else None, order="C")
-            for name, value in self.weights.items()
-        }
-        try:
-            save_file(stored, folder / WEIGHTS_FILE)
-        except SafetensorError as error:  # how it reports a full disk
-            raise OSError(str(error)) from error
+        write_weights(folder, self.weights, self.stored_as)
         self.tokenizer.save(folder)
         config = {
             "format": FORMAT,
@@ -138,7 +109,7 @@ class Bundle:
             "training": dict(self.training),
             "decoding": dict(self.decoding),
         }
-        (folder / CONFIG_FILE).write_text(_json(config), "utf-8")
+        write_config(folder, config)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Bundle":
@@ -147,7 +118,7 @@ class Bundle:
         Raises BundleError when the folder is missing, lacks a file, is damaged or was written by another version.
         """
         folder = Path(folder)
-        config = _read_config(folder)
+        config = read_config(folder)
         try:
             tokenizer = load_tokenizer(folder)
             features = from_json(FeatureConfig, config["features"], "features")
@@ -168,15 +139,70 @@ class Bundle:
         except (KeyError, AsrError) as error:
             detail = f"{CONFIG_FILE} lacks the key {error}" if isinstance(error, KeyError) else error
             raise BundleError(f"the bundle {folder} cannot be used: {detail}") from error
-        path = folder / WEIGHTS_FILE
-        if not path.is_file():
-            raise BundleError(f"the bundle {folder} lacks {WEIGHTS_FILE}; copy the whole folder again")
-        if sha256(path) != config.get("weights_sha256"):
-            raise BundleError(
-                f"{path} is damaged: its checksum differs from the one in {CONFIG_FILE}; copy the bundle again"
-            )
-        weights = StoredWeights(path)
+        weights = read_weights(folder, config)
         return cls(features, model, tokenizer, normalizer, weights, training, decoding, stored_as, folder)
+
+
+def write_folder(folder: str | Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a folder, whole or not at all; an older bundle of the same name is replaced.
+
+    Raises BundleError when the folder cannot be written, or exists and holds something else.
+    """
+    import shutil
+    import tempfile
+
+    folder = Path(folder)
+    if folder.exists() and not (folder / CONFIG_FILE).is_file():
+        raise BundleError(f"{folder} exists and is no bundle; choose another name or remove it")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            write(scratch)
+            scratch.chmod(0o755)
+            # safetensors and mkdtemp keep theirs to the user alone.
+            (scratch / WEIGHTS_FILE).chmod(0o644)
+            replaced = scratch.with_name(f"{scratch.name}.replaced")
+            if folder.exists():
+                folder.rename(replaced)
+            scratch.rename(folder)
+            shutil.rmtree(replaced, ignore_errors=True)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise BundleError(f"cannot write the bundle {folder}: {error}") from error
+
+
+def write_weights(folder: Path, weights: Mapping[str, np.ndarray], stored_as: StoredAs = "float32") -> None:
+    """Write a bundle's weights. Raises OSError."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    stored = {
+        name: np.asarray(value, stored_as if value.dtype.kind == "f" else None, order="C")
+        for name, value in weights.items()
+    }
+    try:
+        save_file(stored, folder / WEIGHTS_FILE)
+    except SafetensorError as error:  # how it reports a full disk
+        raise OSError(str(error)) from error
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write a bundle's configuration. Raises OSError."""
+    (folder / CONFIG_FILE).write_text(_json(config), "utf-8")
+
+
+def read_weights(folder: Path, config: Mapping[str, Any]) -> "StoredWeights":
+    """Return a bundle's weights. Raises BundleError where they are missing, or not those of the configuration."""
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise BundleError(f"the bundle {folder} lacks {WEIGHTS_FILE}; copy the whole folder again")
+    if sha256(path) != config.get("weights_sha256"):
+        raise BundleError(
+            f"{path} is damaged: its checksum differs from the one in {CONFIG_FILE}; copy the bundle again"
+        )
+    return StoredWeights(path)
 
 
 class StoredWeights(Mapping):
@@ -248,14 +274,14 @@ def find_bundle(name: str | Path) -> Path:
 def is_bundle(folder: Path) -> bool:
     """Return whether a folder holds a bundle, by its configuration."""
     with suppress(BundleError):
-        return "weights_sha256" in _read_config(folder)
+        return "weights_sha256" in read_config(folder)
     return False
 
 
 def damaged(folder: Path) -> str | None:
     """Return why a folder is no whole bundle, None if it is one whose weights have their checksum."""
     try:
-        expected = _read_config(folder).get("weights_sha256")
+        expected = read_config(folder).get("weights_sha256")
     except BundleError as error:
         return str(error)
     path = folder / WEIGHTS_FILE
@@ -272,7 +298,7 @@ def store_decoding(folder: str | Path, decoding: Mapping[str, Any]) -> None:
     Raises BundleError where it cannot be written.
     """
     path = Path(folder) / CONFIG_FILE
-    config = _read_config(Path(folder)) | {"decoding": dict(decoding)}
+    config = read_config(Path(folder)) | {"decoding": dict(decoding)}
     try:
         with replacing(path) as scratch:
             scratch.write_text(_json(config), "utf-8")
@@ -284,11 +310,12 @@ def _json(config: Mapping[str, Any]) -> str:
     return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path, kind: str = RECOGNIZER) -> dict[str, Any]:
+    """Return the configuration of a bundle of a kind. Raises BundleError for what is none, or of another kind."""
     path = folder / CONFIG_FILE
     if not folder.is_dir():
         raise BundleError(
-            f"there is no bundle {folder}; `asr train` writes one as runs/NAME/bundle, name that folder"
+            f"there is no bundle {folder}; `{WRITERS[kind]}` writes one as runs/NAME/bundle, name that folder"
         )
     try:
         config = json.loads(path.read_text("utf-8"))
@@ -298,6 +325,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{path} cannot be read: {error}") from error
     if not isinstance(config, dict) or "format" not in config:
         raise BundleError(f"{path} is not a bundle's configuration: it lacks the key 'format'")
+    if (found := config.get("kind", RECOGNIZER)) != kind:
+        raise BundleError(
+            f"{folder} is the bundle of a {found}; expected that of a {kind}, which `{WRITERS[kind]}` writes"
+        )
     if config["format"] != FORMAT:
         raise BundleError(
             f"the bundle {folder} has format {config['format']} (asr {config.get('asr_version', 'unknown')}); this is "

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,12 +18,16 @@ from asr.reports.picture import PLAYED, audio_uri, picture
 from asr.reports.render import address
 from asr.scoring import ErrorReport, score
 from asr.scoring.breakdown import Group, by_familiarity, by_field, by_seam, oracle
-from asr.scoring.calibration import Calibration, calibration_if_known
+from asr.scoring.calibration import Calibration, calibration_if_known, correct_words
+from asr.scoring.detection import Detection, detection
 from asr.scoring.html import merge
 from asr.scoring.snr import signal_to_noise
 from asr.sources import AudioSource
 from asr.text import normalize
 from asr.transcript import Transcript
+
+if TYPE_CHECKING:
+    from asr.language_model import LanguageModel
 
 # The worst utterances whose audio and picture are in the page; longer ones would make it heavy.
 SHOWN = 50
@@ -192,6 +196,23 @@ def reliability(evaluations: Mapping[str, Evaluation]) -> Calibration | None:
         for transcript in evaluation.transcripts
     ]
     return calibration_if_known(whole, confidences)
+
+
+def wrong_words(evaluations: Mapping[str, Evaluation], lm: "LanguageModel") -> Detection | None:
+    """Return how well confidences and a language model's surprise find wrong words; None where words differ in number.
+
+    The language model reads what was recognized, normalized as it was scored.
+    """
+    confidences, surprises, right = [], [], []
+    for evaluation in evaluations.values():
+        report = evaluation.report
+        for index, scored in enumerate(lm.score(report.hypotheses)):
+            confidences.append([word.confidence for word in evaluation.transcripts[index].words])
+            surprises.append((-scored.log_probs[:-1]).tolist())
+            right.append(correct_words(report, index))
+    if not list(map(len, confidences)) == list(map(len, surprises)) == list(map(len, right)):
+        return None
+    return detection(confidences, surprises, right)
 
 
 def training_words(manifests: Sequence[str], normalizer: str) -> set[str]:

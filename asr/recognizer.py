@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Unpack, overload
+from typing import Any, Literal, TypeVar, Unpack, get_type_hints, overload
 
 import numpy as np
 
 from asr.bundle import SHIPPED, Bundle, find_bundle
 from asr.decoding import (
     Decoder,
-    DecodingOptions,
     Hypothesis,
+    RecognitionOptions,
     align,
     choose_decoder,
     greedy,
@@ -32,6 +32,7 @@ from asr.sources import Audio, AudioSource, read_ahead, samples_of, source_of
 from asr.streaming import CHUNK_SECONDS, Stream
 from asr.text import normalize
 from asr.transcript import Alternative, Transcript
+from asr.wording import nearest
 
 # Threads that decode audio ahead of the model; soundfile and soxr leave the interpreter free.
 READERS = 2
@@ -214,10 +215,8 @@ class Recognizer:
 
     def _prepare_search(self, sources: Sequence[AudioSource]) -> None:
         """Start the processes of a beam search, before the threads that read audio."""
-        from asr.decoding.workers import ParallelBeamSearch
-
-        if isinstance(self.decoder, ParallelBeamSearch):
-            self.decoder.prepare(sum(map(_windows_expected, sources)))
+        if (prepare := getattr(self.decoder, "prepare", None)) is not None:
+            prepare(sum(map(_windows_expected, sources)))
 
     def _pieces(
         self, blocks: Iterable[tuple[int, np.ndarray | AsrError]]
@@ -267,12 +266,16 @@ class Recognizer:
             hypothesis, tokenizer, self.engine.seconds_per_frame, loud, duration, character_times
         )
         alternatives = tuple(
-            Alternative(" ".join(tokenizer.decode(alternative.tokens).split()), alternative.score)
+            Alternative(
+                " ".join(tokenizer.decode(alternative.tokens).split()),
+                alternative.score,
+                alternative.lm_score,
+            )
             for alternative in hypothesis.alternatives
         )
         score = hypothesis.score if alternatives else None
         text = " ".join(word.word for word in words)
-        return Transcript(text, words, duration, alternatives, score, seams)
+        return Transcript(text, words, duration, alternatives, score, seams, lm_score=hypothesis.lm_score)
 
 
 def load(
@@ -283,7 +286,7 @@ def load(
     compute_type: str = "float32",
     threads: int | None = None,
     decoder: Decoder | None = None,
-    **options: Unpack[DecodingOptions],
+    **options: Unpack[RecognitionOptions],
 ) -> Recognizer:
     """Load a saved model: the folder of one, or the name of one that comes with asr (`asr.available_models()`).
 
@@ -295,15 +298,20 @@ def load(
         threads: of the CPU, for the whole process; None for the engine's choice.
         decoder: a decoder made before, in place of options.
         options: those of `asr transcribe`: beam_size, lm, lexicon, lm_weight, word_bonus, nbest, hotwords (a file, or a
-            bonus for each word) and processes. Without any of them the decoder is a beam search with the bundle's own
-            language model, where it has one and flashlight-text is installed, greedy otherwise; lm="none" leaves that
-            language model out.
+            bonus for each word), processes, and rescore_lm, rescore_weight and rescore_bonus, or fuse_lm, fuse_weight
+            and fuse_bonus. Without any of them the decoder is a beam search with the bundle's own language model, where
+            it has one and flashlight-text is installed, greedy otherwise; lm="none" leaves that language model out.
 
     Raises BundleError; DecodingError for files that cannot be used; AsrError for what a device cannot do.
 
     >>> load("an4", device="cpu", beam_size=8).bundle.normalizer
     'basic'
     """
+    known = get_type_hints(RecognitionOptions)
+    if unknown := options.keys() - known.keys():
+        name_of_first = min(unknown)
+        suggestion = nearest(name_of_first, known)
+        raise TypeError(f"load() has no option {name_of_first!r}{suggestion}")
     if decoder is not None and options:
         raise AsrError(
             f"a decoder was given and options for another: {', '.join(options)}; leave out one of both"
@@ -314,9 +322,18 @@ def load(
         value is not None and name != "processes" for name, value in options.items()
     )
     if decoder is None:
-        decoder = choose_decoder(bundle.tokenizer, bundle.normalizer, bundle.decoding, bundle.lm, **options)
-        decoder = computing.accelerated(decoder)
+        decoder = computing.accelerated(_chosen(bundle, options))
     return Recognizer(bundle, computing, decoder, streams=streams or decoder is greedy)
+
+
+def _chosen(bundle: Bundle, options: RecognitionOptions) -> Decoder:
+    """Return the decoder that options ask for."""
+    given: dict[str, Any] = dict(options)
+    if any(name.startswith(("rescore", "fuse")) for name in given):
+        from asr.rescoring import make_decoder
+
+        return make_decoder(bundle, **given)
+    return choose_decoder(bundle.tokenizer, bundle.normalizer, bundle.decoding, bundle.lm, **given)
 
 
 def in_order(outcomes: Iterable[tuple[int, Item]]) -> Iterator[tuple[int, Item]]:

@@ -131,6 +131,6 @@ def _blocks(audio: bytes | BinaryIO | np.ndarray, sample_rate: int) -> Iterator[
 def _check_readable(audio: object) -> None:
     if not isinstance(audio, str | Path | bytes | bytearray | memoryview) and not hasattr(audio, "read"):
         raise AudioError(
-            f"a {type(audio).__name__} was given; expected a path, the bytes of a file, a binary stream, or a numpy "
-            "array (time,) of samples"
+            f"an object of type {type(audio).__name__} was given; expected a path, the bytes of a file, a binary "
+            "stream, or a numpy array (time,) of samples"
         )

@@ -64,10 +64,14 @@ class Segment:
 
 @dataclass(frozen=True)
 class Alternative:
-    """Another likely text, with the log score that a beam search gave it."""
+    """Another likely text, with the log score that a beam search gave it.
+
+    `lm_score` is the log probability that a recurrent language model gave it, where one rescored it.
+    """
 
     text: str
     score: float
+    lm_score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class Transcript:
         duration: of the audio, in seconds.
         alternatives: the next best texts, best first, where a beam search was asked for several.
         score: the text's own log score, to compare theirs with; None where there are none.
+        lm_score: the log probability that a recurrent language model gave the text; None where none rescored it.
         seams: seconds at which long audio was divided into windows.
         damage: why the audio could be read only so far; "" for audio that is whole.
 
@@ -94,6 +99,7 @@ class Transcript:
     score: float | None = None
     seams: tuple[float, ...] = ()
     damage: str = ""
+    lm_score: float | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -129,8 +135,10 @@ class Transcript:
         del values["seams"]
         if not self.damage:
             del values["damage"]
-        if self.score is None:
-            del values["score"]
+        for part in (values, *values["alternatives"]):
+            for name in ("score", "lm_score"):
+                if part[name] is None:
+                    del part[name]
         for word in values["words"]:
             for name in ("characters", "channel"):
                 if not word[name]:

@@ -1,9 +1,10 @@
 """The weights of a language model in a beam search, tuned on a development set."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from asr.text import normalize
 
 LM_WEIGHTS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5)
 WORD_BONUSES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
+RESCORE_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+RESCORE_BONUSES = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 # Utterances whose log-probabilities are computed together.
 BATCH = 16
 
@@ -104,6 +107,60 @@ def tune(
         search.reweigh(config)
         trials.append(tried("lm", search, config))
     return Tuning(without, trials)
+
+
+@dataclass(frozen=True)
+class RescoringTrial:
+    """A weight of a recurrent language model with a bonus for words, and the word error rate on dev."""
+
+    weight: float
+    bonus: float
+    wer: float
+
+
+def tune_rescoring(
+    model: Recognizer,
+    manifests: Sequence[str | Path],
+    rescore_lm: str | Path,
+    options: Mapping[str, Any],
+    *,
+    weights: Sequence[float] = RESCORE_WEIGHTS,
+    bonuses: Sequence[float] = RESCORE_BONUSES,
+    on_failure: Callable[[str], object] = lambda message: None,
+    on_trial: Callable[[RescoringTrial], object] = lambda trial: None,
+) -> list[RescoringTrial]:
+    """Try weights of a recurrent language model that ranks the n best of a beam search anew.
+
+    The acoustic model, the search and the language model are computed once. The first trial is the search alone; those
+    of weight 0 tell what a bonus for words does by itself. Arguments: manifests to tune on, all together, never those
+    of a test set; rescore_lm, its folder; options of the beam search; weights and bonuses to try. Raises as `tune`.
+    """
+    from asr.rescoring import rescorer_of
+
+    bundle = model.bundle
+    rescorer = rescorer_of(bundle, rescore_lm, None, None, options)
+    references, outputs = [], []
+    for manifest in manifests:
+        texts, log_probs = acoustic_outputs(model, manifest, on_failure)
+        references += [normalize(text, bundle.normalizer) for text in texts]
+        outputs += log_probs
+    if not outputs:
+        raise ManifestError(
+            f"{', '.join(map(str, manifests))} holds no utterance with a transcript that could be read"
+        )
+    found = rescorer.candidates(outputs)
+    lm_scores = rescorer.lm_scores(found)
+    texts = [[normalize(rescorer.text(h), bundle.normalizer) for h in hypotheses] for hypotheses in found]
+    trials = []
+    for weight, bonus in dict.fromkeys([(0.0, 0.0), *product((0.0, *weights), bonuses)]):
+        rescorer.weight, rescorer.bonus = weight, bonus
+        chosen = []
+        for own, hypotheses, scores in zip(texts, found, lm_scores, strict=True):
+            totals = [rescorer.total(h, score) for h, score in zip(hypotheses, scores, strict=True)]
+            chosen.append(own[int(np.argmax(totals))])
+        trials.append(RescoringTrial(weight, bonus, score(references, chosen, bootstrap=0).wer))
+        on_trial(trials[-1])
+    return trials
 
 
 def acoustic_outputs(

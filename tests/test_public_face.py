@@ -14,7 +14,7 @@ STUB = Path(asr.__file__).with_suffix(".pyi")
 
 def test_every_name_can_be_seen_and_used():
     assert set(asr.__all__) == set(dir(asr))
-    assert len(asr.__all__) == 18
+    assert len(asr.__all__) == 19
     for name in asr.__all__:
         assert getattr(asr, name) is not None
 

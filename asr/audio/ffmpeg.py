@@ -23,8 +23,11 @@ def through_ffmpeg(file: AudioFile, name: str, reason: str, seconds: float | Non
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
         file.seek(0)
+        beginning = file.read(24)
+        if (text := beginning.decode("utf-8", "ignore")).isprintable() and text.strip():
+            raise AudioError(f"{name} is not an audio file: it begins with the text {text!r}")
         raise AudioError(
-            f"{name} is no audio that soundfile can read ({reason}; it begins with {file.read(16)!r}); "
+            f"{name} is no audio that soundfile can read ({reason}; it begins with {beginning!r}); "
             "if it is m4a, mp4, webm or the like, install ffmpeg"
         )
     span = [] if seconds is None else ["-t", str(seconds)]

@@ -262,7 +262,10 @@ def _mono_blocks(
     import soundfile
 
     if channels is not None and (lacking := [place for place in channels if not 0 <= place < sound.channels]):
-        raise AudioError(f"{name} has no channel {lacking[0]}: it has {sound.channels}, counted from 0")
+        has = "one channel" if sound.channels == 1 else f"{sound.channels} channels"
+        raise AudioError(
+            f"{name} has {has}; expected at least {lacking[0] + 1}, to read number {lacking[0] + 1}"
+        )
     missing = wanted
     try:
         while missing and len(block := sound.read(min(BLOCK, size, missing))):

@@ -84,8 +84,7 @@ def note(text: str, **event: Any) -> None:
     logging.getLogger("asr.cli").info("%s", text, extra={"event": event} if event else None)
 
 
-def prints_json() -> bool:
-    """Return whether `--log json` asks for lines of JSON."""
+def _prints_json() -> bool:
     return any(getattr(handler, "as_json", False) for handler in logging.getLogger("asr").handlers)
 
 
@@ -149,7 +148,7 @@ def progress_bar(total: float | None, task: str, unit: str = "file", *, quiet: b
     Arguments: total, None if not known; task, such as "evaluating dev"; unit of what is counted; quiet, to print
     nothing; options, of tqdm.
     """
-    if prints_json() and not quiet:
+    if _prints_json() and not quiet:
         return EventProgress(total, task, unit)
     if quiet or not sys.stderr.isatty():
         return HiddenProgress()
@@ -161,7 +160,7 @@ def progress_bar(total: float | None, task: str, unit: str = "file", *, quiet: b
 def speech_progress(seconds: float, files: int, task: str, *, quiet: bool = False):
     """Return a progress bar of seconds of speech, for several files or a long one; 0 seconds if not known."""
     bar = "{percentage:3.0f}% {n:.0f} of {total:.0f} s of speech, {rate_noinv_fmt}, {remaining} left"
-    short = files < 2 and seconds < LONG_SECONDS and not prints_json()
+    short = files < 2 and seconds < LONG_SECONDS and not _prints_json()
     form = {"bar_format": bar} if seconds else {}
     return progress_bar(round(seconds, 2) or None, task, "s", quiet=quiet or short, **form)
 

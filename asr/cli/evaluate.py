@@ -50,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="training manifests: their words are those that the model has seen (default: those it was trained on)",
     )
     add_details(parser, confusions=5, worst=5)
+    parser.add_argument(
+        "--judge-lm",
+        metavar="DIR",
+        help="recurrent language model: how well its surprise and the confidences find wrong words is printed",
+    )
     options.add_computing(parser)
     options.add_decoding(parser)
 
@@ -84,7 +89,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.html:
         write(arguments.html, _page(model, evaluations, seen, arguments))
     if arguments.json != "-":
-        _print(evaluations, [f"device: {model.engine.device}", *_missed(seen)], arguments)
+        notes = [
+            f"device: {model.engine.device}",
+            *_missed(seen),
+            *_found_wrong(evaluations, arguments.judge_lm),
+        ]
+        _print(evaluations, notes, arguments)
     return report_failures(failures, total)
 
 
@@ -200,8 +210,11 @@ def _in_full(figures: dict[str, str]) -> dict[str, str]:
 
 def _missed(seen: "list[Group]") -> list[str]:
     """Report how many of the words that training held were missed, and of those that it did not."""
-    parts = (f"{100 * group.errors.rate:.2f} % of {group.errors.length} {group.name}" for group in seen)
-    return [f"words missed: {', '.join(parts)}"] if seen else []
+    which = {"seen in training": "words that occur in training", "never seen": "words that do not"}
+    parts = (
+        f"{100 * group.errors.rate:.2f} % of {group.errors.length} {which[group.name]}" for group in seen
+    )
+    return [f"missed {', '.join(parts)}"] if seen else []
 
 
 def _values(evaluation: "Evaluation") -> dict[str, Any]:
@@ -216,3 +229,19 @@ def _values(evaluation: "Evaluation") -> dict[str, Any]:
         "rtf": evaluation.rtf,
         "hypotheses": hypotheses,
     }
+
+
+def _found_wrong(evaluations: "dict[str, Evaluation]", folder: str | None) -> list[str]:
+    """Report how well confidence and a language model's surprise find wrong words."""
+    if folder is None:
+        return []
+    from asr.evaluation import wrong_words
+    from asr.language_model import load_lm
+
+    found = wrong_words(evaluations, load_lm(folder))
+    if found is None:
+        return ["wrong words: not looked for, as the normalizer joined or cut words"]
+    return [
+        f"ROC area of finding the {found.wrong} wrong ones of {found.words} words: by confidence "
+        f"{found.confidence:.3f}, by the language model's surprise {found.surprise:.3f}, by both {found.both:.3f}"
+    ]

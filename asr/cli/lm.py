@@ -1,50 +1,54 @@
-"""Build, evaluate and tune n-gram language models for beam search.
+"""Build, train, evaluate and tune language models: n-grams for beam search, and recurrent ones.
 
   asr lm build text.txt -o lm.arpa.gz --order 3 --model BUNDLE     normalized as the model's transcripts
   asr lm build text.txt -o lm.bin --max-words 30000 --prune 0 1 1  KenLM's binary format: small, and read at once
   asr lm score lm.arpa.gz other.txt                                perplexity and unknown words
+  asr lm train text.txt -o runs/lm --network.cell lstm             a recurrent model
+  asr lm score runs/lm other.txt --interpolate lm.arpa.gz          both, and their mixture
+  asr lm judge "the cats was full" --lm runs/lm                    each word's probability, and what was expected
+  asr lm complete "he had seven" --lm runs/lm                      continuations
   asr lm tune dev.jsonl.gz --lm lm.arpa.gz --model BUNDLE          several sets count alike
+  asr lm tune dev.jsonl.gz --lm lm.arpa.gz --rescore-lm runs/lm --model BUNDLE
 
 TEXT is a file of a sentence a line, a manifest of cuts (.jsonl, whose transcripts are taken), or - for standard input;
 .gz, .bz2 and .xz are read too. `tune` searches the language model's weight and the word bonus and stores the best in
-the model.
+the recognizer. Every key of `train`'s configuration is also an option, listed by `asr lm train --help`.
 """
 
 import argparse
-import bz2
-import gzip
-import io
-import json
-import lzma
 import sys
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from asr.cli import options
+from asr.cli import lm_network, options
 from asr.cli.console import STDOUT, note
 from asr.errors import DecodingError, TextError
 
 if TYPE_CHECKING:
     from asr.tuning import Trial
 
-OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+TAKES_CONFIGURATION = ("train",)  # what argparse does not know is the configuration's
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of build, score and tune."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="build|score|tune")
+    """Declare the arguments of each action."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_build(
         actions.add_parser("build", help="estimate a model by interpolated modified Kneser-Ney smoothing")
     )
-    _add_score(actions.add_parser("score", help="print perplexity and rate of unknown words on a text"))
+    lm_network.add_train(actions.add_parser("train", help="train a recurrent model"))
+    lm_network.add_score(
+        actions.add_parser("score", help="print perplexity and rate of unknown words on a text")
+    )
     _add_tune(
         actions.add_parser(
             "tune",
             help="find the best weight and word bonus on a development set, and store them in the model",
         )
     )
+    lm_network.add_judge(actions.add_parser("judge", help="print how likely each word of a sentence is"))
+    lm_network.add_complete(actions.add_parser("complete", help="print continuations of a sentence"))
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
@@ -83,17 +87,12 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="tokens of --model instead of words, for `--lexicon none`",
     )
-
-
-def _add_score(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("lm", metavar="LM", help="ARPA file, also compressed, or KenLM binary")
     parser.add_argument(
-        "texts", nargs="+", metavar="TEXT", help="sentences, manifests, or - for standard input"
+        "--vocabulary",
+        metavar="DIR|FILE",
+        help="words that the model knows, all others being <unk>: those of a recurrent model, which also normalizes "
+        "the text, or of a file, one a line",
     )
-    parser.add_argument(
-        "--model", metavar="BUNDLE", help="trained model: the text is normalized as its transcripts"
-    )
-    parser.add_argument("--tokens", action="store_true", help="tokens of --model instead of words")
 
 
 def _add_tune(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +103,15 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
         help="cuts.jsonl.gz to tune on, never those of a test set; the mean of several ones' WERs counts",
     )
     parser.add_argument("--model", required=True, metavar="BUNDLE", help="trained model, a folder")
-    parser.add_argument("--lm", required=True, metavar="FILE", help="n-gram language model")
+    parser.add_argument("--lm", metavar="FILE", help="n-gram language model")
+    parser.add_argument(
+        "--rescore-lm",
+        metavar="DIR",
+        help="recurrent language model, whose weight and bonus in ranking the n best are tuned; --lm then keeps the "
+        "weights that were tuned before",
+    )
+    parser.add_argument("--rescore-weights", type=float, nargs="+", metavar="W", help="its weights to try")
+    parser.add_argument("--rescore-bonuses", type=float, nargs="+", metavar="B", help="its bonuses to try")
     parser.add_argument("--lexicon", metavar="FILE", help="words that may be recognized; none: any word")
     parser.add_argument(
         "--beam-size",
@@ -123,8 +130,16 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Build, score or tune."""
-    return {"build": _build, "score": _score, "tune": _tune}[arguments.action](arguments)
+    """Do what the action names."""
+    actions = {
+        "build": _build,
+        "train": lm_network.train,
+        "score": _score,
+        "judge": lm_network.judge,
+        "complete": lm_network.complete,
+        "tune": _tune,
+    }
+    return actions[arguments.action](arguments)
 
 
 def _build(arguments: argparse.Namespace) -> int:
@@ -133,7 +148,10 @@ def _build(arguments: argparse.Namespace) -> int:
     from asr.lm.kneser_ney import build
 
     check_order(arguments.order, "the model asked for (--order)")
-    model = build(_sentences(arguments), arguments.order, arguments.prune, arguments.max_words)
+    sentences, vocabulary = _sentences(arguments), None
+    if arguments.vocabulary is not None:
+        sentences, vocabulary = lm_network.within_vocabulary(arguments.vocabulary, sentences)
+    model = build(sentences, arguments.order, arguments.prune, arguments.max_words, vocabulary)
     report: Callable[[str], None] = print
     if arguments.output == STDOUT:
         sys.stdout.writelines(model.arpa_lines())
@@ -151,23 +169,13 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _score(arguments: argparse.Namespace) -> int:
-    from asr.lm.kenlm import score_text
-
-    result = score_text(arguments.lm, _sentences(arguments))
-    with_unknown, known = (
-        f"{value:.2f}" if value < 1e6 else f"{value:.1e}"  # a model without <unk> gives unknown words 1e-100
-        for value in (result.perplexity, result.known_perplexity)
-    )
-    print(f"perplexity {with_unknown}, of known words {known}")
-    print(
-        f"unknown words {100 * result.unknown_rate:.2f} % ({result.unknown} of {result.words} words in "
-        f"{result.sentences} sentences)"
-    )
-    return 0
+    return lm_network.score(arguments, _sentences(arguments))
 
 
 def _sentences(arguments: argparse.Namespace) -> Iterator[str]:
     """Yield the texts' sentences, normalized and cut into tokens as the arguments ask."""
+    from asr.data.texts import read_texts
+
     if arguments.model is None:
         if arguments.tokens:
             raise DecodingError("--tokens was given without --model; name the model whose tokens are meant")
@@ -192,31 +200,11 @@ def _sentences(arguments: argparse.Namespace) -> Iterator[str]:
         note(f"{skipped} sentences have letters that the model lacks, and are skipped")
 
 
-def read_texts(paths: Sequence[str]) -> Iterator[str]:
-    """Yield the sentences of texts and manifests. Raises DecodingError for what cannot be read."""
-    from asr.data.cuts import cut_texts
-
-    for path in paths:
-        compressed = Path(path).suffix if Path(path).suffix in OPENERS else ""
-        is_manifest = path.removesuffix(compressed).endswith(".jsonl")
-        try:
-            with _opened(path, compressed) as file:
-                for line in file:
-                    yield from cut_texts(json.loads(line)) if is_manifest else [line.rstrip("\n")]
-        except FileNotFoundError:
-            raise DecodingError(f"there is no text {path}") from None
-        except (OSError, EOFError, lzma.LZMAError, zlib.error, ValueError, KeyError, TypeError) as error:
-            expected = "a manifest of cuts" if is_manifest else "text in UTF-8"
-            raise DecodingError(f"{path} cannot be read as {expected}: {error}") from error
-
-
-def _opened(path: str, compressed: str) -> IO[str]:
-    if path == "-":
-        return io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig")  # whatever the terminal's encoding
-    return OPENERS.get(compressed, open)(path, "rt", encoding="utf-8-sig")
-
-
 def _tune(arguments: argparse.Namespace) -> int:
+    if arguments.rescore_lm is not None:
+        return lm_network.tune(arguments)
+    if arguments.lm is None:
+        raise DecodingError("no language model was given; expected --lm FILE or --rescore-lm DIR")
     from asr.bundle import store_decoding
     from asr.recognizer import load
     from asr.tuning import LM_WEIGHTS, WORD_BONUSES, tune
@@ -224,8 +212,9 @@ def _tune(arguments: argparse.Namespace) -> int:
     failures: list[str] = []
     several = ["mean"] if len(arguments.manifests) > 1 else []
     print("  ".join(["lm weight  word bonus  WER %", *several]))
+    model = load(arguments.model, arguments.device, engine=arguments.engine, lm="none")
     tuning = tune(
-        load(arguments.model, arguments.device, engine=arguments.engine, lm="none"),
+        model,
         arguments.manifests,
         arguments.lm,
         arguments.lexicon,
@@ -248,7 +237,7 @@ def _tune(arguments: argparse.Namespace) -> int:
             "is stored"
         )
     elif not arguments.dry_run:
-        store_decoding(arguments.model, weights)
+        store_decoding(arguments.model, model.bundle.decoding | weights)
         print(f"stored in {Path(arguments.model)}")
     return 1 if failures else 0
 

@@ -88,7 +88,8 @@ def _run(argv: list[str]) -> int:
         note(f"asr: there is no command {name!r}{nearest(name, COMMANDS)}; see `asr --help`", event="error")
         return EXIT_USAGE
     parser, command = command_parser(name)
-    if getattr(command, "TAKES_CONFIGURATION", False):
+    takes_configuration = getattr(command, "TAKES_CONFIGURATION", False)  # or the actions that do
+    if takes_configuration is True or (takes_configuration and argv[1:2] and argv[1] in takes_configuration):
         arguments, arguments.configuration = parser.parse_known_args(argv[1:])
     else:
         arguments = parser.parse_args(argv[1:])

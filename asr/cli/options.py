@@ -17,6 +17,7 @@ ENGINES = ("auto", "onnx", "torch")
 COMPUTE_TYPES = ("float32", "bfloat16", "int8")
 # Options of `add_decoding` that `asr.load` takes under the same names.
 DECODING = ("beam_size", "lm", "lexicon", "lm_weight", "word_bonus", "nbest", "hotwords")
+RESCORING = ("rescore_lm", "rescore_weight", "rescore_bonus", "fuse_lm", "fuse_weight", "fuse_bonus")
 
 
 def count(least: int = 0) -> Callable[[str], int]:
@@ -159,6 +160,26 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="words to prefer, one a line, each with its bonus on the log score behind it (default: 4)",
     )
+    group.add_argument(
+        "--rescore-lm",
+        metavar="DIR",
+        help="recurrent language model that ranks the best transcripts of the search anew",
+    )
+    group.add_argument(
+        "--rescore-weight", type=float, metavar="W", help="factor on its log probability (default: 0.5)"
+    )
+    group.add_argument(
+        "--rescore-bonus", type=float, metavar="B", help="its bonus for each word (default: 0)"
+    )
+    group.add_argument(
+        "--fuse-lm",
+        metavar="DIR",
+        help="recurrent language model over the recognizer's tokens that takes part in a search without --lm",
+    )
+    group.add_argument(
+        "--fuse-weight", type=float, metavar="W", help="factor on its log probability (default: 0.3)"
+    )
+    group.add_argument("--fuse-bonus", type=float, metavar="B", help="its bonus for each token (default: 0)")
 
 
 def model_folder(arguments: argparse.Namespace) -> Path:
@@ -173,7 +194,9 @@ def model_folder(arguments: argparse.Namespace) -> Path:
 
 def decoding(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the decoder's options that were given, by the names that `asr.load` has for them."""
-    return {name: value for name in DECODING if (value := getattr(arguments, name, None)) is not None}
+    return {
+        name: value for name in DECODING + RESCORING if (value := getattr(arguments, name, None)) is not None
+    }
 
 
 def facts(arguments: argparse.Namespace) -> dict[str, str]:
@@ -190,7 +213,7 @@ def load_recognizer(arguments: argparse.Namespace) -> "Recognizer":
     """
     import asr
 
-    search = decoding(arguments) if hasattr(arguments, "lm") else {"lm": "none"}
+    search: dict[str, Any] = decoding(arguments) if hasattr(arguments, "lm") else {"lm": "none"}
     if arguments.threads:
         search["processes"] = arguments.threads
     return asr.load(

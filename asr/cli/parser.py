@@ -2,12 +2,13 @@
 
 import argparse
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
-from asr.cli.console import note, prints_json
+from asr.cli.console import note
 from asr.wording import nearest
 
 EXIT_USAGE = 2  # as argparse
@@ -26,7 +27,7 @@ COMMANDS = {
     "evaluate": ("asr.cli.evaluate", "measure a model's word error rate on a test set"),
     "export": ("asr.cli.export", "write a model for sherpa-onnx, onnx-asr or any ONNX runtime"),
     "push": ("asr.cli.push", "upload a model to the Hugging Face hub, with a model card"),
-    "lm": ("asr.cli.lm", "build, evaluate and tune n-gram language models"),
+    "lm": ("asr.cli.lm", "build, train, evaluate and tune language models"),
     "score": ("asr.cli.score", "score any system's transcripts against references"),
     "compare": ("asr.cli.compare", "test whether one of two systems is better than the other"),
     "models": ("asr.cli.models", "list the models that come with asr, were downloaded, or are on the hub"),
@@ -56,11 +57,14 @@ class Parser(argparse.ArgumentParser):
         return arguments
 
     def error(self, message: str) -> NoReturn:
-        """End the program as argparse does, or with a line of JSON where `--log json` asks for that."""
-        if prints_json():
-            note(f"{self.prog}: {message}", event="error", status=EXIT_USAGE)
-            self.exit(EXIT_USAGE)
-        super().error(message)
+        """Report what is wrong on the command line and end the program."""
+        message = re.sub(
+            r"^argument (\S+?)(/\S+)?: expected one argument$", r"\1 has no value behind it", message
+        )
+        message = message.replace("the following arguments are required:", "missing:")
+        hint = "" if "--help`" in message else f"; see `{self.prog} --help`"
+        note(f"{self.prog}: {message}{hint}", event="error", status=EXIT_USAGE)
+        self.exit(EXIT_USAGE)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """Print help and errors; argparse would hide that they cannot be written."""

@@ -124,10 +124,11 @@ def _refuse_what_does_not_fit(arguments: argparse.Namespace) -> None:
     """Raise ConfigError for an input or output that is missing, and for an option of the other kind of source."""
     from asr.errors import ConfigError
 
-    if None in (arguments.corpus, arguments.folder, arguments.output_dir):
+    given = {"CORPUS": arguments.corpus, "FOLDER": arguments.folder, "-o DIR": arguments.output_dir}
+    if missing := [name for name, value in given.items() if value is None]:
         raise ConfigError(
-            "expected `asr prepare CORPUS FOLDER -o DIR`, or `asr prepare manifest SOURCE -o DIR` for your own "
-            "recordings; `asr prepare --list` lists the corpora"
+            f"{' and '.join(missing)} is missing; expected `asr prepare CORPUS FOLDER -o DIR`, or `asr prepare "
+            "manifest SOURCE -o DIR` for your own recordings; `asr prepare --list` lists the corpora"
         )
     foreign = ("download", "parts") if arguments.corpus == "manifest" else ("split",)
     for name in foreign:

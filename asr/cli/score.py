@@ -6,8 +6,8 @@
 
 Reads TRN, STM, CTM, Kaldi's text (or its data folder), JSON and JSON lines (NeMo's manifests, whisper's output,
 lhotse's cuts, `--json` files of this command), tables (CSV, TSV), subtitles (SRT, VTT), folders of such files and plain
-lines. A file is recognized by its name and content, and what it was read as is printed; where lines could as well begin
-with ids as with words, --format kaldi or --format lines says which.
+lines. A file is recognized by its name and content, and the command prints what it read each file as. If the first
+word of a line could be an id or a word, --format kaldi or --format lines says which.
 """
 
 import argparse

@@ -11,14 +11,11 @@ Every key of the configuration is also an option, listed below; options override
 """
 
 import argparse
-import logging
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
-from asr.cli.console import note
+from asr.cli.trainings import run_training
+from asr.data.cuts import no_manifest
 
 TAKES_CONFIGURATION = True  # what argparse does not know is the configuration's
 
@@ -65,46 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train; 1 if utterances were left out, 130 after Ctrl-C and 143 after SIGTERM."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with _results_on_stdout():
-            return _run(arguments)
-    except KeyboardInterrupt as interruption:  # not between steps, where the state is saved first
-        note("\nasr train: interrupted; the same command with --resume continues")
-        return 128 + (interruption.args[0] if interruption.args else signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return run_training("asr train", lambda: _run(arguments))
 
 
-def _interrupt(signum: int, frame: Any) -> None:
-    """Treat SIGTERM as Python treats Ctrl-C."""
-    raise KeyboardInterrupt(signum)
-
-
-class _ResultHandler(logging.Handler):
-    """Print what training reports on standard output; warnings go where all messages go."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        parent = logging.getLogger("asr")
-        if record.levelno > logging.INFO or any(getattr(h, "as_json", False) for h in parent.handlers):
-            parent.handle(record)
-        elif "tqdm" in sys.modules:
-            sys.modules["tqdm"].tqdm.write(record.getMessage())
-            sys.stdout.flush()
-        else:
-            print(record.getMessage(), flush=True)
-
-
-@contextmanager
-def _results_on_stdout() -> Iterator[None]:
-    logger, handler = logging.getLogger("asr.training"), _ResultHandler()
-    logger.addHandler(handler)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.propagate = True
-        logger.removeHandler(handler)
+def _listed(names: str | Sequence[str]) -> Sequence[str]:
+    return [names] if isinstance(names, str) else names
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -121,6 +83,9 @@ def _run(arguments: argparse.Namespace) -> int:
         from asr.training.seeds import train_seeds
 
         return train_seeds(arguments.seeds, given, arguments.resume, arguments.overwrite)
+    for manifest in [*_listed(config.data.train), *_listed(config.data.dev)]:
+        if "://" not in manifest and not Path(manifest).exists():
+            raise no_manifest(manifest)  # before the seconds that importing torch takes
     from asr.training.train import train
 
     return train(config, resume=arguments.resume, overwrite=arguments.overwrite)

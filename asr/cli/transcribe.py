@@ -7,8 +7,8 @@
   ffmpeg ... -f wav - | asr transcribe - --model BUNDLE           audio from standard input
   asr transcribe s3://bucket/audio/ -o s3://bucket/texts/ --ray   files elsewhere, on a cluster; --shard I/N without one
 
-Files that cannot be read are listed at the end, the rest are transcribed, and the exit status is 1. Outputs that were
-made of the same files before are kept, so that the same command continues where it was stopped. `asr listen`
+Files that cannot be read are listed at the end, the rest are transcribed, and the exit status is 1. Outputs that asr
+already made from the same files are kept, so that the same command continues where it was stopped. `asr listen`
 transcribes while somebody speaks.
 """
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import soundfile
 import soxr
-import torch
 
 from asr.audio import audio_files, load_audio
 from asr.errors import AudioError, ConfigError, check_bounds
@@ -154,6 +153,8 @@ def reverberate(samples: np.ndarray, room: np.ndarray) -> np.ndarray:
     """
     length = len(samples) + len(room) - 1
     size = -(-length // 4096) * 4096  # no large prime factors, which the Fourier transform is slow at
+    import torch  # not to read a configuration
+
     spectrum = torch.fft.rfft(torch.from_numpy(samples), size) * torch.fft.rfft(torch.from_numpy(room), size)
     heard = torch.fft.irfft(spectrum, size).numpy()
     heard = heard[int(np.abs(room).argmax()) :][: len(samples)]

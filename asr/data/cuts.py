@@ -233,6 +233,11 @@ def write_manifest(cuts: Iterable[Cut], path: Path) -> Path:
     return path
 
 
+def no_manifest(path: str | Path) -> ManifestError:
+    """Return the error for a manifest that does not exist."""
+    return ManifestError(f"there is no manifest {path}; `asr prepare` writes manifests (cuts_*.jsonl.gz)")
+
+
 def load_cuts(path: str | Path) -> list[Cut]:
     """Read a manifest of cuts (`.jsonl` or `.jsonl.gz`), as `asr prepare` writes it, into memory.
 
@@ -244,14 +249,18 @@ def load_cuts(path: str | Path) -> list[Cut]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ManifestError(f"there is no manifest {path}; `asr prepare` writes manifests (cuts_*.jsonl.gz)")
+        raise no_manifest(path)
     cuts = []
     number = 0
     try:
         for number, line in enumerate(_lines(path), 1):  # noqa: B007 - messages name it
             if line.strip():
                 cuts.append(read_cut(line, path.parent))
-    except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ManifestError(
+            f"{path} is not a manifest; `asr prepare` writes manifests (cuts_*.jsonl.gz)"
+        ) from error
+    except (EOFError, OSError, zlib.error) as error:
         raise ManifestError(f"{path} is damaged after line {number}: {error}; prepare it again") from error
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise ManifestError(

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from asr.decoding.alignment import HOP_SECONDS, align, loud_hops, word_edges
-from asr.decoding.choice import Decoder, DecodingOptions, choose_decoder
+from asr.decoding.choice import Decoder, DecodingOptions, RecognitionOptions, choose_decoder
 from asr.decoding.greedy import Hypothesis, concatenate, greedy
 from asr.decoding.words import words_of
 
@@ -26,6 +26,7 @@ __all__ = [
     "DecodingOptions",
     "Hypothesis",
     "ParallelBeamSearch",
+    "RecognitionOptions",
     "align",
     "choose_decoder",
     "concatenate",

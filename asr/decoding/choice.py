@@ -38,6 +38,21 @@ class DecodingOptions(TypedDict, total=False):
     processes: int | None
 
 
+class RecognitionOptions(DecodingOptions, total=False):
+    """Options of a beam search whose n best a recurrent language model ranks anew; see `asr.rescoring`.
+
+    `rescore_lm` is its folder, the next two weigh it. `fuse_lm` is the folder of one over the recognizer's tokens that
+    takes part in the search instead (`asr.fusion`). None means the default.
+    """
+
+    rescore_lm: str | Path | None
+    rescore_weight: float | None
+    rescore_bonus: float | None
+    fuse_lm: str | Path | None
+    fuse_weight: float | None
+    fuse_bonus: float | None
+
+
 def choose_decoder(
     tokenizer: Tokenizer,
     normalizer: str = "none",

@@ -19,6 +19,7 @@ class Hypothesis:
         score: log probability of the path, the sum over frames; with a language model, its weighted score and the
             bonus for words included.
         alternatives: the next best hypotheses, best first, where several were asked for.
+        lm_score: log probability that a recurrent language model gives the text, where one rescored it; None elsewhere.
     """
 
     tokens: list[int]
@@ -26,6 +27,7 @@ class Hypothesis:
     confidences: list[float]
     score: float
     alternatives: tuple["Hypothesis", ...] = ()
+    lm_score: float | None = None
 
 
 def greedy(log_probs: Sequence[np.ndarray]) -> list[Hypothesis]:
@@ -74,11 +76,13 @@ def _joined(score: float, chosen: "_Chosen | None") -> Hypothesis:
         chosen, first, part = chosen
         parts.append((first, part))
     parts.reverse()
+    lm_scores = [part.lm_score for _, part in parts if part.lm_score is not None]
     return Hypothesis(
         tokens=[token for _, part in parts for token in part.tokens],
         frames=[(first + start, first + end) for first, part in parts for start, end in part.frames],
         confidences=[confidence for _, part in parts for confidence in part.confidences],
         score=score,
+        lm_score=sum(lm_scores) if lm_scores else None,
     )
 
 

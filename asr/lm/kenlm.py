@@ -8,12 +8,14 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
+import numpy as np
+
 from asr.errors import DecodingError
 from asr.lm.kneser_ney import SPECIAL_WORDS
+from asr.lm.scored import LN10, ScoredSentence, TextScore, summarize
 from asr.version import install_hint
 
 BINARY_MAGIC = b"mmap lm http://kheafield.com/code"
@@ -169,61 +171,22 @@ def _quiet() -> Iterator[None]:
         os.close(null)
 
 
-@dataclass(frozen=True)
-class TextScore:
-    """How well a model predicts a text.
-
-    Attributes:
-        sentences, words: their numbers, ends of sentences not among the words.
-        unknown: how many words the model does not know.
-        log10_probability: of the text, ends of sentences included.
-        log10_unknown: the part of it that the unknown words make up.
-    """
-
-    sentences: int
-    words: int
-    unknown: int
-    log10_probability: float
-    log10_unknown: float
-
-    @property
-    def perplexity(self) -> float:
-        """Perplexity with unknown words as <unk>, ends of sentences included."""
-        return 10 ** (-self.log10_probability / (self.words + self.sentences))
-
-    @property
-    def known_perplexity(self) -> float:
-        """Perplexity over the known words and the ends of sentences."""
-        known = self.log10_probability - self.log10_unknown
-        return 10 ** (-known / (self.words - self.unknown + self.sentences))
-
-    @property
-    def unknown_rate(self) -> float:
-        """Share of words that the model does not know."""
-        return self.unknown / self.words
-
-
 def score_text(path: str | Path, sentences: Iterable[str]) -> TextScore:
     """Score sentences of words parted by white space; empty ones are left out. Raises DecodingError."""
+    return summarize(score_words(path, sentences))
+
+
+def score_words(path: str | Path, sentences: Iterable[str]) -> Iterator[ScoredSentence]:
+    """Yield the scores of sentences of words parted by white space. Raises DecodingError."""
     words = read_vocabulary(path)
     model = load_kenlm(path, [*words, "<unk>"])
     ids = {word: i for i, word in enumerate(words)}
-    n_sentences = n_words = n_unknown = 0
-    total = of_unknown = 0.0
     for sentence in sentences:
-        if not sentence.strip():
-            continue
-        state = model.start(False)
-        for word in sentence.split():
-            word_id = ids.get(word, len(words))
-            state, score = model.score(state, word_id)
-            total += score
-            n_words += 1
-            if word_id == len(words):
-                n_unknown += 1
-                of_unknown += score
-        total += model.finish(state)[1]
-        n_sentences += 1
-    if not n_sentences:
-        raise DecodingError("there is no text to score")
-    return TextScore(n_sentences, n_words, n_unknown, total, of_unknown)
+        spoken = sentence.split()
+        labels = [ids.get(word, len(words)) for word in spoken]
+        state, scores = model.start(False), []
+        for label in labels:
+            state, score = model.score(state, label)
+            scores.append(score)
+        scores.append(model.finish(state)[1])
+        yield ScoredSentence(spoken, LN10 * np.array(scores), np.array(labels, int) == len(words))

@@ -6,7 +6,7 @@ the vocabulary, <unk> included and <s> left out, and n-grams that begin a senten
 
 import gzip
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,9 +102,15 @@ class _Counts:
 
 
 def build(
-    sentences: Iterable[str], order: int, prune: Sequence[int] = (), max_words: int | None = None
+    sentences: Iterable[str],
+    order: int,
+    prune: Sequence[int] = (),
+    max_words: int | None = None,
+    vocabulary: Collection[str] | None = None,
 ) -> NgramModel:
     """Estimate a model from sentences of words parted by white space.
+
+    `vocabulary` names the words that the model knows; all others are one, <unk>. None: every word of the text.
 
     `prune` gives for each order, unigrams first and the last for the rest, the number of occurrences up to which
     n-grams are left out; it must not fall and starts with 0. `max_words` keeps the most frequent words; the others are
@@ -116,26 +122,17 @@ def build(
     (['<unk>', '<s>', '</s>', 'a', 'b', 'c'], [6, 5])
     """
     thresholds = _thresholds(prune, order)
-    words, stream, position = _numbered(sentences)
+    words, stream, position = _numbered(sentences, vocabulary)
     if max_words is not None:
         words, stream = _most_frequent(words, stream, max_words)
     counts = _count(stream, position, len(words), order)
-    # An n-gram's count below the highest order is the number of different words it follows, except at the
-    # beginning of a sentence, where nothing precedes.
-    adjusted = [
-        np.where(low.begins, low.occurrences, np.bincount(high.suffix, minlength=len(low.word)))
-        for low, high in itertools.pairwise(counts)
-    ] + [counts[-1].occurrences]
-    adjusted[0] = adjusted[0].copy()
-    adjusted[0][BEGIN] = 0
+    adjusted = _adjusted(counts)
 
     orders: list[Ngrams] = []
     fallback = []
     uniform = np.full(1, 1 / (len(words) - 1))  # over all words but <s>
-    lower, lower_row = (
-        uniform,
-        np.zeros(1, dtype=np.int64),
-    )  # probabilities of the order below; row after pruning
+    # Probabilities of the order below; row of each after pruning.
+    lower, lower_row = uniform, np.zeros(1, dtype=np.int64)
     for n, (ngrams, count) in enumerate(zip(counts, adjusted, strict=True), start=1):
         discounts = _discounts(count)
         if discounts is None:
@@ -167,6 +164,21 @@ def build(
     return NgramModel(words, orders, tuple(fallback))
 
 
+def _adjusted(counts: list[_Counts]) -> list[np.ndarray]:
+    """Return the count of each n-gram that is discounted, by order.
+
+    Below the highest order it is the number of different words that the n-gram follows, except at the beginning of a
+    sentence, where nothing precedes.
+    """
+    adjusted = [
+        np.where(low.begins, low.occurrences, np.bincount(high.suffix, minlength=len(low.word)))
+        for low, high in itertools.pairwise(counts)
+    ] + [counts[-1].occurrences]
+    adjusted[0] = adjusted[0].copy()
+    adjusted[0][BEGIN] = 0
+    return adjusted
+
+
 def _store_backoff(ngrams: Ngrams, backoff: np.ndarray, row: np.ndarray) -> None:
     kept = row >= 0
     ngrams.log10_backoff[row[kept]] = np.log10(backoff[kept])
@@ -184,9 +196,12 @@ def _thresholds(prune: Sequence[int], order: int) -> list[int]:
     return given + given[-1:] * (order - len(given))
 
 
-def _numbered(sentences: Iterable[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
+def _numbered(
+    sentences: Iterable[str], vocabulary: Collection[str] | None
+) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Number the words: (words by id, ids of all sentences with <s> and </s>, each one's place in its sentence)."""
     ids = {word: i for i, word in enumerate(SPECIAL_WORDS)}
+    known = None if vocabulary is None else frozenset(vocabulary)
     stream: list[int] = []
     lengths: list[int] = []
     for line, sentence in enumerate(sentences, start=1):
@@ -196,6 +211,8 @@ def _numbered(sentences: Iterable[str]) -> tuple[list[str], np.ndarray, np.ndarr
                 raise DecodingError(
                     f"sentence {line} of the text holds {special}, which the model adds itself"
                 )
+        if known is not None:
+            words = [word if word in known else SPECIAL_WORDS[UNKNOWN] for word in words]
         if words:
             stream.append(BEGIN)
             stream.extend([ids.setdefault(word, len(ids)) for word in words])

@@ -125,7 +125,9 @@ def _mismatch(reference: Transcripts, hypothesis: Transcripts, missing: list[str
         parts.append(f"without a hypothesis: {some(missing, SHOWN)}")
     if extra:
         parts.append(f"without a reference: {some(extra, SHOWN)}")
-    hint = "--mismatched empty counts missing hypotheses as deleted words, --mismatched skip leaves them out"
+    hint = "--mismatched skip leaves them out"
+    if missing:
+        hint = f"--mismatched empty counts missing hypotheses as deleted words, {hint}"
     if reference.form == hypothesis.form == "lines":
         counts = (f"{side.source} has {len(side.texts)} lines" for side in (reference, hypothesis))
         return f"{' and '.join(counts)}; plain lines are paired one by one, so expected as many in both"

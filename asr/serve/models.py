@@ -9,10 +9,10 @@ from threading import Lock
 
 from asr.bundle import find_bundle
 from asr.decoding import Decoder
-from asr.decoding.choice import choose_decoder
 from asr.decoding.hotwords import DEFAULT_BONUS
 from asr.errors import AsrError, BundleError
 from asr.recognizer import Recognizer
+from asr.rescoring import make_decoder
 from asr.serve.batching import Batcher
 from asr.serve.metrics import Metrics
 from asr.serve.request_error import RequestError
@@ -48,9 +48,7 @@ class Model:
             if words not in self._decoders:
                 bundle = self.recognizer.bundle
                 options = self._options | {"hotwords": dict.fromkeys(words, DEFAULT_BONUS), "processes": 1}
-                self._decoders[words] = choose_decoder(
-                    bundle.tokenizer, bundle.normalizer, bundle.decoding, **options
-                )
+                self._decoders[words] = make_decoder(bundle, **options)
                 while len(self._decoders) > KEPT_DECODERS:
                     self._decoders.popitem(last=False)
             self._decoders.move_to_end(words)

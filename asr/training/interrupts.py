@@ -8,6 +8,14 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class Interrupted(Exception):  # noqa: N818
+    """Ctrl-C or SIGTERM, after the state was saved; has the signal's number, and whether saving succeeded."""
+
+    def __init__(self, signum: int, saved: bool = True):
+        super().__init__(signum)
+        self.signum, self.saved = signum, saved
+
+
 @contextmanager
 def on_signal(action: Callable[[int], None], once: bool = False) -> Iterator[None]:
     """Call `action(number)` for Ctrl-C and SIGTERM while the block runs, in place of the handlers before.

@@ -32,7 +32,7 @@ from asr.training.distributed import (
     sum_gradients,
     total,
 )
-from asr.training.interrupts import on_signal
+from asr.training.interrupts import Interrupted, on_signal
 from asr.training.lexicon import Lexicon
 from asr.training.optimizer import gradient_norms, learning_rate, make_optimizer, moving_average
 from asr.training.step import GradientMaker, autocast_type
@@ -45,14 +45,6 @@ COUNTERS = (
     *("epoch", "batch", "step", "seconds_seen", "minutes", "best"),
     *("skipped_in_a_row", "epoch_loss", "epoch_steps", "history"),
 )
-
-
-class Interrupted(Exception):  # noqa: N818
-    """Ctrl-C or SIGTERM, after the state was saved; has the signal's number, and whether saving succeeded."""
-
-    def __init__(self, signum: int, saved: bool = True):
-        super().__init__(signum)
-        self.signum, self.saved = signum, saved
 
 
 class Training:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from asr.model import AcousticModel
 from asr.training.config import OptimizerConfig
+
+if TYPE_CHECKING:
+    from asr.training.lm.config import LmOptimizerConfig
 
 
 def make_optimizer(model: AcousticModel, config: OptimizerConfig) -> torch.optim.AdamW:
@@ -43,11 +47,15 @@ def make_optimizer(model: AcousticModel, config: OptimizerConfig) -> torch.optim
 
 
 def learning_rate(
-    config: OptimizerConfig, seconds_seen: float, seconds_per_epoch: float, total_seconds: float
+    config: "OptimizerConfig | LmOptimizerConfig",
+    seconds_seen: float,
+    seconds_per_epoch: float,
+    total_seconds: float,
 ) -> float:
     """Rise linearly for `warmup_epochs`, then follow the schedule down to `final_share`.
 
-    The place in the schedule is the seconds of speech seen, so that batches of any size follow the same course.
+    The place in the schedule is the seconds of speech seen (of a language model: the tokens), so that batches of any
+    size follow the same course.
 
     >>> config = OptimizerConfig(learning_rate=0.1, warmup_epochs=1.0, final_share=0.0)
     >>> [round(learning_rate(config, seen, 3600.0, 5 * 3600.0), 3) for seen in (0.0, 3600.0, 10800.0, 18000.0)]

@@ -22,9 +22,13 @@ class Progress:
     """Shows and records a run's numbers, once `begin` was called. On a terminal a bar; a line an epoch everywhere.
 
     Arguments: folder of the logs; epochs of the run; log_every steps a record.
+
+    Attributes: amount, the number of a step whose sum by the time is the speed.
     """
 
-    def __init__(self, folder: Path, epochs: int, log_every: int):
+    amount = "seconds"
+
+    def __init__(self, folder: Path, epochs: float, log_every: int):
         self.folder, self.path = folder, folder / METRICS
         self.epochs, self.log_every = epochs, log_every
         self.board: Any = None
@@ -43,7 +47,7 @@ class Progress:
         self.rows = [row for row in read_metrics(self.path) if int(row["step"]) <= step] if step else []
         self.board = SummaryWriter(str(self.folder), purge_step=step + 1 if step else None)
         self.began = self.epoch_began = time.monotonic()
-        self.epoch_seconds = 0.0
+        self.epoch_amount = 0.0
         self._write()
         for name in (SAMPLES, WARNINGS):
             kept = [line for line in read_lines(self.folder / name) if step and line["step"] <= step]
@@ -56,16 +60,18 @@ class Progress:
 
     @property
     def speed(self) -> float:
-        """Seconds of speech that a second trains on, in this epoch."""
-        return self.epoch_seconds / max(time.monotonic() - self.epoch_began, 1e-9)
+        """The amount (seconds of speech) that a second trains on, in this epoch."""
+        return self.epoch_amount / max(time.monotonic() - self.epoch_began, 1e-9)
 
     def step(self, numbers: Mapping[str, float]) -> None:
         """Take a step's numbers."""
         self.last_step = int(numbers["step"])
-        self.epoch_seconds += numbers["seconds"]
+        self.epoch_amount += numbers[self.amount]
         if self.bar is not None:
             self.bar.set_description(f"epoch {int(numbers['epoch'])}/{self.epochs}", refresh=False)
-            self.bar.set_postfix(loss=f"{numbers['loss']:.3f}", speech=f"{self.speed:.0f}x", refresh=False)
+            self.bar.set_postfix(
+                loss=f"{numbers['loss']:.3f}", speed=f"{self.speed:.0f} {self.amount}/s", refresh=False
+            )
             self.bar.update()
         if int(numbers["step"]) % self.log_every == 0:
             self._record({**numbers, "speed": self.speed})
@@ -84,7 +90,7 @@ class Progress:
         for name, reference, hypothesis in pairs[:: -(-len(pairs) // SAMPLED) or 1]:
             sample = {"id": name, "reference": reference, "hypothesis": hypothesis}
             self._append(SAMPLES, {"step": self.last_step, "epoch": int(numbers["epoch"]), **sample})
-        self.epoch_began, self.epoch_seconds = time.monotonic(), 0.0
+        self.epoch_began, self.epoch_amount = time.monotonic(), 0.0
 
     def _line(self, numbers: Mapping[str, float]) -> str:
         minutes, seconds = divmod(int(time.monotonic() - self.began), 60)

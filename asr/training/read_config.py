@@ -7,11 +7,11 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from asr.errors import BundleError, ConfigError
+from asr.training.begun_from import check_same, values_of_bundle
 from asr.training.config import CONFIG, TrainConfig
-from asr.training.warm_start import check_same, values_of_bundle
 from asr.wording import nearest
 
 FLAGS = (
@@ -24,6 +24,8 @@ FLAGS = (
     "warm-start",
 )  # of `asr train` itself
 
+Config = TypeVar("Config")  # a dataclass of sections, as TrainConfig
+
 
 def read_config(arguments: Sequence[str]) -> TrainConfig:
     """Read `--config FILE` and `--any.key value` into a TrainConfig.
@@ -32,13 +34,23 @@ def read_config(arguments: Sequence[str]) -> TrainConfig:
     features, sizes and text settings that are not given are the bundle's. Raises ConfigError that names an unknown
     key, with the nearest valid one, a value of the wrong type, or values that contradict each other.
     """
+    config, in_order, given = parse_config(TrainConfig, arguments)
+    return _with_bundle(config, in_order, given) if config.run.warm_start else config
+
+
+def parse_config(kind: type[Config], arguments: Sequence[str]) -> tuple[Config, list[str], dict[str, Any]]:
+    """Read `--config FILE` and `--any.key value` into a configuration of a kind.
+
+    Returns it, the arguments with files before options, and {key: value} of what was given. Raises ConfigError as
+    `read_config`.
+    """
     files, rest = _split(arguments)
-    kinds = {setting.key: setting.values for setting in settings()}
+    kinds = {setting.key: setting.values for setting in settings(kind)}
     sections = {key.rsplit(".", depth)[0] for key in kinds for depth in range(1, key.count(".") + 1)}
     known = kinds.keys() | sections
     given: dict[str, Any] = {}
     for path in map(Path, files):
-        values = read_yaml(path)
+        values = read_yaml(path, kind)
         for key in _nested_keys(values):
             if key not in known:
                 raise ConfigError(f"{path} has the unknown key {key!r}{_suggestion(key, known)}")
@@ -52,8 +64,7 @@ def read_config(arguments: Sequence[str]) -> TrainConfig:
         given |= _flat_option(key, value)
         options.append(f"--{name}={value}")
     in_order = [*(f"--config={path}" for path in files), *options]
-    config = _parse(in_order)
-    return _with_bundle(config, in_order, given) if config.run.warm_start else config
+    return _parse(kind, in_order), in_order, given
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -114,24 +125,24 @@ def _loaded(value: str) -> Any:
         return value
 
 
-def _parse(arguments: Sequence[str]) -> TrainConfig:
+def _parse(kind: type[Config], arguments: Sequence[str]) -> Config:
     import jsonargparse
 
     class Parser(jsonargparse.ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
-            raise ConfigError(_of_wrong_type(" ".join(str(ex or message).split())[:400]))
+            raise ConfigError(_of_wrong_type(" ".join(str(ex or message).split())[:400], kind))
 
     parser = Parser(prog="asr train", exit_on_error=True, default_env=False)
     parser.add_argument("--config", action="config")
-    parser.add_class_arguments(TrainConfig)
+    parser.add_class_arguments(kind)
     config = parser.instantiate(parser.parse_args(list(arguments)))
-    return TrainConfig(**{item.name: config[item.name] for item in fields(TrainConfig)})
+    return kind(**{item.name: config[item.name] for item in fields(kind)})  # type: ignore[arg-type] - a dataclass
 
 
-def _of_wrong_type(message: str) -> str:
+def _of_wrong_type(message: str, kind: type) -> str:
     """Return jsonargparse's message about a value's type in the words of all others; any other as it is."""
     found = re.match(r'Parser key "(?P<key>[\w.]+)":.*Got value: (?P<value>.*)$', message)
-    kinds = {setting.key: setting.values for setting in settings()}
+    kinds = {setting.key: setting.values for setting in settings(kind)}
     if found is None or found["key"] not in kinds:
         return message
     return f"{found['key']} is {found['value']}; expected {kinds[found['key']]}"
@@ -148,9 +159,9 @@ def _with_bundle(config: TrainConfig, arguments: Sequence[str], given: Mapping[s
         if before.get("run.warm_start") != config.run.warm_start:
             return config  # training raises this when it loads the bundle
         fixed = {key: before[key] for key in values if key.startswith(("features.", "model.", "text."))}
-        return _parse([*_as_options(fixed), *arguments])
+        return _parse(TrainConfig, [*_as_options(fixed), *arguments])
     check_same({key: values[key] for key in fixed if key in given}, fixed, config.run.warm_start)
-    return _parse([*_as_options(fixed | defaults), *arguments])
+    return _parse(TrainConfig, [*_as_options(fixed | defaults), *arguments])
 
 
 def _values_of_run(folder: Path) -> dict[str, Any]:
@@ -213,24 +224,24 @@ def _in_words(hint: Any) -> str:
     return {bool: "true|false", str: "TEXT", type(None): "null"}.get(hint) or hint.__name__.upper()
 
 
-def configuration_help(width: int = 100) -> str:
+def configuration_help(kind: type = TrainConfig, width: int = 100) -> str:
     """Return the help of every key: its values, its explanation and its default."""
     import textwrap
 
-    lines = ["keys of the configuration, in YAML files and as options (--data.workers 2):"]
-    for setting in settings():
+    lines = ["keys of the configuration, in YAML files and as options (--run.seed 2):"]
+    for setting in settings(kind):
         text = f"{setting.explanation} (default: {_yaml(setting.default)})"
         lines.append(f"  --{setting.key} {setting.values}")
         lines += textwrap.wrap(text, width, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return "\n".join(lines) + "\n"
 
 
-def explained_config(config: TrainConfig) -> str:
+def explained_config(config: Any) -> str:
     """Return every value in force as YAML, each key with its explanation and choices in a comment above it."""
     import textwrap
 
     values, lines, open_sections = flat(plain(config)), [], ()
-    for setting in settings():
+    for setting in settings(type(config)):
         *sections, name = setting.key.split(".")
         for depth, section in enumerate(sections):
             if open_sections[: depth + 1] != tuple(sections[: depth + 1]):
@@ -253,14 +264,14 @@ def _yaml(value: Any) -> str:
     return text.removesuffix("...\n").strip()
 
 
-def config_text(config: TrainConfig) -> str:
+def config_text(config: Any) -> str:
     """Return every value in force as YAML, in the form that `--config` reads."""
     import yaml
 
     return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
 
 
-def plain(config: TrainConfig) -> dict[str, Any]:
+def plain(config: Any) -> dict[str, Any]:
     """Return every value in force as YAML has it: nested sections, and lists for tuples."""
     return json.loads(json.dumps(asdict(config)))
 
@@ -297,7 +308,7 @@ def _nested_keys(values: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(keys))
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, kind: type = TrainConfig) -> dict[str, Any]:
     """Read a configuration's values as they are written; raises ConfigError for a file that holds none."""
     import yaml
 
@@ -311,7 +322,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no configuration; expected keys such as data, model, run")
-    for item in fields(TrainConfig):
+    for item in fields(kind):
         if item.name in values and not isinstance(values[item.name], dict):
             raise ConfigError(
                 f"{path}: the section {item.name} is {values[item.name]!r}; expected keys, or leave it out"

@@ -2,12 +2,13 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from asr.errors import AsrError, ConfigError
+from asr.lm.units import Units
 from asr.text import Tokenizer
 from asr.training.checkpoint import has_checkpoint
 from asr.training.config import CONFIG, TrainConfig
@@ -44,20 +45,33 @@ def changed_keys(config: TrainConfig, before: dict[str, Any], path: Path) -> lis
     changed = different_keys(before, now)
     if before and autocast_type(config.run) != autocast_type(config.run, before.get("run.precision", "auto")):
         changed.append("run.precision")  # of which "auto" was, or is, another
-    if fixed := [key for key in changed if key.startswith(FIXED)]:
-        values = ", ".join(f"{key} {before[key]}, not {now[key]}" for key in fixed)
-        raise ConfigError(
-            f"a run cannot be resumed with other settings than it began with ({path}): {values}. Leave that as it was, "
-            "or begin another run in another --run.folder, from this one's weights with --run.warm_start"
-        )
+    refuse_fixed(changed, before, now, path, FIXED, ", from this one's weights with --run.warm_start")
     return changed
 
 
+def refuse_fixed(
+    changed: Sequence[str],
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    path: Path,
+    fixed_keys: tuple[str, ...],
+    advice: str = "",
+) -> None:
+    """Raise ConfigError for a changed key of a resumed run that begins with one of those that have to stay."""
+    if fixed := [key for key in changed if key.startswith(fixed_keys)]:
+        values = ", ".join(f"{key} {before[key]}, not {now[key]}" for key in fixed)
+        raise ConfigError(
+            f"a run cannot be resumed with other settings than it began with ({path}): {values}. Leave that as it was, "
+            f"or begin another run in another --run.folder{advice}"
+        )
+
+
 @contextmanager
-def new_folder(folder: Path, config: TrainConfig, tokenizer: Tokenizer) -> Iterator[None]:
+def new_folder(folder: Path, config: Any, tokenizer: Tokenizer | Units) -> Iterator[None]:
     """Begin a run's folder; an earlier run in it is deleted once the block has ended without an error.
 
-    After an error the earlier run is there again. What else is in the folder stays. Raises AsrError.
+    The run trains a recognizer or a language model. After an error the earlier run is there again. What else is in the
+    folder stays. Raises AsrError.
     """
     try:
         try:

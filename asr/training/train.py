@@ -18,7 +18,8 @@ from asr.errors import AsrError, BundleError, ConfigError
 from asr.training.build import Built, build, fault_report
 from asr.training.checkpoint import has_checkpoint, read_checkpoint
 from asr.training.config import CONFIG, TrainConfig
-from asr.training.loop import Interrupted, Training
+from asr.training.interrupts import Interrupted
+from asr.training.loop import Training
 from asr.training.progress import Progress, start_wandb
 from asr.training.read_config import config_text
 from asr.training.report import write_report, write_run_file

@@ -311,7 +311,7 @@ def test_an_interruption_ends_the_wait_for_standard_input(run, monkeypatch, caps
 
 
 def test_no_audio_from_python(bundle):
-    with pytest.raises(AudioError, match="a Tensor was given; expected a path"):
+    with pytest.raises(AudioError, match="an object of type Tensor was given; expected a path"):
         asr.load(bundle).transcribe(torch.zeros(16000))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from helpers import RATE, SETTINGS, make_bundle, make_corpus, say
+from random_lms import random_lm
 
 from asr.cli import main
 from asr.cli.main import COMMANDS
@@ -255,6 +256,7 @@ def equipped(workplace):
     for name in ("references.trn", "hypotheses.trn", "system_a.trn", "system_b.trn"):
         (workplace / name).write_text("".join(f"a b c {name[0]} (speaker-{i})\n" for i in range(9)))
     make_bundle().save("runs/mine/bundle")
+    random_lm("words")[1].bundle.save("runs/lm/bundle")
     return workplace
 
 

@@ -23,9 +23,9 @@ KINDS = {
     "pace": "far longer or shorter than others with so many words and letters",
     "mismatch": "transcripts that the model does not recognize in their audio",
     "repeated audio": "audio that an earlier utterance has too",
-    "same audio": "audio that is in a later manifest too",
-    "same sentence": "transcripts that are in a later manifest too",
-    "same speaker": "utterances of speakers who are in a later manifest too",
+    "same audio": "audio that also occurs in a later manifest",
+    "same sentence": "transcripts that also occur in a later manifest, as they do with a small vocabulary",
+    "same speaker": "utterances of speakers who also speak in a later manifest",
 }
 # By design of many corpora: reported, but not removed by a repair unless asked for.
 MAY_BE_MEANT = frozenset({"same sentence", "same speaker"})

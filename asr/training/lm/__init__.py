@@ -1,0 +1,1 @@
+"""Training recurrent language models: the network, the text, and a loop of truncated back-propagation through time."""
