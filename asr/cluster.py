@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -178,8 +179,10 @@ def run_on_ray(
     except ImportError as error:
         raise AsrError(f"--ray needs the package ray; {install_hint('ray')}") from error
     try:
-        for_here = {} if address else {"include_dashboard": False}
-        ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level="error", **for_here)
+        options_of_ray: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if not address:
+            options_of_ray["include_dashboard"] = False
+        ray.init(address, ignore_reinit_error=True, **options_of_ray)
     except Exception as error:  # it also raises the plainest class
         place = f"no Ray cluster is reached at {address}" if address else "Ray does not start here"
         raise AsrError(f"{place}: {error}") from error
