@@ -3,7 +3,7 @@
 #   docker run --rm -v "$PWD:/data" asr transcribe speech.wav
 # With --build-arg 'EXTRAS=[serve]' it also runs `asr serve`.
 FROM python:3.12-slim
-COPY pyproject.toml README.md LICENSE /src/
+COPY pyproject.toml setup.py README.md LICENSE /src/
 COPY asr /src/asr
 ARG EXTRAS=""
 RUN pip install --no-cache-dir "/src$EXTRAS" && rm -rf /src && useradd --create-home asr

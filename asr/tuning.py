@@ -131,9 +131,9 @@ def tune_rescoring(
 ) -> list[RescoringTrial]:
     """Try weights of a recurrent language model that ranks the n best of a beam search anew.
 
-    The acoustic model, the search and the language model are computed once. The first trial is that of weight 0, the
-    search alone. Arguments: manifests to tune on, all together, never those of a test set; rescore_lm, its folder;
-    options of the beam search; weights and bonuses to try. Raises as `tune`.
+    The acoustic model, the search and the language model are computed once. The first trial is the search alone; those
+    of weight 0 tell what a bonus for words does by itself. Arguments: manifests to tune on, all together, never those
+    of a test set; rescore_lm, its folder; options of the beam search; weights and bonuses to try. Raises as `tune`.
     """
     from asr.rescoring import rescorer_of
 
@@ -152,7 +152,7 @@ def tune_rescoring(
     lm_scores = rescorer.lm_scores(found)
     texts = [[normalize(rescorer.text(h), bundle.normalizer) for h in hypotheses] for hypotheses in found]
     trials = []
-    for weight, bonus in [(0.0, 0.0), *product(weights, bonuses)]:
+    for weight, bonus in dict.fromkeys([(0.0, 0.0), *product((0.0, *weights), bonuses)]):
         rescorer.weight, rescorer.bonus = weight, bonus
         chosen = []
         for own, hypotheses, scores in zip(texts, found, lm_scores, strict=True):

@@ -124,11 +124,11 @@ def test_commands(equipped, capsys):
     assert values["lm_score"] < 0
     tune = "lm tune {dir}/cuts/cuts_dev.jsonl.gz --model {dir}/bundle --rescore-lm {dir}/lm --beam-size 8 "
     assert run_asr(tune + "--rescore-weights 0.5 2 --rescore-bonuses 0 -2", **names) == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:6]]
-    assert [row[:2] for row in rows[:2]] == [["0.00", "0.00"], ["0.50", "0.00"]]
-    best = min(rows[1:], key=lambda row: float(row[2]))
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:7]]
+    assert [row[:2] for row in rows[:3]] == [["0.00", "0.00"], ["0.00", "-2.00"], ["0.50", "0.00"]]
+    best = min(rows[2:], key=lambda row: float(row[2]))
     stored = Bundle.load(equipped / "bundle").decoding
-    helped = float(best[2]) < float(rows[0][2])
+    helped = float(best[2]) < min(float(row[2]) for row in rows[:2])
     assert stored == ({"rescore_weight": float(best[0]), "rescore_bonus": float(best[1])} if helped else {})
 
 
@@ -137,7 +137,7 @@ def test_tuning_chooses_what_rescoring_then_does(equipped):
 
     model = load(equipped / "bundle", "cpu")
     manifest = equipped / "cuts" / "cuts_dev.jsonl.gz"
-    (_, trial) = tune_rescoring(
+    *_, trial = tune_rescoring(
         model, [manifest], equipped / "lm", {"beam_size": 8, "processes": 1}, weights=(1.0,), bonuses=(-1.0,)
     )
     from asr.evaluation import evaluate

@@ -77,12 +77,14 @@ def model(name: str) -> dict[str, Any]:
     """Return what a saved model holds. Raises BundleError."""
     import math
 
-    from asr.bundle import Bundle, find_bundle
+    from asr.bundle import LM_FILE, Bundle, find_bundle
 
     folder = find_bundle(name)
     bundle = Bundle.load(folder)
     config, features, tokenizer = bundle.model, bundle.features, bundle.tokenizer
-    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
+    lm_size = sizes.pop(LM_FILE, 0)
+    size = sum(sizes.values())
     parameters = sum(
         math.prod(weights.shape) for key, weights in bundle.weights.items() if key.startswith("model.")
     )
@@ -94,6 +96,7 @@ def model(name: str) -> dict[str, Any]:
         "output": f"a frame of {1000 * bundle.seconds_per_frame:g} ms, {tokenizer.vocab_size} tokens",
         "recurrent layers": f"{config.layers} of {config.hidden_size} {config.cell}, {directions}",
         "text": f"{type(tokenizer).__name__}, normalizer {bundle.normalizer}",
+        "language model": f"{LM_FILE}, {lm_size / 1e6:.1f} MB" if lm_size else "none of its own",
         "decoding": _pairs(bundle.decoding) or "greedy; `asr lm tune` has stored nothing",
         "training": _pairs(bundle.training),
     }

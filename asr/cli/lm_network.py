@@ -288,7 +288,7 @@ def tune(arguments: argparse.Namespace) -> int:
         "processes": 1,
     }
     print("rescore weight  word bonus  WER %")
-    without, *trials = tune_rescoring(
+    trials = tune_rescoring(
         model,
         arguments.manifests,
         arguments.rescore_lm,
@@ -300,10 +300,11 @@ def tune(arguments: argparse.Namespace) -> int:
     )
     for message in failures:
         note(message)
-    best = min(trials, key=lambda trial: trial.wer)
+    without = min((trial for trial in trials if not trial.weight), key=lambda trial: trial.wer)
+    best = min((trial for trial in trials if trial.weight), key=lambda trial: trial.wer)
     print(
-        f"best: rescore weight {best.weight}, bonus {best.bonus}: WER {100 * best.wer:.2f} %, "
-        f"{100 * without.wer:.2f} % without"
+        f"best: rescore weight {best.weight}, bonus {best.bonus}: WER {100 * best.wer:.2f} %; a bonus of "
+        f"{without.bonus} without the recurrent model: {100 * without.wer:.2f} %"
     )
     if best.wer >= without.wer:
         print("the recurrent model does not help here; nothing is stored")

@@ -213,7 +213,7 @@ def load_recognizer(arguments: argparse.Namespace) -> "Recognizer":
     """
     import asr
 
-    search = decoding(arguments) if hasattr(arguments, "lm") else {"lm": "none"}
+    search: dict[str, Any] = decoding(arguments) if hasattr(arguments, "lm") else {"lm": "none"}
     if arguments.threads:
         search["processes"] = arguments.threads
     return asr.load(

@@ -126,22 +126,13 @@ def build(
     if max_words is not None:
         words, stream = _most_frequent(words, stream, max_words)
     counts = _count(stream, position, len(words), order)
-    # An n-gram's count below the highest order is the number of different words it follows, except at the
-    # beginning of a sentence, where nothing precedes.
-    adjusted = [
-        np.where(low.begins, low.occurrences, np.bincount(high.suffix, minlength=len(low.word)))
-        for low, high in itertools.pairwise(counts)
-    ] + [counts[-1].occurrences]
-    adjusted[0] = adjusted[0].copy()
-    adjusted[0][BEGIN] = 0
+    adjusted = _adjusted(counts)
 
     orders: list[Ngrams] = []
     fallback = []
     uniform = np.full(1, 1 / (len(words) - 1))  # over all words but <s>
-    lower, lower_row = (
-        uniform,
-        np.zeros(1, dtype=np.int64),
-    )  # probabilities of the order below; row after pruning
+    # Probabilities of the order below; row of each after pruning.
+    lower, lower_row = uniform, np.zeros(1, dtype=np.int64)
     for n, (ngrams, count) in enumerate(zip(counts, adjusted, strict=True), start=1):
         discounts = _discounts(count)
         if discounts is None:
@@ -171,6 +162,21 @@ def build(
         lower, lower_row = probability, np.where(kept, np.cumsum(kept) - 1, -1)
     orders[0].log10_probability[BEGIN] = LOG10_ZERO
     return NgramModel(words, orders, tuple(fallback))
+
+
+def _adjusted(counts: list[_Counts]) -> list[np.ndarray]:
+    """Return the count of each n-gram that is discounted, by order.
+
+    Below the highest order it is the number of different words that the n-gram follows, except at the beginning of a
+    sentence, where nothing precedes.
+    """
+    adjusted = [
+        np.where(low.begins, low.occurrences, np.bincount(high.suffix, minlength=len(low.word)))
+        for low, high in itertools.pairwise(counts)
+    ] + [counts[-1].occurrences]
+    adjusted[0] = adjusted[0].copy()
+    adjusted[0][BEGIN] = 0
+    return adjusted
 
 
 def _store_backoff(ngrams: Ngrams, backoff: np.ndarray, row: np.ndarray) -> None:

@@ -35,6 +35,12 @@ def test_what_a_model_holds(capsys):
     assert "2.32 million parameters" in model["size"]
     assert model["recurrent layers"] == "3 of 160 lstm, two directions"
     assert "dev_wer 0.0478" in model["training"]
+    assert model["language model"] == "none of its own"
+    assert run_asr("info english --json -") == 0
+    model = json.loads(capsys.readouterr().out)["model"]
+    assert "4.49 million parameters, 9.0 MB" in model["size"]
+    assert model["language model"].startswith("lm.bin, ")
+    assert "lm_weight" in model["decoding"]
     assert run_asr("info an5") == 1
     assert "did you mean 'an4'" in capsys.readouterr().err
 

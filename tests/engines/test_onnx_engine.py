@@ -178,3 +178,11 @@ def test_a_stream_of_standardized_samples_is_that_of_the_whole(engine):
     stream.feed(samples)
     stream.finish()
     assert stream.text == recognizer.transcribe(samples).text != ""
+
+
+def test_an_onnxruntime_that_is_too_old_is_one_sentence(monkeypatch):
+    monkeypatch.delattr("onnxruntime.SessionOptions.add_external_initializers")
+    with pytest.raises(
+        AsrError, match=r"onnxruntime \S+ cannot run the model's graph .*--upgrade onnxruntime"
+    ):
+        OnnxEngine(Bundle.load(AN4)).log_probs([np.zeros(1000, np.float32)])

@@ -9,7 +9,7 @@ from random_bundles import FRONT, bundle_of, random_parts
 
 from asr.bundle import BUNDLES, Bundle
 from asr.cli import main
-from asr.errors import ManifestError
+from asr.errors import AsrError, ManifestError
 from asr.export import check_export, export
 from asr.features import FeatureConfig
 from asr.model_config import ModelConfig
@@ -78,3 +78,14 @@ def test_a_manifest_without_transcripts_shows_nothing(manifest, tmp_path, monkey
     monkeypatch.setattr("asr.export.check.text_of", lambda cut: None)
     with pytest.raises(ManifestError, match="has no transcripts; expected some, to compare error rates"):
         check_export(Bundle.load(AN4), tmp_path, "onnx", False, manifest)
+
+
+@pytest.mark.parametrize("content", [b"", b"no graph", b"\x08\x08\x3a\xff\xff"])
+def test_a_graph_file_that_is_damaged_is_one_sentence(manifest, tmp_path, content):
+    bundle = Bundle.load(AN4)
+    path = export(bundle, tmp_path)
+    path.write_bytes(content)
+    with pytest.raises(
+        AsrError, match=r"^onnxruntime \S+ cannot load .*model\.onnx: .*export it again, or pip install"
+    ):
+        check_export(bundle, path, "onnx", int8=False, manifest=manifest)
