@@ -131,10 +131,11 @@ def _source(audio: str | bytes, sample_rate: int) -> AudioSource:
     return AudioSource("<bytes>" if isinstance(audio, bytes) else str(audio), blocks)
 
 
-class _Groups(Transcriber):
+class Groups(Transcriber):
     """Transcribes rows of groups of tasks, as Ray's actors are given them; returns a row an outcome."""
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the column `outcome` of a batch with the column `tasks`, both JSON."""
         outcomes = [outcome for row in batch["tasks"] for outcome in self.run(_tasks(row))]
         return {"outcome": np.array([json.dumps(asdict(outcome)) for outcome in outcomes], object)}
 
@@ -190,7 +191,7 @@ def run_on_ray(
     most += [room.get("GPU", 0) // num_gpus] if num_gpus else []
     count = max(1, int(min([workers or len(rows), len(rows), *most])))
     outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        _Groups,
+        Groups,
         fn_constructor_kwargs=options,
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=count),

@@ -98,7 +98,7 @@ def make_decoder(bundle: Bundle, **options: Unpack[RecognitionOptions]) -> Decod
 
     Raises AsrError for files that cannot be used, DecodingError for options that contradict each other.
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     rescoring, fusing = (
         {name: given.pop(name) for name in list(given) if name.startswith(prefix)}
         for prefix in ("rescore", "fuse")

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from asr.cli import main
 
 fsspec = pytest.importorskip("fsspec", reason="the extra remote is not installed")
 
-from asr.cluster import Transcriber  # noqa: E402
+from asr.cluster import Groups, Outcome, Task, Transcriber, groups_of, run_here  # noqa: E402
 from asr.errors import AsrError  # noqa: E402
 from asr.remote import filesystem, read, write  # noqa: E402
 
@@ -231,3 +232,24 @@ def test_ray_on_s3_with_a_worker_killed(bucket, model, tmp_path, capsys):
     import ray
 
     ray.shutdown()
+
+
+def test_groups_give_the_same_bytes_wherever_they_are_done(audio, model, tmp_path):
+    """What Ray's actors are given, as Ray Data gives it, against a run in this process."""
+    options = {"model": str(model), "device": "cpu", "engine": "onnx", "threads": 1}
+    (audio / "broken.wav").write_bytes(b"no audio")
+
+    def tasks(folder):
+        return [
+            Task(str(path), str(tmp_path / folder / path.stem), path.stem, ("txt", "json"))
+            for path in sorted(audio.iterdir())
+        ]
+
+    here = list(run_here(tasks("here"), **options))
+    rows = [json.dumps([asdict(task) for task in group]) for group in groups_of(tasks("there"))]
+    columns = Groups(**options)({"tasks": np.array(rows)})
+    there = [Outcome(**json.loads(row)) for row in columns["outcome"]]
+    assert there == here
+    assert [outcome.kind for outcome in here].count("AudioError") == 1
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+    assert len(contents(tmp_path / "here")) == 24

@@ -237,7 +237,7 @@ def _tune(arguments: argparse.Namespace) -> int:
             "is stored"
         )
     elif not arguments.dry_run:
-        store_decoding(arguments.model, model.bundle.decoding | weights)
+        store_decoding(arguments.model, {**model.bundle.decoding, **weights})
         print(f"stored in {Path(arguments.model)}")
     return 1 if failures else 0
 

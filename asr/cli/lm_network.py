@@ -310,6 +310,6 @@ def tune(arguments: argparse.Namespace) -> int:
         print("the recurrent model does not help here; nothing is stored")
     elif not arguments.dry_run:
         weights = {"rescore_weight": best.weight, "rescore_bonus": best.bonus}
-        store_decoding(arguments.model, model.bundle.decoding | weights)
+        store_decoding(arguments.model, {**model.bundle.decoding, **weights})
         print(f"stored in {Path(arguments.model)}")
     return 1 if failures else 0

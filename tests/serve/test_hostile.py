@@ -198,6 +198,7 @@ def test_slow_senders_hold_up_nobody(running):
             sleeper.close()
 
 
+@pytest.mark.slow
 def test_fifty_callers_at_once(spoken):
     """None fails, the memory is bounded, and the transcripts are those of the files."""
     paths = (spoken * 50)[:50]
