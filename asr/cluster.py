@@ -178,8 +178,9 @@ def run_on_ray(
     except ImportError as error:
         raise AsrError(f"--ray needs the package ray; {install_hint('ray')}") from error
     try:
-        for_here = {} if address else {"include_dashboard": False}
-        ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level="error", **for_here)
+        connection: dict[str, Any] = {} if address else {"include_dashboard": False}
+        connection |= {"ignore_reinit_error": True, "log_to_driver": False, "logging_level": "error"}
+        ray.init(address, **connection)
     except Exception as error:  # it also raises the plainest class
         place = f"no Ray cluster is reached at {address}" if address else "Ray does not start here"
         raise AsrError(f"{place}: {error}") from error

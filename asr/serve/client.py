@@ -78,7 +78,7 @@ def to_pcm16(samples: np.ndarray) -> bytes:
     return (samples * 32768.0).round().clip(-32768, 32767).astype("<i2").tobytes()
 
 
-def _reason(body: bytes | None) -> str:
+def _reason(body: bytes | bytearray | None) -> str:
     try:
         return json.loads(body or b"")["error"]["message"]
     except (ValueError, KeyError, TypeError):
