@@ -53,6 +53,15 @@ class RecognitionOptions(DecodingOptions, total=False):
     fuse_bonus: float | None
 
 
+def _language_model(
+    named: str | Path | None, own: Path | None, lexicon: str | Path | None
+) -> str | Path | None:
+    """Return the language model that a search uses, if any."""
+    if str(named) == NONE:
+        return None
+    return own if named is None and str(lexicon) != NONE and find_spec("flashlight") else named
+
+
 def choose_decoder(
     tokenizer: Tokenizer,
     normalizer: str = "none",
@@ -86,10 +95,7 @@ def choose_decoder(
         "word_bonus": word_bonus,
         "nbest": nbest,
     }
-    if str(lm) == NONE:
-        lm = None
-    elif lm is None and own_lm is not None and str(lexicon) != NONE and find_spec("flashlight"):
-        lm = own_lm
+    lm = _language_model(lm, own_lm, lexicon)
     given = {name: value for name, value in numbers.items() if value is not None}
     if not given and lm is None and lexicon is None and hotwords is None:
         return greedy

@@ -110,12 +110,10 @@ def build(
 ) -> NgramModel:
     """Estimate a model from sentences of words parted by white space.
 
-    `vocabulary` names the words that the model knows; all others are one, <unk>. None: every word of the text.
-
-    `prune` gives for each order, unigrams first and the last for the rest, the number of occurrences up to which
-    n-grams are left out; it must not fall and starts with 0. `max_words` keeps the most frequent words; the others are
-    <unk>, and n-grams that hold it are left out. Raises DecodingError where there is no text, or it holds one of <s>,
-    </s>, <unk>.
+    `vocabulary` names the words that the model knows; all others are one, <unk>. None: every word of the text. `prune`
+    gives for each order, unigrams first and the last for the rest, the number of occurrences up to which n-grams are
+    left out; it must not fall and starts with 0. `max_words` keeps the most frequent words; the others are <unk>, and
+    n-grams that hold it are left out. Raises DecodingError where there is no text, or it holds one of <s>, </s>, <unk>.
 
     >>> model = build(["a b", "a c"], order=2)
     >>> model.words, [len(ngrams.word) for ngrams in model.orders]
