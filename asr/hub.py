@@ -99,7 +99,7 @@ def downloaded(is_wanted: Callable[[Path], bool]) -> list[str]:
 
     if not Path(constants.HF_HUB_CACHE).is_dir():
         return []
-    repositories = scan_cache_dir().repos
+    repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
     return sorted(
         repository.repo_id
         for repository in repositories

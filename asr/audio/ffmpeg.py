@@ -1,5 +1,6 @@
 """ffmpeg, for the audio that libsndfile cannot read: m4a, mp4, webm and the like."""
 
+import codecs
 import io
 import shutil
 import subprocess
@@ -17,6 +18,15 @@ FORMATS = (
 )
 
 
+def _text(beginning: bytes) -> str:
+    """Return the first bytes of a file as text; "" for what is none."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(beginning)  # its last letter may be cut
+    except UnicodeDecodeError:
+        return ""
+    return text if all(letter.isprintable() or letter.isspace() for letter in text) else ""
+
+
 @contextmanager
 def through_ffmpeg(file: AudioFile, name: str, reason: str, seconds: float | None) -> Iterator[int]:
     """Decode the first `seconds` (None: all) with ffmpeg: the descriptor of a temporary wav file of floats."""
@@ -24,8 +34,8 @@ def through_ffmpeg(file: AudioFile, name: str, reason: str, seconds: float | Non
     if ffmpeg is None:
         file.seek(0)
         beginning = file.read(24)
-        if (text := beginning.decode("utf-8", "ignore")).isprintable() and text.strip():
-            raise AudioError(f"{name} is not an audio file: it begins with the text {text!r}")
+        if text := _text(beginning):
+            raise AudioError(f"{name} is no audio file: it begins with the text {text!r}")
         raise AudioError(
             f"{name} is no audio that soundfile can read ({reason}; it begins with {beginning!r}); "
             "if it is m4a, mp4, webm or the like, install ffmpeg"

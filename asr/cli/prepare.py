@@ -127,7 +127,7 @@ def _refuse_what_does_not_fit(arguments: argparse.Namespace) -> None:
     given = {"CORPUS": arguments.corpus, "FOLDER": arguments.folder, "-o DIR": arguments.output_dir}
     if missing := [name for name, value in given.items() if value is None]:
         raise ConfigError(
-            f"{' and '.join(missing)} is missing; expected `asr prepare CORPUS FOLDER -o DIR`, or `asr prepare "
+            f"{', '.join(missing)} missing; expected `asr prepare CORPUS FOLDER -o DIR`, or `asr prepare "
             "manifest SOURCE -o DIR` for your own recordings; `asr prepare --list` lists the corpora"
         )
     foreign = ("download", "parts") if arguments.corpus == "manifest" else ("split",)

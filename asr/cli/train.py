@@ -83,9 +83,10 @@ def _run(arguments: argparse.Namespace) -> int:
         from asr.training.seeds import train_seeds
 
         return train_seeds(arguments.seeds, given, arguments.resume, arguments.overwrite)
-    for manifest in [*_listed(config.data.train), *_listed(config.data.dev)]:
+    # Before the seconds that importing torch takes; a run that goes on first looks at what it was begun with.
+    for manifest in [] if arguments.resume else [*_listed(config.data.train), *_listed(config.data.dev)]:
         if "://" not in manifest and not Path(manifest).exists():
-            raise no_manifest(manifest)  # before the seconds that importing torch takes
+            raise no_manifest(manifest)
     from asr.training.train import train
 
     return train(config, resume=arguments.resume, overwrite=arguments.overwrite)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from asr.cli.lm import read_texts
+from asr.data.texts import read_texts
 from asr.errors import AsrError
 from asr.files import replacing
 from asr.text import normalize

@@ -58,7 +58,7 @@ def test_one_channel_or_their_mix(run, call, capsys):
     assert run("transcribe {tmp}/call.wav --channels mix -f ctm") == 0
     assert {line.split()[1] for line in capsys.readouterr().out.splitlines()} == {"1"}
     assert run("transcribe {tmp}/call.wav --channels 3") == 1
-    assert "has no channel" in capsys.readouterr().err
+    assert "has 2 channels; expected at least 3, to read number 3" in capsys.readouterr().err
 
 
 def test_separate_channels_of_standard_input_and_of_mono(run, call, tmp_path, monkeypatch, capsys):

@@ -231,7 +231,7 @@ def test_command_line_says_what_is_missing(tmp_path, capsys):
     assert "librispeech" in capsys.readouterr().out
     for arguments in (["prepare"], ["prepare", "an4"], ["prepare", "manifest", "x"]):
         assert main(arguments) == 1
-        assert "asr prepare: expected `asr prepare CORPUS FOLDER -o DIR`" in capsys.readouterr().err
+        assert "-o DIR missing; expected `asr prepare CORPUS FOLDER -o DIR`" in capsys.readouterr().err
     assert main(["prepare", "manifest", str(tmp_path / "lost"), "--output-dir", "y"]) == 1
     assert "there is no" in capsys.readouterr().err
     for option, value, message in (
