@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
@@ -35,13 +35,16 @@ class BuildWithKernels(build_py):
         kernels.compile_library(target, kernels.find_compiler())
 
 
+class PlatformDistribution(Distribution):
+    """What holds a compiled library belongs among the packages of its platform; auditwheel refuses it elsewhere."""
+
+    def has_ext_modules(self):
+        """Tell whether the wheel is for one platform."""
+        return WITH_KERNELS
+
+
 class PlatformWheel(bdist_wheel):
     """A wheel for any Python 3 of one platform: the kernels know nothing of Python."""
-
-    def finalize_options(self):
-        """Tell that the wheel is not the same everywhere."""
-        super().finalize_options()
-        self.root_is_pure = not WITH_KERNELS
 
     def get_tag(self):
         """Return the tags of Python, of its binary interface and of the platform."""
@@ -49,4 +52,7 @@ class PlatformWheel(bdist_wheel):
         return "py3", "none", platform
 
 
-setup(cmdclass={"build_py": BuildWithKernels, "bdist_wheel": PlatformWheel})
+setup(
+    distclass=PlatformDistribution,
+    cmdclass={"build_py": BuildWithKernels, "bdist_wheel": PlatformWheel},
+)
