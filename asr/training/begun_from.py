@@ -43,11 +43,20 @@ def flat_sizes(features: FeatureConfig, model: ModelConfig) -> dict[str, Any]:
 
 
 def check_same(chosen: Mapping[str, Any], fixed: Mapping[str, Any], bundle: str) -> None:
-    """Refuse values that contradict those of the bundle that a run begins from. Raises ConfigError."""
-    different = [key for key, value in chosen.items() if value != fixed[key]]
+    """Refuse values that contradict those of the bundle that a run begins from. Raises ConfigError.
+
+    Strides over time may differ: they set the frames a second, and no weight depends on them.
+    """
+    different = [
+        key for key, value in chosen.items() if _what_binds(key, value) != _what_binds(key, fixed[key])
+    ]
     if different:
         values = "; ".join(f"{key} is {chosen[key]}, the model's is {fixed[key]}" for key in different)
         raise ConfigError(
             f"run.warm_start: {bundle} was trained with other settings: {values}. Leave {some(different)} out, or set "
             "the model's value"
         )
+
+
+def _what_binds(key: str, value: Any) -> Any:
+    return [mel for _time, mel in value] if key == "model.front_end.strides" else value

@@ -104,6 +104,17 @@ def test_a_bundle_gives_the_keys_that_are_not_set(small, tmp_path):
     assert config.text.tokenizer == "bpe"
 
 
+def test_a_run_may_begin_from_a_model_of_other_frames_a_second(small):
+    warm = f"--run.warm_start={small}"
+    own = read_config([warm]).model.front_end.strides
+    slower = [[3 * time, mel] for time, mel in own]
+    config = read_config([warm, f"--model.front_end.strides={slower}"])
+    assert config.model.front_end.strides == tuple(map(tuple, slower))
+    assert config.model.front_end.channels == (4, 4)
+    with pytest.raises(ConfigError, match=r"model\.front_end\.strides is"):
+        read_config([warm, f"--model.front_end.strides={[[time, 3 * mel] for time, mel in own]}"])
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
