@@ -190,26 +190,29 @@ def check_fields(cuts: Sequence[Cut], asked: Sequence[tuple[str, list[float]]]) 
 def reliability(evaluations: Mapping[str, Evaluation]) -> Calibration | None:
     """Return how right the words' confidences are; None without words, or where the normalizer joined or cut them."""
     whole = merge({name: evaluation.report for name, evaluation in evaluations.items()})
-    confidences = [
-        [word.confidence for word in transcript.words]
-        for evaluation in evaluations.values()
-        for transcript in evaluation.transcripts
-    ]
-    return calibration_if_known(whole, confidences)
+    return calibration_if_known(whole, word_confidences(evaluations))
 
 
-def wrong_words(evaluations: Mapping[str, Evaluation], lm: "LanguageModel") -> Detection | None:
-    """Return how well confidences and a language model's surprise find wrong words; None where words differ in number.
+def word_confidences(evaluations: Mapping[str, Evaluation]) -> list[list[float]]:
+    """Return the confidences of each utterance's words, set after set."""
+    transcripts = [t for evaluation in evaluations.values() for t in evaluation.transcripts]
+    return [[word.confidence for word in transcript.words] for transcript in transcripts]
 
-    The language model reads what was recognized, normalized as it was scored.
+
+def word_surprises(evaluations: Mapping[str, Evaluation], lm: "LanguageModel") -> list[list[float]]:
+    """Return the surprises of each utterance's words, set after set: negated natural log-probabilities.
+
+    The language model reads what was recognized, normalized as it was scored. A word that it cannot spell has NaN.
     """
-    confidences, surprises, right = [], [], []
-    for evaluation in evaluations.values():
-        report = evaluation.report
-        for index, scored in enumerate(lm.score(report.hypotheses)):
-            confidences.append([word.confidence for word in evaluation.transcripts[index].words])
-            surprises.append((-scored.log_probs[:-1]).tolist())
-            right.append(correct_words(report, index))
+    texts = [text for evaluation in evaluations.values() for text in evaluation.report.hypotheses]
+    return [(-scored.log_probs[:-1]).tolist() for scored in lm.score(texts)]
+
+
+def wrong_words(evaluations: Mapping[str, Evaluation], surprises: list[list[float]]) -> Detection | None:
+    """Return how well confidences and surprises find wrong words; None where words differ in number."""
+    confidences = word_confidences(evaluations)
+    reports = [evaluation.report for evaluation in evaluations.values()]
+    right = [correct_words(report, index) for report in reports for index in range(report.utterances)]
     if not list(map(len, confidences)) == list(map(len, surprises)) == list(map(len, right)):
         return None
     return detection(confidences, surprises, right)

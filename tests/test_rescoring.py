@@ -12,6 +12,7 @@ from asr.bundle import Bundle
 from asr.decoding import BeamSearch, Hypothesis, align
 from asr.decoding.beam import BeamConfig
 from asr.errors import DecodingError
+from asr.language_model import load_lm
 from asr.lm.network import NetworkConfig
 from asr.lm.units import TokenUnits
 from asr.lm_bundle import LmBundle
@@ -148,9 +149,21 @@ def test_tuning_chooses_what_rescoring_then_does(equipped):
 
 
 def test_finding_wrong_words(equipped, capsys):
-    line = "evaluate {dir}/cuts/cuts_dev.jsonl.gz --model {dir}/bundle --judge-lm {dir}/lm --quiet"
-    assert run_asr(line, dir=equipped) == 0
+    page = equipped / "report.html"
+    line = (
+        "evaluate {dir}/cuts/cuts_dev.jsonl.gz --model {dir}/bundle --judge-lm {dir}/lm --html {page} --quiet"
+    )
+    assert run_asr(line, dir=equipped, page=page) == 0
     printed = capsys.readouterr().out
     assert re.search(
         r"ROC area of finding the \d+ wrong ones of \d+ words: by confidence [\dna.]+, by", printed
     )
+    shown = json.loads(page.read_text().split('id="data">')[1].split("</script>")[0])
+    surprises = [
+        [-word.log_prob for word in lm.judge(text)] if text else []
+        for lm in [load_lm(equipped / "lm")]
+        for text in shown["hypotheses"]
+    ]
+    for found, expected in zip(shown["surprises"], surprises, strict=True):
+        assert found == pytest.approx(expected, abs=0.01, nan_ok=True)
+    assert [len(row) for row in shown["confidences"]] == [len(row) for row in surprises]

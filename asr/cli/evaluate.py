@@ -53,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--judge-lm",
         metavar="DIR",
-        help="recurrent language model: how well its surprise and the confidences find wrong words is printed",
+        help="recurrent language model: how well its surprise and the confidences find wrong words is printed, and "
+        "--html colors words by both",
     )
     options.add_computing(parser)
     options.add_decoding(parser)
@@ -84,15 +85,16 @@ def run(arguments: argparse.Namespace) -> int:
         report_failures(failures, total)
         raise AsrError("no utterance could be read, so there is nothing to score")
     seen = familiarity({name: evaluation.report for name, evaluation in evaluations.items()}, vocabulary)
+    surprises = _surprises(evaluations, arguments.judge_lm)
     if arguments.json:
         write(arguments.json, _json(evaluations, len(sets) > 1, options.facts(arguments)))
     if arguments.html:
-        write(arguments.html, _page(model, evaluations, seen, arguments))
+        write(arguments.html, _page(model, evaluations, seen, surprises, arguments))
     if arguments.json != "-":
         notes = [
             f"device: {model.engine.device}",
             *_missed(seen),
-            *_found_wrong(evaluations, arguments.judge_lm),
+            *_found_wrong(evaluations, surprises),
         ]
         _print(evaluations, notes, arguments)
     return report_failures(failures, total)
@@ -130,11 +132,12 @@ def _page(
     model: "Recognizer",
     evaluations: "dict[str, Evaluation]",
     seen: "list[Group]",
+    surprises: list[list[float]] | None,
     arguments: argparse.Namespace,
 ) -> str:
     """Return the HTML page, which plays and pictures the worst utterances."""
     from asr.bundle import SHIPPED, find_bundle
-    from asr.evaluation import reliability, sounds_and_pictures, with_distinct_ids
+    from asr.evaluation import reliability, sounds_and_pictures, with_distinct_ids, word_confidences
     from asr.scoring.html import render
 
     shown = with_distinct_ids(evaluations)
@@ -149,6 +152,8 @@ def _page(
         calibration=reliability(evaluations),
         audio=audio,
         pictures=pictures,
+        confidences=word_confidences(evaluations),
+        surprises=surprises,
     )
 
 
@@ -231,14 +236,22 @@ def _values(evaluation: "Evaluation") -> dict[str, Any]:
     }
 
 
-def _found_wrong(evaluations: "dict[str, Evaluation]", folder: str | None) -> list[str]:
-    """Report how well confidence and a language model's surprise find wrong words."""
+def _surprises(evaluations: "dict[str, Evaluation]", folder: str | None) -> list[list[float]] | None:
     if folder is None:
-        return []
-    from asr.evaluation import wrong_words
+        return None
+    from asr.evaluation import word_surprises
     from asr.language_model import load_lm
 
-    found = wrong_words(evaluations, load_lm(folder))
+    return word_surprises(evaluations, load_lm(folder))
+
+
+def _found_wrong(evaluations: "dict[str, Evaluation]", surprises: list[list[float]] | None) -> list[str]:
+    """Report how well confidence and a language model's surprise find wrong words."""
+    if surprises is None:
+        return []
+    from asr.evaluation import wrong_words
+
+    found = wrong_words(evaluations, surprises)
     if found is None:
         return ["wrong words: not looked for, as the normalizer joined or cut words"]
     return [

@@ -1,5 +1,6 @@
 """What the page of a score shows: one HTML file that needs nothing else, with every utterance aligned."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -39,6 +40,8 @@ def render(
     calibration: Calibration | None = None,
     audio: Mapping[str, str] | None = None,
     pictures: Mapping[str, str] | None = None,
+    confidences: Sequence[Sequence[float]] | None = None,
+    surprises: Sequence[Sequence[float]] | None = None,
     part: str = "set",
 ) -> str:
     """Return the page of one report, or of several by name: test sets, or systems (`part` says which).
@@ -46,6 +49,7 @@ def render(
     Test sets are pooled below the result; each system's errors are shown apart. `extra` are further figures by
     report, such as the real-time factor; `breakdowns` further ones by title, such as words never seen. `audio` (data
     URIs, or paths relative to the page) and `pictures` (SVG, see `asr.reports.picture`) are by utterance's id.
+    `confidences` and `surprises` (in nats) of each utterance's words color them.
     """
     reports = {title: reports} if isinstance(reports, ErrorReport) else dict(reports)
     name, first = next(iter(reports.items()))
@@ -61,7 +65,9 @@ def render(
         table=_table(reports, part, extra) if len(reports) > 1 else None,
         parts=[_part(name, report, breakdowns or {}) for name, report in apart.items()],
         calibration=_reliability(calibration) if calibration is not None else None,
-        data=_utterances(pooled, part) | {"audio": dict(audio or {}), "pictures": dict(pictures or {})},
+        data=_utterances(pooled, part)
+        | {"audio": dict(audio or {}), "pictures": dict(pictures or {})}
+        | {"confidences": _by_word(pooled, confidences), "surprises": _by_word(pooled, surprises)},
     )
 
 
@@ -103,6 +109,20 @@ def _utterances(report: ErrorReport, part: str) -> dict[str, Any]:
             {"name": field, "values": list(map(_rounded, report.fields[field]))} for field in fields[:FIELDS]
         ],
     }
+
+
+def _by_word(
+    report: ErrorReport, numbers: Sequence[Sequence[float]] | None
+) -> list[list[float | None] | None] | None:
+    """Return a number for each word of the hypotheses; None for utterances whose words differ in number."""
+    if numbers is None:
+        return None
+    return [
+        [round(value, 2) if math.isfinite(value) else None for value in row]
+        if len(row) == len(text.split())
+        else None
+        for row, text in zip(numbers, report.hypotheses, strict=True)
+    ]
 
 
 def _rounded(value: object) -> object:
