@@ -40,6 +40,12 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the run that the folder holds")
     parser.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="number of runs, from run.seed and the seeds after it, into DIR/seedN",
+    )
+    parser.add_argument(
         "--print-config", action="store_true", help="print every key in force, explained, and exit"
     )
     format_help = parser.format_help
@@ -76,6 +82,10 @@ def _train(arguments: argparse.Namespace) -> int:
         return 0
     if not config.data.train:
         raise ConfigError("no text was given; expected files of a sentence a line to train on")
+    if arguments.seeds is not None:
+        from asr.training.seeds import LANGUAGE_MODELS, train_seeds
+
+        return train_seeds(arguments.seeds, given, arguments.resume, arguments.overwrite, LANGUAGE_MODELS)
     from asr.training.lm.train import train_lm
 
     return train_lm(config, resume=arguments.resume, overwrite=arguments.overwrite)

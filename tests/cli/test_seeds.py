@@ -56,3 +56,18 @@ def test_a_seed_that_fails_ends_the_series(corpus, tmp_path, capfd):
     assert not (tmp_path / "run" / "seeds.json").exists()
     assert main([*arguments, "--seeds=0"]) == 1
     assert "--seeds is 0; expected at least 1" in capfd.readouterr().err
+
+
+def test_seeds_of_a_language_model(tmp_path, capfd):
+    text, folder = tmp_path / "text.txt", tmp_path / "lm"
+    text.write_text("the cat sat\nthe dogs ran\na cat ran\n" * 40)
+    sizes = ["--network.hidden_size=8", "--network.embedding_size=4", "--run.epochs=0.7", "--run.threads=1"]
+    arguments = ["lm", "train", str(text), "-o", str(folder), *sizes]
+    assert main([*arguments, "--seeds=1"]) == 0
+    assert main([*arguments, "--seeds=2", "--resume"]) == 0
+    printed = capfd.readouterr().out
+    assert "seed 1: finished before" in printed
+    found = json.loads((folder / "seeds.json").read_text())
+    assert f"mean dev perplexity {found['mean']:.2f}, standard deviation {found['deviation']:.2f}" in printed
+    runs = [json.loads((folder / f"seed{n}" / "summary.json").read_text()) for n in (1, 2)]
+    assert found["dev_perplexities"] == [run["dev_perplexity"] for run in runs]

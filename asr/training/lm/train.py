@@ -136,11 +136,12 @@ def save_lm(training: LmTraining, folder: Path) -> None:
 
 def lm_summary(training: LmTraining) -> dict[str, Any]:
     """Return what is worth knowing of a run, for people and programs."""
+    config, finished = training.config, training.step == training.total_steps
     return {
-        "train_texts": list(training.config.data.train),
+        "train_texts": list(config.data.train),
         "train_words": training.text.train.words,
         "dev_perplexity": round(training.best, 3),
-        "epochs": round(training.step / training.steps_per_epoch, 3),
+        "epochs": config.run.epochs if finished else round(training.step / training.steps_per_epoch, 3),
         "steps": training.step,
         "minutes": round(training.minutes, 2),
         "asr_version": __version__,
