@@ -23,9 +23,9 @@ class _Beam:
     Attributes:
         prefixes: token ids.
         blank, token: log-probability of all paths to the prefix that end with a blank, and with its last token.
-        lm: the language model's log-probability of the prefix.
-        ahead: (row, token) log-probabilities of what follows it.
-        states: of the language model, (1, row, size) each.
+        lm: what the language models add to the prefix's score.
+        ahead: (row, token) what they add for each token that may follow.
+        states: of each language model, (1, row, size) each.
     """
 
     prefixes: list[tuple[int, ...]]
@@ -33,7 +33,7 @@ class _Beam:
     token: np.ndarray
     lm: np.ndarray
     ahead: np.ndarray
-    states: States
+    states: list[States]
 
 
 class FusionSearch:
@@ -42,9 +42,13 @@ class FusionSearch:
     A prefix's score is the log-probability of all its paths, `weight` times the language model's, and `bonus` for each
     token; at the end the language model adds that of the sentence's end. The result is deterministic.
 
+    A source_lm of the recognizer's training transcripts corrects for the language that the recognizer has learned with
+    them: source_weight times its log-probability is subtracted (density ratio, McDermott et al. 2019).
+
     Arguments: tokenizer of the recognizer; lm over the same tokens (`asr lm train --model BUNDLE --text.units pieces`);
     weight; bonus; beam_size, prefixes kept after each frame; frame_tokens, best tokens of a frame that are tried; nbest
-    to return. Raises DecodingError for a language model over other tokens.
+    to return; source_lm over the same tokens; source_weight, None for `weight`. Raises DecodingError for a language
+    model over other tokens.
     """
 
     def __init__(
@@ -56,13 +60,15 @@ class FusionSearch:
         beam_size: int = 16,
         frame_tokens: int = 20,
         nbest: int = 1,
+        source_lm: LanguageModel | None = None,
+        source_weight: float | None = None,
     ):
-        if not isinstance(lm.units, TokenUnits) or lm.units.names[1:] != tokenizer.tokens[1:]:
-            raise DecodingError(
-                f"the language model {lm.bundle.folder} is not over the recognizer's tokens; expected one that "
-                "`asr lm train --model BUNDLE --text.units pieces` made, or use it with --rescore-lm"
-            )
-        self.lm, self.weight, self.bonus = lm, weight, bonus
+        self.lm, self.bonus = lm, bonus
+        self.weighted = [(lm, weight)]
+        if source_lm is not None:
+            self.weighted.append((source_lm, -(weight if source_weight is None else source_weight)))
+        for model, _ in self.weighted:
+            _check_tokens(model, tokenizer)
         self.beam_size, self.frame_tokens, self.nbest = beam_size, frame_tokens, nbest
 
     def __call__(self, log_probs: Sequence[np.ndarray]) -> list[Hypothesis]:
@@ -73,30 +79,31 @@ class FusionSearch:
         beam = self._start()
         for frame in log_probs:
             beam = self._advance(beam, frame)
-        lm_scores = beam.lm + beam.ahead[:, END]
-        scores = self._scores(beam) + self.weight * beam.ahead[:, END]
-        order = np.argsort(-scores, kind="stable")[: self.nbest]
+        scores = self._scores(beam) + beam.ahead[:, END]
+        order = np.argsort(-scores, kind="stable")[: self.nbest].tolist()
+        texts = [list(beam.prefixes[row]) for row in order]
         found = []
-        for row in order.tolist():
-            tokens = list(beam.prefixes[row])
+        for row, tokens, own in zip(order, texts, self.lm.token_log_probs(texts), strict=True):
             aligned = align(log_probs.astype(np.float32), tokens) if tokens else Hypothesis([], [], [], 0.0)
-            found.append(replace(aligned, score=float(scores[row]), lm_score=float(lm_scores[row])))
+            found.append(replace(aligned, score=float(scores[row]), lm_score=float(own.sum())))
         return replace(found[0], alternatives=tuple(found[1:]))
 
     def _start(self) -> _Beam:
-        states = self.lm.network.start(1)
-        ahead, states = self._read([END], states)
+        ahead, states = self._read([END], [model.network.start(1) for model, _ in self.weighted])
         return _Beam([()], np.zeros(1), np.full(1, NEVER), np.zeros(1), ahead, states)
 
-    def _read(self, tokens: Sequence[int], states: States) -> tuple[np.ndarray, States]:
-        """Let the language model read a token in each row; return what it expects next, and its states."""
-        ids = np.array(tokens, np.int64)[:, None]
-        hidden, states = self.lm.network.read(ids, np.ones(len(ids), np.int64), states)
-        return self.lm.network.output.log_probs(hidden[:, -1]).astype(np.float64), states
+    def _read(self, tokens: Sequence[int], states: list[States]) -> tuple[np.ndarray, list[States]]:
+        """Let the language models read a token in each row; return what they add ahead, and their states."""
+        ids, ahead, after = np.array(tokens, np.int64)[:, None], np.zeros(1), []
+        for (model, weight), state in zip(self.weighted, states, strict=True):
+            hidden, state = model.network.read(ids, np.ones(len(ids), np.int64), state)
+            ahead = ahead + weight * model.network.output.log_probs(hidden[:, -1]).astype(np.float64)
+            after.append(state)
+        return ahead, after
 
     def _scores(self, beam: _Beam) -> np.ndarray:
         lengths = np.array([len(prefix) for prefix in beam.prefixes])
-        return np.logaddexp(beam.blank, beam.token) + self.weight * beam.lm + self.bonus * lengths
+        return np.logaddexp(beam.blank, beam.token) + beam.lm + self.bonus * lengths
 
     def _advance(self, beam: _Beam, frame: np.ndarray) -> _Beam:
         """Read a frame (token,): prefixes stay, or grow by a token; the best are kept."""
@@ -109,9 +116,9 @@ class FusionSearch:
         grown = np.where(last[:, None] == tried, beam.blank[:, None], whole[:, None]) + frame[tried]
         self._join(beam, tried, grown, token)
         lengths = np.array([len(prefix) for prefix in beam.prefixes])
-        stay = np.logaddexp(blank, token) + self.weight * beam.lm + self.bonus * lengths
+        stay = np.logaddexp(blank, token) + beam.lm + self.bonus * lengths
         lm = beam.lm[:, None] + beam.ahead[:, tried]
-        grow = grown + self.weight * lm + self.bonus * (lengths[:, None] + 1)
+        grow = grown + lm + self.bonus * (lengths[:, None] + 1)
         scores = np.concatenate([stay, grow.ravel()])
         kept = np.argsort(-scores, kind="stable")[: self.beam_size]
         kept = kept[scores[kept] > NEVER]
@@ -120,11 +127,14 @@ class FusionSearch:
         appended = tried[columns]
         prefixes = [beam.prefixes[row] for row in stays]
         prefixes += [(*beam.prefixes[row], int(c)) for row, c in zip(rows, appended, strict=True)]
-        ahead, states = beam.ahead[stays], {name: value[:, stays] for name, value in beam.states.items()}
+        ahead, states = beam.ahead[stays], _rows(beam.states, stays)
         if len(rows):
-            new, read = self._read(appended.tolist(), {name: v[:, rows] for name, v in beam.states.items()})
+            new, read = self._read(appended.tolist(), _rows(beam.states, rows))
             ahead = np.concatenate([ahead, new])
-            states = {name: np.concatenate([states[name], read[name]], 1) for name in states}
+            states = [
+                {name: np.concatenate([old[name], after[name]], 1) for name in old}
+                for old, after in zip(states, read, strict=True)
+            ]
         return _Beam(
             prefixes,
             np.concatenate([blank[stays], np.full(len(rows), NEVER)]),
@@ -145,3 +155,15 @@ class FusionSearch:
             if parent is not None and column is not None:
                 token[row] = np.logaddexp(token[row], grown[parent, column])
                 grown[parent, column] = NEVER
+
+
+def _rows(states: list[States], rows: np.ndarray) -> list[States]:
+    return [{name: value[:, rows] for name, value in state.items()} for state in states]
+
+
+def _check_tokens(lm: LanguageModel, tokenizer: Tokenizer) -> None:
+    if not isinstance(lm.units, TokenUnits) or lm.units.names[1:] != tokenizer.tokens[1:]:
+        raise DecodingError(
+            f"the language model {lm.bundle.folder} is not over the recognizer's tokens; expected one that "
+            "`asr lm train --model BUNDLE --text.units pieces` made, or use it with --rescore-lm"
+        )

@@ -58,7 +58,7 @@ class LanguageModel:
         encoded = [self.units.encode(sentence) for sentence in words]
         scores: dict[int, np.ndarray] = {}
         for batch in _batches([len(sentence.ids) + 1 for sentence in encoded]):
-            rows = self._token_log_probs([encoded[i].ids for i in batch])
+            rows = self.token_log_probs([encoded[i].ids for i in batch])
             scores.update(zip(batch, rows, strict=True))
         return [
             _scored(sentence, encoded[i], scores[i], isinstance(self.units, TokenUnits))
@@ -69,7 +69,7 @@ class LanguageModel:
         """Return the natural log-probability of each sentence with its end."""
         return [sentence.total for sentence in self.score(texts)]
 
-    def _token_log_probs(self, sentences: Sequence[list[int]]) -> list[np.ndarray]:
+    def token_log_probs(self, sentences: Sequence[list[int]]) -> list[np.ndarray]:
         """Return the log-probabilities (token + 1,) of each sentence's tokens and its end."""
         lengths = np.array([len(ids) + 1 for ids in sentences])
         inputs = np.full((len(sentences), lengths.max()), END, np.int64)

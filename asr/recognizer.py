@@ -299,8 +299,9 @@ def load(
         decoder: a decoder made before, in place of options.
         options: those of `asr transcribe`: beam_size, lm, lexicon, lm_weight, word_bonus, nbest, hotwords (a file, or a
             bonus for each word), processes, and rescore_lm, rescore_weight and rescore_bonus, or fuse_lm, fuse_weight
-            and fuse_bonus. Without any of them the decoder is a beam search with the bundle's own language model, where
-            it has one and flashlight-text is installed, greedy otherwise; lm="none" leaves that language model out.
+            and fuse_bonus, and source_lm and source_weight with either. Without any of them the decoder is a beam
+            search with the bundle's own language model, where it has one and flashlight-text is installed, greedy
+            otherwise; lm="none" leaves that language model out.
 
     Raises BundleError; DecodingError for files that cannot be used; AsrError for what a device cannot do.
 
@@ -329,7 +330,7 @@ def load(
 def _chosen(bundle: Bundle, options: RecognitionOptions) -> Decoder:
     """Return the decoder that options ask for."""
     given: dict[str, Any] = dict(options)
-    if any(name.startswith(("rescore", "fuse")) for name in given):
+    if any(name.startswith(("rescore", "fuse", "source")) for name in given):
         from asr.rescoring import make_decoder
 
         return make_decoder(bundle, **given)

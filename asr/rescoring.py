@@ -24,10 +24,12 @@ class Rescorer:
     """Decodes with a search for the n best, and ranks them anew: call it as the search itself.
 
     A hypothesis's score is the search's, and `weight` times the natural log-probability that the language model gives
-    the text with its end, and `bonus` for each word. The language model's part is the hypothesis's `lm_score`.
+    the text with its end, and `bonus` for each word. The language model's part is the hypothesis's `lm_score`. A
+    source_lm of the recognizer's training transcripts takes `source_weight` times its log-probability from the search's
+    score: the language that the recognizer has learned with its sounds (density ratio, McDermott et al. 2019).
 
-    Arguments: search for several hypotheses; lm; tokenizer of the recognizer; weight; bonus; nbest to keep. Raises
-    DecodingError for a language model that writes with other letters.
+    Arguments: search for several hypotheses; lm; tokenizer of the recognizer; weight; bonus; nbest to keep; source_lm;
+    source_weight, None for `weight`. Raises DecodingError for a language model that writes with other letters.
     """
 
     def __init__(
@@ -38,10 +40,14 @@ class Rescorer:
         weight: float = WEIGHT,
         bonus: float = 0.0,
         nbest: int = 1,
+        source_lm: LanguageModel | None = None,
+        source_weight: float | None = None,
     ):
-        _check_letters(lm, tokenizer)
+        for model in (lm, source_lm or lm):
+            _check_letters(model, tokenizer)
         self.search, self.lm, self.tokenizer = search, lm, tokenizer
         self.weight, self.bonus, self.nbest = weight, bonus, nbest
+        self.source_lm, self.source_weight = source_lm, weight if source_weight is None else source_weight
 
     def prepare(self, utterances: float) -> None:
         """Start the processes of the search, where it has some."""
@@ -58,14 +64,25 @@ class Rescorer:
         ]
 
     def candidates(self, log_probs: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
-        """Return the hypotheses of each utterance as the search ranks them."""
-        return [[replace(best, alternatives=()), *best.alternatives] for best in self.search(log_probs)]
+        """Return the hypotheses of each utterance as the search ranks them, their scores less the source's part."""
+        found = [[replace(best, alternatives=()), *best.alternatives] for best in self.search(log_probs)]
+        if self.source_lm is None:
+            return found
+        return [
+            [
+                replace(hypothesis, score=hypothesis.score - self.source_weight * own)
+                for hypothesis, own in zip(hypotheses, scores, strict=True)
+            ]
+            for hypotheses, scores in zip(found, self.lm_scores(found, self.source_lm), strict=True)
+        ]
 
-    def lm_scores(self, found: Sequence[Sequence[Hypothesis]]) -> list[list[float]]:
-        """Return the language model's log-probability of each hypothesis; equal texts are read once."""
+    def lm_scores(
+        self, found: Sequence[Sequence[Hypothesis]], lm: LanguageModel | None = None
+    ) -> list[list[float]]:
+        """Return a language model's log-probability of each hypothesis, `self.lm`'s unless given."""
         texts = [[self.text(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
-        different = sorted({text for row in texts for text in row})
-        log_probs = dict(zip(different, self.lm.log_prob(different), strict=True))
+        different = sorted({text for row in texts for text in row})  # equal texts are read once
+        log_probs = dict(zip(different, (lm or self.lm).log_prob(different), strict=True))
         return [[log_probs[text] for text in row] for row in texts]
 
     def text(self, hypothesis: Hypothesis) -> str:
@@ -99,25 +116,34 @@ def make_decoder(bundle: Bundle, **options: Unpack[RecognitionOptions]) -> Decod
     Raises AsrError for files that cannot be used, DecodingError for options that contradict each other.
     """
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    rescoring, fusing = (
+    rescoring, fusing, source = (
         {name: given.pop(name) for name in list(given) if name.startswith(prefix)}
-        for prefix in ("rescore", "fuse")
+        for prefix in ("rescore", "fuse", "source")
     )
-    for found, name in ((rescoring, "rescore_lm"), (fusing, "fuse_lm")):
+    for found, name in ((rescoring, "rescore_lm"), (fusing, "fuse_lm"), (source, "source_lm")):
         if found and name not in found:
             raise DecodingError(
                 f"{some(sorted(found))} was given without a recurrent language model; name the one that it is to weigh "
                 f"(--{name.replace('_', '-')})"
             )
+    if source and not rescoring and not fusing:
+        raise DecodingError(
+            "source_lm was given alone; expected the language model of the texts to recognize, too (--rescore-lm or "
+            "--fuse-lm)"
+        )
+    if source:
+        source["source_lm"] = load_lm(source["source_lm"])
     if fusing:
-        return _fusion(bundle, fusing, given | rescoring)
+        return _fusion(bundle, fusing, source, given | rescoring)
     if rescoring:
         weights = (rescoring.get("rescore_weight"), rescoring.get("rescore_bonus"))
-        return rescorer_of(bundle, rescoring["rescore_lm"], *weights, given)
+        return rescorer_of(bundle, rescoring["rescore_lm"], *weights, given, **source)
     return choose_decoder(bundle.tokenizer, bundle.normalizer, bundle.decoding, bundle.lm, **given)
 
 
-def _fusion(bundle: Bundle, fusing: Mapping[str, Any], others: Mapping[str, Any]) -> Decoder:
+def _fusion(
+    bundle: Bundle, fusing: Mapping[str, Any], source: Mapping[str, Any], others: Mapping[str, Any]
+) -> Decoder:
     from asr.fusion import FusionSearch
 
     if strange := sorted(set(others) - {"beam_size", "nbest", "processes"}):
@@ -127,7 +153,7 @@ def _fusion(bundle: Bundle, fusing: Mapping[str, Any], others: Mapping[str, Any]
         )
     sizes = {name: value for name, value in others.items() if name != "processes"}
     weights = {name.removeprefix("fuse_"): value for name, value in fusing.items() if name != "fuse_lm"}
-    return FusionSearch(bundle.tokenizer, load_lm(fusing["fuse_lm"]), **weights, **sizes)
+    return FusionSearch(bundle.tokenizer, load_lm(fusing["fuse_lm"]), **weights, **sizes, **source)
 
 
 def rescorer_of(
@@ -136,8 +162,12 @@ def rescorer_of(
     weight: float | None,
     bonus: float | None,
     options: Mapping[str, Any],
+    **source: Any,
 ) -> Rescorer:
-    """Return a Rescorer over the beam search of other options; weights of None are the tuned ones, or the defaults."""
+    """Return a Rescorer over the beam search of other options; weights of None are the tuned ones, or the defaults.
+
+    `source` is the Rescorer's source_lm and source_weight.
+    """
     nbest = options.get("nbest") or 1
     search = choose_decoder(
         bundle.tokenizer,
@@ -154,6 +184,7 @@ def rescorer_of(
         tuned.get("rescore_weight", WEIGHT) if weight is None else weight,
         tuned.get("rescore_bonus", 0.0) if bonus is None else bonus,
         nbest,
+        **source,
     )
 
 

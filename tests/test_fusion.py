@@ -23,10 +23,10 @@ TOKENIZER = CharacterTokenizer(" ab")
 
 
 @cache
-def small_lm() -> LanguageModel:
+def small_lm(seed: int = 5) -> LanguageModel:
     import torch
 
-    torch.manual_seed(5)
+    torch.manual_seed(seed)
     model = RecurrentLm(NetworkConfig(hidden_size=8, embedding_size=4), TOKENIZER.vocab_size)
     weights = {name: 4 * value.detach().numpy() for name, value in model.state_dict().items()}
     return LanguageModel(LmBundle(model.config, TokenUnits(TOKENIZER), weights))
@@ -39,8 +39,9 @@ def lm_log_prob(lm: LanguageModel, tokens: tuple[int, ...]) -> float:
     return float(lm.network.output.log_probs_of(hidden[0], np.array([*tokens, 0])).sum())
 
 
-def exhaustive(log_probs: np.ndarray, lm: LanguageModel, weight: float, bonus: float) -> dict:
+def exhaustive(log_probs: np.ndarray, weight: float, bonus: float, source_weight: float) -> dict:
     """Give {tokens: score} of every sequence, its paths summed one by one."""
+    lm, source = small_lm(), small_lm(6)
     totals: dict[tuple[int, ...], float] = {}
     frames, tokens = log_probs.shape
     for path in product(range(tokens), repeat=frames):
@@ -48,20 +49,28 @@ def exhaustive(log_probs: np.ndarray, lm: LanguageModel, weight: float, bonus: f
         score = float(sum(log_probs[frame, token] for frame, token in enumerate(path)))
         totals[collapsed] = np.logaddexp(totals.get(collapsed, -np.inf), score)
     return {
-        sequence: total + weight * lm_log_prob(lm, sequence) + bonus * len(sequence)
+        sequence: total
+        + weight * lm_log_prob(lm, sequence)
+        - source_weight * lm_log_prob(source, sequence)
+        + bonus * len(sequence)
         for sequence, total in totals.items()
     }
 
 
 @settings(deadline=None, max_examples=12)
 @given(
-    st.integers(0, 10_000), st.integers(1, 3), st.sampled_from([0.0, 0.5, 2.0]), st.sampled_from([0.0, 0.7])
+    st.integers(0, 10_000),
+    st.integers(1, 3),
+    st.sampled_from([0.0, 0.5, 2.0]),
+    st.sampled_from([0.0, 0.7]),
+    st.sampled_from([None, 0.0, 0.3, 1.5]),
 )
-def test_a_wide_beam_finds_what_rescoring_everything_finds(seed, frames, weight, bonus):
+def test_a_wide_beam_finds_what_rescoring_everything_finds(seed, frames, weight, bonus, source_weight):
     logits = 2 * np.random.default_rng(seed).standard_normal((frames, TOKENIZER.vocab_size))
     log_probs = logits - np.logaddexp.reduce(logits, 1, keepdims=True)
-    expected = exhaustive(log_probs, small_lm(), weight, bonus)
-    search = FusionSearch(TOKENIZER, small_lm(), weight, bonus, beam_size=1000, nbest=5)
+    expected = exhaustive(log_probs, weight, bonus, weight if source_weight is None else source_weight)
+    source = {"source_lm": small_lm(6), "source_weight": source_weight}
+    search = FusionSearch(TOKENIZER, small_lm(), weight, bonus, beam_size=1000, nbest=5, **source)
     (found,) = search([log_probs])
     ranked = sorted(expected, key=lambda sequence: -expected[sequence])[:5]
     listed = [found, *found.alternatives]

@@ -66,6 +66,21 @@ def test_weights_decide():
     assert with_lm.lm_score > alone.lm_score
 
 
+def test_the_source_is_taken_from_the_score():
+    rescorer, log_probs = rescorer_of(0.4, nbest=16), utterance()
+    (plain,) = rescorer([log_probs])
+    rescorer.source_lm, rescorer.source_weight = rescorer.lm, 0.4
+    (found,) = rescorer([log_probs])  # both models cancel each other
+    alone = rescorer.search([log_probs])[0]
+    listed = [found, *found.alternatives]
+    assert [h.tokens for h in listed] == [h.tokens for h in (alone, *alone.alternatives)]
+    assert [h.score for h in listed] == pytest.approx(
+        [h.score for h in (alone, *alone.alternatives)], abs=1e-4
+    )
+    by_tokens = {tuple(h.tokens): h for h in (plain, *plain.alternatives)}
+    assert found.lm_score == pytest.approx(by_tokens[tuple(found.tokens)].lm_score, abs=1e-4)
+
+
 def test_nothing_said_stays_nothing():
     silence = np.full((5, TOKENIZER.vocab_size), -20.0, np.float32)
     silence[:, 0] = 0.0
@@ -83,7 +98,11 @@ def test_a_language_model_of_other_letters():
 
 
 def test_weights_without_a_model():
-    for name in ("rescore_weight", "fuse_bonus"):
+    with pytest.raises(
+        DecodingError, match="source_lm was given alone; expected the language model of the texts"
+    ):
+        make_decoder(make_bundle().bundle(), source_lm="lm")
+    for name in ("rescore_weight", "fuse_bonus", "source_weight"):
         with pytest.raises(DecodingError, match=f"{name} was given without a recurrent language model"):
             make_decoder(make_bundle().bundle(), **{name: 0.3})
     with pytest.raises(
@@ -118,7 +137,11 @@ def test_commands(equipped, capsys):
     assert all(alternative["lm_score"] < 0 for alternative in values["alternatives"])
     scores = [values["score"], *(alternative["score"] for alternative in values["alternatives"])]
     assert scores == sorted(scores, reverse=True)
+    assert run_asr(line + " --source-lm {dir}/lm", **names) == 0
+    corrected = json.loads(capsys.readouterr().out)
+    assert corrected["score"] > values["score"]
     fuse = "transcribe {audio} --model {dir}/bundle --fuse-lm {dir}/lm --fuse-weight 0.5 --nbest 2 -f json"
+    fuse += " --source-lm {dir}/lm --source-weight 0.2"
     assert run_asr(fuse, **names) == 0
     values = json.loads(capsys.readouterr().out)
     assert values["score"] >= values["alternatives"][0]["score"]

@@ -17,7 +17,10 @@ ENGINES = ("auto", "onnx", "torch")
 COMPUTE_TYPES = ("float32", "bfloat16", "int8")
 # Options of `add_decoding` that `asr.load` takes under the same names.
 DECODING = ("beam_size", "lm", "lexicon", "lm_weight", "word_bonus", "nbest", "hotwords")
-RESCORING = ("rescore_lm", "rescore_weight", "rescore_bonus", "fuse_lm", "fuse_weight", "fuse_bonus")
+RESCORING = (
+    *("rescore_lm", "rescore_weight", "rescore_bonus", "fuse_lm", "fuse_weight", "fuse_bonus"),
+    *("source_lm", "source_weight"),
+)
 
 
 def count(least: int = 0) -> Callable[[str], int]:
@@ -180,6 +183,18 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
         "--fuse-weight", type=float, metavar="W", help="factor on its log probability (default: 0.3)"
     )
     group.add_argument("--fuse-bonus", type=float, metavar="B", help="its bonus for each token (default: 0)")
+    group.add_argument(
+        "--source-lm",
+        metavar="DIR",
+        help="recurrent language model of the recognizer's training transcripts, which takes from --rescore-lm and "
+        "--fuse-lm what the recognizer has learned of language (density ratio)",
+    )
+    group.add_argument(
+        "--source-weight",
+        type=float,
+        metavar="W",
+        help="factor on its log probability (default: the other's)",
+    )
 
 
 def model_folder(arguments: argparse.Namespace) -> Path:

@@ -42,7 +42,8 @@ class RecognitionOptions(DecodingOptions, total=False):
     """Options of a beam search whose n best a recurrent language model ranks anew; see `asr.rescoring`.
 
     `rescore_lm` is its folder, the next two weigh it. `fuse_lm` is the folder of one over the recognizer's tokens that
-    takes part in the search instead (`asr.fusion`). None means the default.
+    takes part in the search instead (`asr.fusion`). `source_lm` is the folder of one of the recognizer's training
+    transcripts, which is taken from the score. None means the default.
     """
 
     rescore_lm: str | Path | None
@@ -51,6 +52,8 @@ class RecognitionOptions(DecodingOptions, total=False):
     fuse_lm: str | Path | None
     fuse_weight: float | None
     fuse_bonus: float | None
+    source_lm: str | Path | None
+    source_weight: float | None
 
 
 def _language_model(
