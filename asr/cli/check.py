@@ -6,6 +6,7 @@
   asr check cuts_train.jsonl.gz --fix cuts_train_good.jsonl.gz
   asr check huge.jsonl.gz --headers-only --jobs 32
   asr check data/huge/shar_train
+  asr check huge.jsonl.gz --shard 3/8 --parts audio/     on each of eight machines; then, without --shard, the report
 
 Name the training data first: of two utterances that share their audio, the one in the earlier manifest is reported.
 With --model each transcript is aligned to its audio and compared with what the model recognizes, which finds
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asr.cli.console import STDOUT, check_writable, with_progress, write
-from asr.cli.options import count
+from asr.cli.options import count, shard
 from asr.wording import nearest
 
 if TYPE_CHECKING:
@@ -78,6 +79,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs", type=count(1), default=8, metavar="N", help="files read at a time (default: 8)"
     )
+    group = parser.add_argument_group("many machines")
+    group.add_argument(
+        "--shard",
+        type=shard,
+        metavar="I/N",
+        help="part of the audio, the Ith of N, to read now for the folder --parts; nothing else is checked",
+    )
+    group.add_argument(
+        "--parts",
+        type=Path,
+        metavar="DIR",
+        help="folder of what runs with --shard found; without --shard the report is made of all of them",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -85,6 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from asr.data.corpora.doctor import MAY_BE_MEANT, check
+    from asr.data.corpora.doctor.audio import in_threads
+    from asr.data.corpora.doctor.parts import read_parts
     from asr.data.shards import open_corpus
 
     _refuse_what_does_not_fit(arguments)
@@ -93,6 +109,9 @@ def run(arguments: argparse.Namespace) -> int:
     splits = {name: open_corpus(path) for name, path in _names(arguments.manifests).items()}
     target = _target(arguments, next(iter(splits.values())))
     total = sum(map(len, splits.values()))
+    if arguments.shard:
+        _read_part(arguments, splits, target)
+        return 0
     judgments = []
     if arguments.model and not arguments.headers_only:
         from asr.mismatch import judge, mismatches, worst
@@ -107,7 +126,9 @@ def run(arguments: argparse.Namespace) -> int:
         splits,
         target,
         decode=not arguments.headers_only,
-        jobs=arguments.jobs,
+        examine=lambda reading: (
+            read_parts(reading, arguments.parts) if arguments.parts else in_threads(reading, arguments.jobs)
+        ),
         progress=lambda cuts: with_progress(cuts, "reading audio", total, "utterances"),
         more=mismatches(judgments) if judgments else (),
     )
@@ -128,6 +149,26 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if report.faulty() else 0
 
 
+def _read_part(arguments: argparse.Namespace, splits: dict, target: "Target") -> None:
+    """Read the audio of --shard, and write what it told into --parts."""
+    from asr.data.corpora.doctor.audio import Reading, in_threads
+    from asr.data.corpora.doctor.parts import part_of, write_part
+
+    index, count = arguments.shard.index, arguments.shard.count
+    known = {name: list(cuts) for name, cuts in splits.items()}
+    whole = Reading.of(splits, known, target, not arguments.headers_only)
+    part = part_of(whole, index, count)
+    told = (one for piece in in_threads(part, arguments.jobs) for one in piece)
+    total = sum(utterances for utterances, _ in part.pieces)
+    with _writing(arguments.parts):
+        path = write_part(
+            with_progress(told, "reading audio", total, "utterances"), whole, index, count, arguments.parts
+        )
+    print(
+        f"wrote {path}; once all {count} parts are there, `asr check ... --parts {arguments.parts}` reports"
+    )
+
+
 def _refuse_what_does_not_fit(arguments: argparse.Namespace) -> None:
     from asr.data.corpora.doctor import KINDS
     from asr.data.shards import is_sharded
@@ -137,6 +178,10 @@ def _refuse_what_does_not_fit(arguments: argparse.Namespace) -> None:
         raise ConfigError(
             f"--ignore {unknown[0]!r} is no kind of finding{nearest(unknown[0], KINDS)}; there are {', '.join(KINDS)}"
         )
+    if arguments.shard and not arguments.parts:
+        raise ConfigError("--shard needs a folder for what is found; name it with --parts DIR")
+    if arguments.shard and (arguments.fix or arguments.json):
+        raise ConfigError("--fix and --json need what all parts found; give them to the run without --shard")
     if arguments.fix and (sharded := [path for path in arguments.manifests if is_sharded(path)]):
         raise ConfigError(
             f"--fix writes manifests, not shards such as {sharded[0]}; fix the manifest that they were made of, "
@@ -207,7 +252,7 @@ def _fix(splits: dict, faulty: set[tuple[str, int]], manifests: list[str], place
 
 
 @contextmanager
-def _writing(path: str) -> Iterator[None]:
+def _writing(path: str | Path) -> Iterator[None]:
     """Raise what the operating system refuses to write as an AsrError."""
     from asr.errors import AsrError
 

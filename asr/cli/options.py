@@ -11,6 +11,7 @@ from asr.version import __version__
 
 if TYPE_CHECKING:
     from asr import Recognizer
+    from asr.cli.plan import Shard
 
 Container = argparse._ActionsContainer  # a parser, or a group of its arguments
 ENGINES = ("auto", "onnx", "torch")
@@ -45,6 +46,16 @@ def threads(text: str) -> int:
             f"{text!r} was given; expected a number of threads, or 0 for the engine's choice"
         )
     return int(text)
+
+
+def shard(text: str) -> "Shard":
+    """Read which part of how many is meant, such as 3/8."""
+    from asr.cli.plan import Shard
+
+    index, _, number = text.partition("/")
+    if not (index.isdecimal() and number.isdecimal() and 1 <= int(index) <= int(number)):
+        raise argparse.ArgumentTypeError(f"{text!r} was given; expected such as 3/8, the third part of eight")
+    return Shard(int(index), int(number))
 
 
 def batch_seconds(text: str) -> float | None:

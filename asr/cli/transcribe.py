@@ -32,7 +32,7 @@ from asr.cli.console import (
     write_failures,
 )
 from asr.cli.inputs import STDIN, find_audio
-from asr.cli.plan import Destination, Job, Shard, plan
+from asr.cli.plan import Destination, Job, plan
 from asr.cli.recordings import join_channels, open_recordings
 from asr.errors import AsrError, AudioError
 from asr.outputs import FORMATS, Layout, Origins, output_path, render, to_json, write_outputs
@@ -134,7 +134,7 @@ def _add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("many machines")
     group.add_argument(
         "--shard",
-        type=_shard,
+        type=options.shard,
         metavar="I/N",
         help="part of the inputs, the Ith of N, told by their names, for N runs on as many machines",
     )
@@ -340,13 +340,6 @@ def _channels(text: str) -> str | int:
             f"{text!r} was given; expected mix, separate, or the number of a channel, counted from 1"
         )
     return int(text)
-
-
-def _shard(text: str) -> Shard:
-    index, _, number = text.partition("/")
-    if not (index.isdecimal() and number.isdecimal() and 1 <= int(index) <= int(number)):
-        raise argparse.ArgumentTypeError(f"{text!r} was given; expected such as 3/8, the third part of eight")
-    return Shard(int(index), int(number))
 
 
 def _share(text: str) -> float:

@@ -280,13 +280,18 @@ def test_the_doctor_listens_to_shards(cuts, folder, tmp_path, capsys):
     assert shown.startswith("40 utterances")
     assert "nothing wrong was found" in shown
     (copy / "recording.000004.tar").write_bytes((copy / "recording.000004.tar").read_bytes()[:2000])
-    report = check({"train": Shards(folder), "test": Shards(copy)}, jobs=2)
+    report = check({"train": Shards(folder), "test": Shards(copy)})
     # The sentences and the speakers are few, so that they are shared; the audio is but for a shard's six.
     lost = [item for item in report.findings if item.kind == "unreadable"]
     assert [item.split for item in lost] == ["test"] * 6
     assert "shard 000004" in lost[0].detail
     assert report.counts["same audio"] == 34
     assert "unreadable" not in check({"test": Shards(copy)}, decode=False).counts
+    parts = ["check", str(copy), "--parts", str(tmp_path / "parts")]
+    assert [main([*parts, "--shard", f"{index}/2"]) for index in (1, 2)] == [0, 0]
+    capsys.readouterr()
+    assert main(parts) == 1
+    assert "6 unreadable" in capsys.readouterr().out
     assert main(["check", str(folder), "--fix", str(tmp_path / "x.jsonl.gz")]) == 1
     assert "--fix writes manifests, not shards" in capsys.readouterr().err
 

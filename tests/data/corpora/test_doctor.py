@@ -157,6 +157,30 @@ def target_of_defaults(**choices) -> Target:
     return target_of(config.features, config.model.front_end, "basic", choices.get("tokenizer"))
 
 
+def test_parts_that_many_machines_read_give_the_same_report(planted, tmp_path, capsys):
+    folder, _ = planted
+    check_all = ["check", *manifests(folder)]
+    parts = ["--parts", str(tmp_path / "parts")]
+    main([*check_all, "--json", str(tmp_path / "whole.json")])
+    for index in (1, 3):
+        assert main([*check_all, *parts, "--shard", f"{index}/3"]) == 0
+    capsys.readouterr()
+    assert main([*check_all, *parts]) == 1
+    assert "1 of 3 parts are missing" in capsys.readouterr().err
+    assert main([*check_all, *parts, "--shard", "2/3"]) == 0
+    (folder / "good0001.wav").rename(folder / "away.wav")  # what the parts hold is not read again
+    main([*check_all, *parts, "--json", str(tmp_path / "joined.json")])
+    (folder / "away.wav").rename(folder / "good0001.wav")
+    assert (tmp_path / "joined.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+    capsys.readouterr()
+    assert main([*check_all[:2], *parts]) == 1
+    assert "was written for other manifests" in capsys.readouterr().err
+    assert main([*check_all, "--shard", "1/3"]) == 1
+    assert "name it with --parts" in capsys.readouterr().err
+    assert main([*check_all, *parts, "--shard", "1/3", "--json", "-"]) == 1
+    assert "to the run without --shard" in capsys.readouterr().err
+
+
 def test_fix_leaves_the_good(planted, tmp_path, capsys):
     folder, faults = planted
     assert main(["check", *manifests(folder), "--fix", str(tmp_path / "good")]) == 1

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from asr.data.corpora.doctor.audio import check_audio, pieces_of
+from asr.data.corpora.doctor.audio import Examined, Reading, check_audio, in_threads
 from asr.data.corpora.doctor.findings import KINDS, MAY_BE_MEANT, CheckReport, Finding, Target
 from asr.data.corpora.doctor.texts import check_texts
 from asr.data.cuts import Cut
@@ -15,7 +15,7 @@ def check(
     target: Target | None = None,
     *,
     decode: bool = True,
-    jobs: int = 8,
+    examine: Callable[[Reading], Iterable[list[Examined]]] = in_threads,
     progress: Callable[[Iterable], Iterable] = iter,
     more: Sequence[Finding] = (),
 ) -> CheckReport:
@@ -26,14 +26,14 @@ def check(
             Lists of cuts, or `Shards`.
         target: the model that they are meant for.
         decode: read the audio; else only its header, which shows no silent or clipped audio and no copies of a file.
-        jobs: threads; progress wraps the loop over utterances.
+        examine: reads the audio, piece by piece; progress wraps the loop over utterances.
         more: findings of others, as of `asr.mismatch`.
     """
     target = target or Target()
     known = {name: list(cuts) for name, cuts in splits.items()}  # of shards, what their manifests say
-    pieces = {name: pieces_of(cuts if decode else known[name]) for name, cuts in splits.items()}
+    told = examine(Reading.of(splits, known, target, decode))
     findings = [
-        *check_audio(known, pieces, target, decode, jobs, progress),
+        *check_audio(known, list(progress(one for piece in told for one in piece))),
         *check_texts(known, target),
         *more,
     ]

@@ -1,9 +1,14 @@
-"""What is wrong with a corpus's audio: missing, broken, silent, clipped, of other rates and durations, repeated."""
+"""What is wrong with a corpus's audio: missing, broken, silent, clipped, of other rates and durations, repeated.
+
+Reading the audio takes nearly all the time of a check, and of each piece it tells the same wherever it is done: in
+threads here, or in parts on many machines (`asr.data.corpora.doctor.parts`).
+"""
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,38 +31,67 @@ DURATION_TOLERANCE = 0.1  # seconds
 
 # What is read at a time: how many utterances, and what gives them with their audio.
 Piece = tuple[int, Callable[[], Sequence[Cut]]]
+Examined = tuple[tuple[str, str] | None, bytes | None]  # the first fault, and a fingerprint of the audio
 
 
-def pieces_of(cuts: Sequence[Cut]) -> list[Piece]:
-    """Part cuts into what is read at a time: a shard, or an utterance."""
+@dataclass(frozen=True)
+class Reading:
+    """What is to be read of a corpus's audio.
+
+    Attributes:
+        pieces: in the order of the utterances.
+        needed_rate: Hz below which a file's sample rate is a fault.
+        decode: read the audio; else its header.
+        corpus: a fingerprint of all this; the same on every machine.
+    """
+
+    pieces: list[Piece]
+    needed_rate: int
+    decode: bool
+    corpus: str
+
+    @classmethod
+    def of(
+        cls,
+        splits: Mapping[str, Sequence[Cut]],
+        known: Mapping[str, Sequence[Cut]],
+        target: Target,
+        decode: bool,
+    ) -> "Reading":
+        """Part splits, {name: cuts}, whose manifests are `known`, into what is read at a time."""
+        rates = Counter(cut.sampling_rate for cuts in known.values() for cut in cuts)
+        usual = rates.most_common(1)[0][0] if rates else 0
+        needed = min(usual, target.sample_rate)  # a corpus all of 8 kHz is no fault of its files
+        digest = hashlib.blake2b(f"{needed} {decode}".encode(), digest_size=16)
+        for cut in (cut for cuts in known.values() for cut in cuts):
+            digest.update(f"{cut.id} {cut.duration}".encode())
+        pieces = [
+            piece for name, cuts in splits.items() for piece in _pieces(cuts if decode else known[name])
+        ]
+        return cls(pieces, needed, decode, digest.hexdigest())
+
+
+def _pieces(cuts: Sequence[Cut]) -> list[Piece]:
     if isinstance(cuts, Shards):
         return [(len(those), partial(cuts.open, shard)) for shard, those in enumerate(cuts.durations)]
     return [(1, lambda cut=cut: [cut]) for cut in cuts]
 
 
-def check_audio(
-    splits: Mapping[str, Sequence[Cut]],
-    pieces: Mapping[str, Sequence[Piece]],
-    target: Target,
-    decode: bool,
-    jobs: int,
-    progress: Callable[[Iterable], Iterable],
-) -> list[Finding]:
-    """Look for what is wrong with the audio."""
-    rates = Counter(cut.sampling_rate for cuts in splits.values() for cut in cuts)
-    usual = rates.most_common(1)[0][0] if rates else 0
-    needed = min(usual, target.sample_rate)  # a corpus all of 8 kHz is no fault of its files
-    # Threads suffice: libsndfile and numpy work without the GIL.
+def in_threads(reading: Reading, jobs: int = 8) -> Iterator[list[Examined]]:
+    """Examine a corpus's audio in threads, which suffice: libsndfile and numpy work without the GIL."""
     with ThreadPoolExecutor(jobs) as pool:
-        whole = [piece for those in pieces.values() for piece in those]
-        done = pool.map(lambda piece: _examine_piece(piece, needed, decode), whole)
-        examined = iter(list(progress(one for found in done for one in found)))
+        yield from pool.map(lambda piece: examine(piece, reading.needed_rate, reading.decode), reading.pieces)
+
+
+def check_audio(splits: Mapping[str, Sequence[Cut]], examined: Iterable[Examined]) -> list[Finding]:
+    """Look for what is wrong with the audio, of which reading it told this."""
+    told = iter(examined)
     findings = []
     digests: dict[str, list[tuple[Any, str]]] = {}
     for name, those in splits.items():
         digests[name] = []
         for index, cut in enumerate(those):
-            fault, digest = next(examined)
+            fault, digest = next(told)
             digests[name].append((digest, "its audio"))
             if fault is not None:
                 findings.append(Finding(fault[0], name, index, cut.id, fault[1]))
@@ -76,10 +110,8 @@ def _repeated(name: str, cuts: Sequence[Cut], digests: Sequence[tuple[Any, str]]
             yield Finding("repeated audio", name, index, cut.id, f"its audio is that of {earlier.id}{differ}")
 
 
-Examined = tuple[tuple[str, str] | None, bytes | None]  # the first fault, and a fingerprint of the audio
-
-
-def _examine_piece(piece: Piece, needed_rate: int, decode: bool) -> list[Examined]:
+def examine(piece: Piece, needed_rate: int, decode: bool) -> list[Examined]:
+    """Read the audio of a piece; what is wrong with each utterance's, and its fingerprint."""
     count, opened = piece
     try:
         return [_examine(cut, needed_rate, decode) for cut in opened()]
