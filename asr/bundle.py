@@ -292,6 +292,21 @@ def damaged(folder: Path) -> str | None:
     )
 
 
+def check_own(name: str | Path) -> None:
+    """Raise BundleError for a bundle that is not the user's to change: named as one of asr's, or in the hub's cache."""
+    folder, place = find_bundle(name).resolve(), hub.cache()
+    if place is not None and folder.is_relative_to(place):
+        where = "is in the cache of the Hugging Face hub"
+    elif not Path(name).is_dir() and folder.is_relative_to(BUNDLES.resolve()):
+        where = "comes with asr"
+    else:
+        return
+    raise BundleError(
+        f"the model {name} {where}, where nothing is changed; copy it (cp -rL {folder} DIR) and give --model DIR, or "
+        "store nothing with --dry-run"
+    )
+
+
 def store_decoding(folder: str | Path, decoding: Mapping[str, Any]) -> None:
     """Write what `asr lm tune` found into a bundle's configuration, and touch nothing else in the folder.
 

@@ -91,18 +91,25 @@ def search(words: str = "") -> list[tuple[str, int]]:
         return [(model.id, model.downloads or 0) for model in found]
 
 
+def cache() -> Path | None:
+    """Return the folder of the hub's cache; None without the hub's package."""
+    if not find_spec("huggingface_hub"):
+        return None
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE).resolve()
+
+
 def downloaded(is_wanted: Callable[[Path], bool]) -> list[str]:
     """Return the names, OWNER/NAME, of the cached models that have a wanted folder; none without the hub's package."""
-    if not find_spec("huggingface_hub"):
+    folder = cache()
+    if folder is None or not folder.is_dir():
         return []
-    from huggingface_hub import constants, scan_cache_dir
+    from huggingface_hub import scan_cache_dir
 
-    if not Path(constants.HF_HUB_CACHE).is_dir():
-        return []
-    repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
     return sorted(
         repository.repo_id
-        for repository in repositories
+        for repository in scan_cache_dir(folder).repos
         if any(is_wanted(revision.snapshot_path) for revision in repository.revisions)
     )
 

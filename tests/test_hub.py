@@ -70,6 +70,17 @@ def test_a_revision_is_pinned_by_commit_and_branch(server, pushed, tmp_path):
     assert weights == [2.0, None, 3.0]
 
 
+def test_tuning_changes_no_model_of_the_cache(server, pushed, capsys):
+    folder = find_bundle("jane/tones")
+    for name in ("jane/tones", folder, "an4"):
+        assert run_asr("lm tune dev.jsonl.gz --lm lm.arpa --model {name}", name=name) == 1
+        message = capsys.readouterr().err
+        where = "comes with asr" if name == "an4" else "is in the cache of the Hugging Face hub"
+        assert f"the model {name} {where}, where nothing is changed; copy it (cp -rL" in message
+    assert run_asr("lm tune dev.jsonl.gz --lm lm.arpa --model jane/tones --dry-run") == 1
+    assert "there is no language model lm.arpa" in capsys.readouterr().err  # it began
+
+
 def test_only_files_of_a_bundle_are_downloaded(server, pushed):
     server.commit("jane/tones", "main", {"training_state.pkl": b"\x80", "handler.py": b"raise SystemExit"})
     assert {path.name for path in find_bundle("jane/tones").iterdir()} == {

@@ -201,11 +201,14 @@ def _sentences(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def _tune(arguments: argparse.Namespace) -> int:
+    from asr.bundle import check_own, store_decoding
+
+    if not arguments.dry_run:
+        check_own(arguments.model)  # before the minutes that tuning takes
     if arguments.rescore_lm is not None:
         return lm_network.tune(arguments)
     if arguments.lm is None:
         raise DecodingError("no language model was given; expected --lm FILE or --rescore-lm DIR")
-    from asr.bundle import store_decoding
     from asr.recognizer import load
     from asr.tuning import LM_WEIGHTS, WORD_BONUSES, tune
 
