@@ -80,7 +80,9 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         help="most frequent words that the model knows (default: all)",
     )
     parser.add_argument(
-        "--model", metavar="BUNDLE", help="trained model: the text is normalized as its transcripts"
+        "--model",
+        metavar="BUNDLE",
+        help="trained model, a folder or a name such as english: the text is normalized as its transcripts",
     )
     parser.add_argument(
         "--tokens",
@@ -181,11 +183,11 @@ def _sentences(arguments: argparse.Namespace) -> Iterator[str]:
             raise DecodingError("--tokens was given without --model; name the model whose tokens are meant")
         yield from read_texts(arguments.texts)
         return
-    from asr.bundle import Bundle
+    from asr.bundle import Bundle, find_bundle
     from asr.decoding.vocabulary import token_names
     from asr.text import normalize
 
-    bundle = Bundle.load(arguments.model)
+    bundle = Bundle.load(find_bundle(arguments.model))
     names, skipped = token_names(bundle.tokenizer), 0
     for sentence in read_texts(arguments.texts):
         text = normalize(sentence, bundle.normalizer)
