@@ -11,6 +11,7 @@ from asr.bundle import Bundle
 from asr.decoding import Decoder, Hypothesis, RecognitionOptions, align, choose_decoder
 from asr.errors import DecodingError
 from asr.language_model import LanguageModel, load_lm
+from asr.lm.units import UNKNOWN_WORD
 from asr.text import Tokenizer, normalize
 from asr.wording import some
 
@@ -44,7 +45,7 @@ class Rescorer:
         source_weight: float | None = None,
     ):
         for model in (lm, source_lm or lm):
-            _check_letters(model, tokenizer)
+            check_letters(model, tokenizer)
         self.search, self.lm, self.tokenizer = search, lm, tokenizer
         self.weight, self.bonus, self.nbest = weight, bonus, nbest
         self.source_lm, self.source_weight = source_lm, weight if source_weight is None else source_weight
@@ -188,12 +189,11 @@ def rescorer_of(
     )
 
 
-def _check_letters(lm: LanguageModel, tokenizer: Tokenizer) -> None:
+def check_letters(lm: LanguageModel, tokenizer: Tokenizer) -> None:
     """Raise DecodingError for a language model none of whose letters the recognizer writes."""
+    names = [name for name in lm.units.names[1:] if name != UNKNOWN_WORD]
     written = normalize(" ".join(tokenizer.tokens[1:]).replace(tokenizer.space, " "), lm.units.normalizer)
-    ours, theirs = (
-        {letter for letter in "".join(texts) if letter.isalnum()} for texts in (written, lm.units.names[1:])
-    )
+    ours, theirs = ({letter for letter in "".join(texts) if letter.isalnum()} for texts in (written, names))
     if theirs and not ours & theirs:
         raise DecodingError(
             f"the language model {lm.bundle.folder} writes {some(sorted(theirs))}, the recognizer "

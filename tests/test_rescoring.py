@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ from asr.bundle import Bundle
 from asr.decoding import BeamSearch, Hypothesis, align
 from asr.decoding.beam import BeamConfig
 from asr.errors import DecodingError
-from asr.language_model import load_lm
+from asr.language_model import LanguageModel, load_lm
 from asr.lm.network import NetworkConfig
-from asr.lm.units import TokenUnits
+from asr.lm.units import TokenUnits, WordUnits
 from asr.lm_bundle import LmBundle
 from asr.rescoring import Rescorer, make_decoder
 from asr.text import CharacterTokenizer
@@ -90,8 +91,10 @@ def test_nothing_said_stays_nothing():
 
 def test_a_language_model_of_other_letters():
     _, lm = random_lm("words")
-    with pytest.raises(DecodingError, match="expected the same letters: train it with --model BUNDLE"):
-        Rescorer(lambda log_probs: [], lm, CharacterTokenizer(" äß"))
+    greek = LanguageModel(replace(lm.bundle, units=WordUnits(["α" * n for n in range(1, lm.units.size - 1)])))
+    for stranger, letters in ((lm, " äß"), (greek, " unk")):  # <unk> is no word
+        with pytest.raises(DecodingError, match="expected the same letters: train it with --model BUNDLE"):
+            Rescorer(lambda log_probs: [], stranger, CharacterTokenizer(letters))
     Rescorer(
         lambda log_probs: [Hypothesis([], [], [], 0.0)], lm, CharacterTokenizer(" CATS")
     )  # basic lowers them

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from asr import Recognizer
     from asr.data.cuts import Cut
     from asr.evaluation import Evaluation
+    from asr.language_model import LanguageModel
     from asr.scoring.breakdown import Group
 
 # The figures that only a model's own evaluation has: a table's column, and the name in full.
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate; 1 if any utterance could not be read."""
     from asr.data import load_cuts
-    from asr.evaluation import check_fields, familiarity, trained_on, training_words
+    from asr.evaluation import check_fields, familiarity, trained_on, training_words, word_surprises
     from asr.scoring.cleaning import Cleaning
 
     for path in (arguments.html, arguments.json):
@@ -75,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     for cuts in sets.values():
         check_fields(cuts, arguments.by)
     model = options.load_recognizer(arguments)
+    judge = _judge(model, arguments.judge_lm)
     normalizer = arguments.normalizer or model.bundle.normalizer
     Cleaning(normalizer)  # refuses a normalizer that is missing before hours are spent
     manifests = arguments.training_manifest or trained_on(model.bundle.training)
@@ -85,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         report_failures(failures, total)
         raise AsrError("no utterance could be read, so there is nothing to score")
     seen = familiarity({name: evaluation.report for name, evaluation in evaluations.items()}, vocabulary)
-    surprises = _surprises(evaluations, arguments.judge_lm)
+    surprises = word_surprises(evaluations, judge) if judge else None
     if arguments.json:
         write(arguments.json, _json(evaluations, len(sets) > 1, options.facts(arguments)))
     if arguments.html:
@@ -236,13 +238,16 @@ def _values(evaluation: "Evaluation") -> dict[str, Any]:
     }
 
 
-def _surprises(evaluations: "dict[str, Evaluation]", folder: str | None) -> list[list[float]] | None:
+def _judge(model: "Recognizer", folder: str | None) -> "LanguageModel | None":
+    """Load the language model that judges words. Raises AsrError, before hours are spent."""
     if folder is None:
         return None
-    from asr.evaluation import word_surprises
     from asr.language_model import load_lm
+    from asr.rescoring import check_letters
 
-    return word_surprises(evaluations, load_lm(folder))
+    lm = load_lm(folder)
+    check_letters(lm, model.bundle.tokenizer)
+    return lm
 
 
 def _found_wrong(evaluations: "dict[str, Evaluation]", surprises: list[list[float]] | None) -> list[str]:

@@ -163,8 +163,9 @@ def score(arguments: argparse.Namespace, sentences: Iterable[str]) -> int:
         print(f"over the {found.events} words and ends of sentences that both models know:")
         print(f"  recurrent     perplexity {found.first:.2f}")
         print(f"  n-gram        perplexity {found.second:.2f}")
+        below = round(100 * (1 - found.mixed / found.second), 1) + 0.0  # no -0.0
         print(
-            f"  interpolated  perplexity {found.mixed:.2f}, {100 * (1 - found.mixed / found.second):.1f} % below the "
+            f"  interpolated  perplexity {found.mixed:.2f}, {below:.1f} % below the "
             f"n-gram's, with {found.share:.3f} of the recurrent model"
         )
     return 0

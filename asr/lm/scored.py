@@ -104,7 +104,8 @@ def mix(
 ) -> Mixture:
     """Mix two models' probabilities of the same sentences; a `share` of None is the best one for them.
 
-    The best share is found by expectation maximization (Jelinek & Mercer 1980). Raises DecodingError without events.
+    The best share is found by expectation maximization (Jelinek & Mercer 1980). Raises DecodingError for sentences none
+    of whose words both models know.
 
     >>> a = ScoredSentence(["x"], np.log([0.8, 0.1]), np.zeros(1, bool))
     >>> b = ScoredSentence(["x"], np.log([0.1, 0.8]), np.zeros(1, bool))
@@ -118,8 +119,13 @@ def mix(
         or [np.zeros(0, bool)]
     )
     log_a, log_b = log_a[known], log_b[known]
-    if not len(log_a):
+    if not first:
         raise DecodingError("there is no text to score; expected sentences of words")
+    if len(log_a) == len(first):
+        raise DecodingError(
+            "no word of the text is known to both models; expected models of the same words: `asr lm build "
+            "--vocabulary DIR` gives an n-gram those of a recurrent one"
+        )
     if share is None:
         share = 0.5
         for _ in range(ROUNDS):

@@ -181,5 +181,6 @@ def load_units(folder: str | Path, kind: str, normalizer: str) -> Units:
     try:
         words = path.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise TextError(f"{path} cannot be read: {error}; copy the whole folder again") from error
+        reason = getattr(error, "strerror", None) or error
+        raise TextError(f"{path} cannot be read: {reason}; copy the whole folder again") from error
     return WordUnits(words[:-1], normalizer)

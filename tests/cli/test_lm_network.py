@@ -61,7 +61,17 @@ def test_scores_and_mixtures(place, capsys):
 
 def test_what_cannot_be_scored(place, capsys):
     (place / "empty.txt").write_text("...\n")
+    (place / "one.txt").write_text("zebra\n")
+    assert run_asr("lm build {dir}/one.txt -o {dir}/zebra.arpa --order 2", dir=place) == 0
     for line, message in (
+        (
+            "lm score {dir}/lm {dir}/text.txt --interpolate {dir}/zebra.arpa",
+            "no word of the text is known to both models; expected models of the same words",
+        ),
+        (
+            "lm train {dir}/one.txt -o {dir}/run",
+            "the training text has one sentence, which is held out as dev; expected more text",
+        ),
         ("lm score {dir}/lm {dir}/empty.txt", "there is no text to score; expected sentences of words"),
         (
             "lm score {dir}/lm.arpa {dir}/text.txt --interpolate {dir}/lm.arpa",

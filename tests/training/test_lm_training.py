@@ -199,7 +199,7 @@ def test_configurations_that_cannot_be(text, capsys):
         (
             "hello\n",
             ConfigError,
-            r"has 0 words, 0 tokens .* expected at least two for each of data.batch_size 4",
+            "has one sentence, which is held out as dev; expected more text",
         ),
         ("hello you\nyes\n", ConfigError, "expected at least two for each of data.batch_size 4"),
         ("x" * 10_000 + "\n", TextError, "a word of 10000 letters .* expected words of at most 1000"),
@@ -216,7 +216,7 @@ def test_texts_that_cannot_be(tmp_path, content, error, message):
 def test_a_checkpoint_of_another_network(text):
     state = training_of(config_of(text)).state()
     other = training_of(config_of(text, network=NetworkConfig("gru", hidden_size=16, embedding_size=8)))
-    with pytest.raises(AsrError, match="Error"):
+    with pytest.raises(AsrError, match="size mismatch for recurrent.0.weight_ih_l0"):
         other.load(state)
 
 

@@ -174,7 +174,8 @@ class LmTraining:
             for name in COUNTERS:
                 setattr(self, name, state[name])
         except (RuntimeError, ValueError, KeyError) as error:
-            raise AsrError(str(error).splitlines()[0]) from error
+            # Of torch's message the first line names a class, the second what does not fit.
+            raise AsrError(str(error).splitlines()[:2][-1].strip()) from error
 
     def save(self) -> bool:
         """Write a checkpoint. Returns False where it could not be written, which has been reported."""

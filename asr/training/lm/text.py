@@ -111,6 +111,11 @@ class LmText:
 
     def _check_length(self, config: LmConfig) -> None:
         tokens, batch_size = len(self.train.ids), config.data.batch_size
+        if not tokens and not config.data.dev:
+            raise ConfigError(
+                "the training text has one sentence, which is held out as dev; expected more text, or "
+                "another one in data.dev"
+            )
         if tokens < 2 * batch_size:
             raise ConfigError(
                 f"the training text has {self.train.words} words, {tokens} tokens with the ends of sentences; expected "
