@@ -20,7 +20,7 @@ help:
 	@echo 'make docs      build the documentation into build/site'
 	@echo 'make lock      resolve the dependencies into requirements.lock'
 	@echo 'make bundle    train the AN4 model that comes with asr: AN4=/path/to/an4'
-	@echo 'make english   make runs/english/bundle and data/english/lm.bin (recipes/english) those that come with asr'
+	@echo 'make english   make runs/english_consistency/bundle and data/english/lm.bin (recipes/english) those that come with asr'
 	@echo 'make clean     remove the environment and what demo wrote'
 
 demo: $(STAMP)
@@ -52,7 +52,7 @@ bundle: $(STAMP)
 	cp runs/an4_small/bundle/* asr/bundles/an4/
 
 english: $(STAMP)
-	$(BIN)/python recipes/english/ship.py runs/english/bundle --lm data/english/lm.bin
+	$(BIN)/python recipes/english/ship.py runs/english_consistency/bundle --lm data/english/lm.bin
 
 lock: $(VENV).uv/ready
 	$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 \

@@ -1,6 +1,6 @@
 """Make a trained model and a language model the ones that come with asr, and write their results into the model card.
 
-  python recipes/english/ship.py runs/english/bundle --lm data/english/lm.bin
+  python recipes/english/ship.py runs/english_consistency/bundle --lm data/english/lm.bin
 
 copies both into asr/bundles/english, tunes the language model's weight and word bonus on the development sets of the
 recipe's configuration, and writes the commands of RESULTS and what they print between the card's marks. Without --lm
