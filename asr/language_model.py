@@ -14,8 +14,8 @@ from asr.lm.scored import ScoredSentence
 from asr.lm.units import END, UNKNOWN, Encoded, TokenUnits
 from asr.lm_bundle import LmBundle
 
-# Tokens of sentences that are read together, padding included, and of a sentence that are read at a time.
-BATCH_TOKENS, CHUNK = 2048, 512
+# Tokens of sentences that are scored together, and of a beginning that are read at a time.
+BATCH_TOKENS, CHUNK = 8192, 512
 # Alternatives that are listed, hypotheses that search for them, and tokens of the longest.
 EXPECTED, BEAM, LONGEST = 5, 8, 12
 
@@ -57,7 +57,7 @@ class LanguageModel:
         words = [self.units.split(text) for text in texts]
         encoded = [self.units.encode(sentence) for sentence in words]
         scores: dict[int, np.ndarray] = {}
-        for batch in _batches([len(sentence.ids) + 1 for sentence in encoded]):
+        for batch in _batches([sentence.ids for sentence in encoded]):
             rows = self.token_log_probs([encoded[i].ids for i in batch])
             scores.update(zip(batch, rows, strict=True))
         return [
@@ -70,23 +70,34 @@ class LanguageModel:
         return [sentence.total for sentence in self.score(texts)]
 
     def token_log_probs(self, sentences: Sequence[list[int]]) -> list[np.ndarray]:
-        """Return the log-probabilities (token + 1,) of each sentence's tokens and its end."""
+        """Return the log-probabilities (token + 1,) of each sentence's tokens and its end.
+
+        The sentences are read side by side, token by token, and a beginning that several share is read once: the best
+        transcripts of a search differ in few words.
+        """
         lengths = np.array([len(ids) + 1 for ids in sentences])
-        inputs = np.full((len(sentences), lengths.max()), END, np.int64)
-        targets = inputs.copy()
+        targets = np.full((len(sentences), lengths.max()), END, np.int64)
         for row, ids in enumerate(sentences):
-            inputs[row, 1 : len(ids) + 1] = ids
             targets[row, : len(ids)] = ids
-        states, result = self.network.start(len(sentences)), np.zeros(inputs.shape)
-        for first in range(0, inputs.shape[1], CHUNK):
-            places = slice(first, first + CHUNK)
-            left = np.clip(lengths - first, 0, CHUNK)
-            hidden, states = self.network.read(inputs[:, places], left, states)
-            inside = np.arange(hidden.shape[1]) < left[:, None]
-            result[:, places][inside] = self.network.output.log_probs_of(
-                hidden[inside], targets[:, places][inside]
-            )
-        return [row[:length] for row, length in zip(result, lengths, strict=True)]
+        # The beginnings of a length: their last tokens, and the numbers of those that they continue.
+        last, before = np.array([END]), np.array([0])
+        states, own = self.network.start(1), np.zeros(len(sentences), np.int64)
+        asked: list[tuple[np.ndarray, np.ndarray]] = []
+        answers, count = np.zeros(targets.shape, np.int64), 0
+        for place in range(targets.shape[1]):
+            hidden, states = self._step(last, {name: value[:, before] for name, value in states.items()})
+            rows = np.flatnonzero(lengths > place)
+            pairs, which = np.unique(own[rows] * self.units.size + targets[rows, place], return_inverse=True)
+            before, last = np.divmod(pairs, self.units.size)
+            asked.append((hidden[before], last))
+            answers[rows, place] = count + which
+            count += len(pairs)
+            goes_on = last != END
+            own[rows] = (np.cumsum(goes_on) - 1)[which]
+            before, last = before[goes_on], last[goes_on]
+        behind, tokens = (np.concatenate(parts) for parts in zip(*asked, strict=True))
+        log_probs = self.network.output.log_probs_of(behind, tokens).astype(np.float64)
+        return [log_probs[row[:length]] for row, length in zip(answers, lengths, strict=True)]
 
     def judge(self, words: str | Sequence[str]) -> list[JudgedWord]:
         """Judge each word of a sentence by the words before it. Raises TextError for an empty sentence."""
@@ -174,9 +185,9 @@ class LanguageModel:
             hidden, states = self.network.read(np.array([part]), np.array([len(part)]), states)
         return hidden[:, -1], states
 
-    def _step(self, tokens: Sequence[int], states: States) -> tuple[np.ndarray, States]:
+    def _step(self, tokens: Sequence[int] | np.ndarray, states: States) -> tuple[np.ndarray, States]:
         """Read a token in each row; return hidden (batch, feature) and the states."""
-        ids = np.array(tokens, np.int64)[:, None]
+        ids = np.asarray(tokens, np.int64)[:, None]
         hidden, states = self.network.read(ids, np.ones(len(ids), np.int64), states)
         return hidden[:, -1], states
 
@@ -248,14 +259,17 @@ def find_lm(folder: str | Path) -> Path:
     return inside if (inside / CONFIG_FILE).is_file() else Path(folder)
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Yield positions of sentences of like lengths that are read together."""
+def _batches(sentences: Sequence[list[int]]) -> Iterator[list[int]]:
+    """Yield positions of sentences that are read together, neighbors in alphabetical order: they begin alike."""
     batch: list[int] = []
-    for position in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if batch and lengths[position] * (len(batch) + 1) > BATCH_TOKENS:
+    tokens = 0
+    for position in sorted(range(len(sentences)), key=sentences.__getitem__):
+        length = len(sentences[position]) + 1
+        if batch and tokens + length > BATCH_TOKENS:
             yield batch
-            batch = []
+            batch, tokens = [], 0
         batch.append(position)
+        tokens += length
     if batch:
         yield batch
 

@@ -74,6 +74,17 @@ def test_the_state_is_carried_over_long_sentences():
     assert short.total == pytest.approx(lm.log_prob(["a"])[0], abs=1e-5)
 
 
+def test_shared_beginnings_are_read_once(monkeypatch):
+    _, lm = random_lm("words")
+    texts = ["the cat was full", "the cat was", "the cat sat", "a cat", "", "the cat was full", "was the cat"]
+    alone = [lm.log_prob([text])[0] for text in texts]
+    rows, read = [], lm.network.read
+    monkeypatch.setattr(lm.network, "read", lambda ids, *rest: rows.append(len(ids)) or read(ids, *rest))
+    assert lm.log_prob(texts) == pytest.approx(alone, abs=1e-4)
+    beginnings = {tuple(text.split()[:n]) for text in texts for n in range(len(text.split()) + 1)}
+    assert sum(rows) == len(beginnings)
+
+
 def test_unknown_words():
     _, words = random_lm("words")
     judged = words.judge("the xylophone was full")
