@@ -14,9 +14,13 @@ Nothing heavy is imported until it is used.
 0.3333333333333333
 """
 
+import os
 from typing import Any
 
 from asr.version import __version__
+
+# onnxruntime 1.31 and later report to Microsoft unless this is set before they are imported; "0" lets them.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # pyright: reportUnsupportedDunderAll=false
 # name: the module that it comes from

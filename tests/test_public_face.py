@@ -1,6 +1,7 @@
 """What `import asr` offers: to people, to `dir` and `help`, and to type checkers."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,18 @@ def test_every_name_can_be_seen_and_used():
     assert len(asr.__all__) == 19
     for name in asr.__all__:
         assert getattr(asr, name) is not None
+
+
+def test_nothing_is_reported_to_the_makers_of_onnxruntime():
+    script = "import os, asr; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    for given, found in (({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")):
+        environment = {
+            name: os.environ[name] for name in os.environ if name != "ORT_DISABLE_TELEMETRY"
+        } | given
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == found
 
 
 def test_the_stub_offers_the_same_names_from_the_same_modules():
