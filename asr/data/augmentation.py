@@ -40,7 +40,7 @@ class AugmentationConfig:
         reverberation: folder of room impulse responses, or "generated" for rooms made up; "" for none.
         reverberation_share: share of the utterances that are put into a room.
         reverberation_seconds: shortest and longest time in which a made-up room's echo falls by 60 dB.
-        noise: folder of recordings, at any depth, to mix in; "" for none.
+        noise: folder of recordings, at any depth, to mix in, or "generated" for hiss and rumble; "" for none.
         noise_share: share of the utterances that get noise.
         snr_db: lowest and highest ratio of speech to noise, in dB.
         codecs: codecs of which one is drawn: 8khz (the band alone), telephone (8 kHz, mu-law), gsm, mp3, vorbis, opus.
@@ -88,7 +88,7 @@ class Augmentation:
     def __init__(self, config: AugmentationConfig, sample_rate: int):
         self.config = config
         self.sample_rate = sample_rate
-        self.noises = _audio_in(config.noise, "noise")
+        self.noises = _audio_in(config.noise if config.noise != GENERATED else "", "noise")
         rooms = config.reverberation if config.reverberation != GENERATED else ""
         self.rooms = _audio_in(rooms, "reverberation")
         for codec in config.codecs:
@@ -102,7 +102,7 @@ class Augmentation:
         config = self.config
         if config.reverberation and chance.random() < config.reverberation_share:
             samples = reverberate(samples, self._room(chance))
-        if self.noises and chance.random() < config.noise_share:
+        if config.noise and chance.random() < config.noise_share:
             samples = mix(samples, self._noise(len(samples), chance), chance.uniform(*config.snr_db))
         if config.codecs and chance.random() < config.codec_share:
             samples = code(samples, self.sample_rate, chance.choice(config.codecs), chance.uniform(0.2, 0.9))
@@ -119,6 +119,8 @@ class Augmentation:
 
     def _noise(self, length: int, chance: random.Random) -> np.ndarray:
         """Cut `length` samples out of a recording; a short one is repeated."""
+        if not self.noises:
+            return make_noise(length, chance.uniform(0, 1), np.random.default_rng(chance.getrandbits(63)))
         path, seconds = chance.choice(self.noises)
         offset = chance.uniform(0, max(0.0, seconds - length / self.sample_rate))
         # Read each time: a folder of noise may be larger than the memory.
@@ -172,6 +174,12 @@ def make_room(seconds: float, sample_rate: int, generator: np.random.Generator) 
     echo /= math.sqrt(np.square(echo).sum())
     echo[0] = 1.0
     return echo.astype(np.float32)
+
+
+def make_noise(length: int, slope: float, generator: np.random.Generator) -> np.ndarray:
+    """Make up noise whose amplitudes fall as frequency**-slope: 0 hisses evenly (white), 1 rumbles (brown)."""
+    spectrum = np.fft.rfft(generator.standard_normal(length))
+    return np.fft.irfft(spectrum / np.arange(1, len(spectrum) + 1) ** slope, length).astype(np.float32)
 
 
 def mix(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:

@@ -57,6 +57,15 @@ def test_noise_has_the_ratio_asked_for(voice):
     np.testing.assert_array_equal(mix(voice, np.zeros_like(voice), 10), voice)
 
 
+def test_noise_made_up(voice):
+    augment = Augmentation(AugmentationConfig(noise="generated", noise_share=1, snr_db=(10, 10)), RATE)
+    mixed = augment(voice, random.Random(1))
+    added = mixed - voice * np.dot(mixed, voice) / np.dot(voice, voice)
+    assert 10 * np.log10(np.square(voice).sum() / np.square(added).sum()) == pytest.approx(10, abs=0.5)
+    np.testing.assert_array_equal(mixed, augment(voice, random.Random(1)))
+    assert not np.array_equal(mixed, augment(voice, random.Random(2)))
+
+
 def test_noise_from_a_folder(voice, noises):
     config = AugmentationConfig(noise=str(noises), noise_share=1, snr_db=(10, 10))
     augmentation = Augmentation(config, RATE)
