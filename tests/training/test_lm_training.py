@@ -216,7 +216,7 @@ def test_texts_that_cannot_be(tmp_path, content, error, message):
 def test_a_checkpoint_of_another_network(text):
     state = training_of(config_of(text)).state()
     other = training_of(config_of(text, network=NetworkConfig("gru", hidden_size=16, embedding_size=8)))
-    with pytest.raises(AsrError, match="size mismatch for recurrent.0.weight_ih_l0"):
+    with pytest.raises(AsrError, match=r"size mismatch for recurrent.0.weight_ih_l0"):
         other.load(state)
 
 
