@@ -14,6 +14,7 @@ from asr.recurrent.operators import (
     Arguments,
     backward_operator,
     differentiate,
+    direct,
     final_state,
     names,
     numbers,
@@ -43,13 +44,14 @@ _problem_of._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def run(call: Call) -> tuple[Tensor, State]:
     """Run one layer, every direction; see `reference.run` for the shapes."""
-    # Through the dispatcher only where someone needs it: its first call imports all of torch._dynamo, seconds that
-    # plain inference can do without.
+    # Through the dispatcher only where someone needs it: its first call imports all of torch._dynamo, which takes
+    # seconds.
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    plain = not torch.is_grad_enabled() and not traced and type(call.x) is Tensor
+    plain = not traced and type(call.x) is Tensor
     inference = "bfloat16" if call.x.dtype == torch.bfloat16 else "float32"
     arguments = _flatten(call, TRAINING if torch.is_grad_enabled() else inference)
-    y, h, c, _ = (_forward if plain else torch.ops.asr.recurrent)(*arguments)
+    differentiated = _differentiated if torch.is_grad_enabled() else _forward
+    y, h, c, _ = (differentiated if plain else torch.ops.asr.recurrent)(*arguments)
     return _as_given(call, y, h, c)
 
 
@@ -142,8 +144,7 @@ def _(*values):
     return y, finals[0], finals[1] if c else x.new_empty(0), x.new_empty(shape)
 
 
-@backward_operator("recurrent_backward")
-def recurrent_backward(d_y, d_state, needs_d_x, y, saved, *values) -> list[Tensor]:
+def _backward(d_y, d_state, needs_d_x, y, saved, *values) -> list[Tensor]:
     """Return the gradients of x, of each state and of each weight; see `backward_operator`."""
     arguments = Arguments(*values)
     layer = library.describe(arguments)
@@ -164,4 +165,6 @@ def recurrent_backward(d_y, d_state, needs_d_x, y, saved, *values) -> list[Tenso
     return [d_x, *state, *weights]
 
 
+recurrent_backward = backward_operator("recurrent_backward")(_backward)
 differentiate(recurrent, recurrent_backward)
+_differentiated = direct(_forward, _backward, recurrent_backward)
