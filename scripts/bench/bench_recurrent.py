@@ -4,6 +4,7 @@ What is compared runs interleaved in one process, in turns. A round in which oth
 cores is thrown away and repeated; after too many of those the case is refused, for its numbers would mean nothing.
 Printed are medians, the ratio to the first contender, and how far each is from the case's floor: its operations at
 the measured peak of this machine, or its weights at the measured bandwidth of the caches, whichever is longer.
+With --cpu-time, one thread's processor time is taken instead, for machines that are never quiet.
 """
 
 import argparse
@@ -17,10 +18,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import torch
+from scripted_loop import ScriptedLoop
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from asr.engines.onnx_nodes import Nodes
+from asr.engines.onnx_recurrent import Layer, Ragged, recurrent_layer
 from asr.recurrent import PackedLayer, RecurrentLayer
 from asr.recurrent.cpu import library
 
@@ -34,7 +39,19 @@ SIZES = [
     (800, 16, 640, 640),
     (200, 32, 1024, 1024),
 ]
+INFERENCE_SIZES = [
+    (125, 1, 160, 160),
+    (400, 1, 320, 320),
+    (400, 1, 512, 512),
+    (400, 8, 512, 512),
+    (400, 16, 320, 320),
+]
+CHUNK_SIZES = [
+    (35, batch, width, width) for width in (256, 512, 650) for batch in (20, 32)
+]  # language models
 FOREIGN_SHARE = 0.05
+SHORT = 0.05  # seconds; shorter calls are repeated
+PAUSE = 0.005  # seconds in which threads that wait for more work, spinning, give up
 Contenders = dict[str, Callable[[], Tensor]]
 
 
@@ -50,6 +67,20 @@ def own_seconds() -> float:
     return sum(os.times()[:2])
 
 
+def timed(run: Callable[[], object]) -> float:
+    """Seconds of one call, of a short one the median of five behind a first, which wakes threads and fills caches."""
+    clock = time.process_time if ARGUMENTS.cpu_time else time.perf_counter
+
+    def once() -> float:
+        before = clock()
+        run()
+        return clock() - before
+
+    time.sleep(PAUSE)
+    first = once()
+    return first if first > SHORT else statistics.median(once() for _ in range(5))
+
+
 def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float] | None:
     """Median milliseconds of each contender, None where other processes kept disturbing."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
@@ -59,12 +90,11 @@ def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> 
     while len(next(iter(times.values()))) < rounds:
         busy, own, start, found = busy_seconds(), own_seconds(), time.perf_counter(), {}
         for name, run in contenders.items():
-            before = time.perf_counter()
-            run()
-            found[name] = time.perf_counter() - before
+            found[name] = timed(run)
         elapsed = time.perf_counter() - start
         foreign = (busy_seconds() - busy) - (own_seconds() - own)
-        if foreign > FOREIGN_SHARE * elapsed * (os.cpu_count() or 1) + 0.02:
+        allowed = FOREIGN_SHARE * elapsed * (os.cpu_count() or 1) + 0.02
+        if foreign > allowed and not ARGUMENTS.cpu_time:
             refused += 1
             if refused > 3 * rounds:
                 return None
@@ -84,10 +114,12 @@ def bandwidth() -> float:
     return best
 
 
-def floor_ms(gates: int, frames: int, steps: int, input_size: int, hidden: int, passes: int) -> float:
+def floor_ms(
+    gates: int, frames: int, steps: int, input_size: int, hidden: int, passes: int, directions: int
+) -> float:
     """The longer of the float32 operations at peak and of the recurrent weights, read at every step, at bandwidth."""
-    operations = 2 * frames * gates * hidden * (input_size + hidden) * 2 * passes
-    bytes_read = steps * gates * hidden * hidden * 4 * 2 * min(passes, 2)
+    operations = 2 * frames * gates * hidden * (input_size + hidden) * directions * passes
+    bytes_read = steps * gates * hidden * hidden * 4 * directions * min(passes, 2)
     return 1000 * max(operations / PEAK / 1e9, bytes_read / BANDWIDTH / 1e9)
 
 
@@ -109,6 +141,7 @@ def report(
     gates: int,
     lengths: Tensor,
     training_too: bool = True,
+    directions: int = 2,
 ) -> None:
     """Time every contender forward and, unless told otherwise, forward+backward; print a line each."""
     TITLES.append(title)
@@ -131,18 +164,29 @@ def report(
             print(f"  {what}: refused, other processes are running")
             continue
         passes = 1 if what == "forward" else 3
-        floor = floor_ms(gates, int(lengths.sum()), frames, features, hidden, passes)
+        floor = floor_ms(gates, int(lengths.sum()), frames, features, hidden, passes, directions)
         ours = next(iter(medians.values()))
         for name, milliseconds in medians.items():
+            of_floor = "" if ARGUMENTS.cpu_time else f"   {milliseconds / floor:5.2f} of the floor"
             print(
-                f"  {what:17} {name:28} {milliseconds:9.1f} ms   {milliseconds / ours:6.2f} of ours"
-                f"   {milliseconds / floor:5.2f} of the floor"
+                f"  {what:17} {name:28} {milliseconds:9.2f} ms   {milliseconds / ours:6.2f} of ours{of_floor}"
             )
 
 
 def ours(cell: str, size: tuple[int, ...], x: Tensor, lengths: Tensor, **options) -> Callable[[], Tensor]:
     layer = RecurrentLayer(cell, size[2], size[3], backend="fused", **options)
-    return lambda: layer(x, lengths)[0]
+    return fresh(layer, x, lambda: layer(x, lengths)[0])
+
+
+def fresh(module: nn.Module, x: Tensor, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """Run with no gradients of the step before, as a training loop does."""
+
+    def run_afresh() -> Tensor:
+        module.zero_grad()
+        x.grad = None
+        return run()
+
+    return run_afresh
 
 
 def torchs(
@@ -155,75 +199,18 @@ def torchs(
 ) -> Callable[[], Tensor]:
     module = kind(size[2], size[3], bidirectional=True, batch_first=True, dtype=dtype)
     if not packed:
-        return lambda: module(x)[0]
+        return fresh(module, x, lambda: module(x)[0])
 
     def run() -> Tensor:
         sequence = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         return pad_packed_sequence(module(sequence)[0], batch_first=True)[0]
 
-    return run
-
-
-class ScriptedLoop(nn.Module):
-    """What one writes without fused kernels: a TorchScript loop over the steps, both directions."""
-
-    def __init__(
-        self, features: int, hidden: int, peephole: bool, coupled: bool, zoneout: float, dropout: float
-    ):
-        super().__init__()
-        gates = (3 if coupled else 4) * hidden
-        self.weight_ih = nn.Parameter(torch.randn(2, gates, features) / hidden**0.5)
-        self.weight_hh = nn.Parameter(torch.randn(2, gates, hidden) / hidden**0.5)
-        self.bias = nn.Parameter(torch.zeros(2, gates))
-        self.peepholes = nn.Parameter(torch.zeros(2, 3, hidden))
-        self.hidden, self.peephole, self.coupled, self.zoneout, self.dropout = (
-            hidden,
-            peephole,
-            coupled,
-            zoneout,
-            dropout,
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        outputs: list[Tensor] = []
-        for d in range(2):
-            steps = x if d == 0 else x.flip(1)
-            shares = torch.matmul(steps, self.weight_ih[d].t()) + self.bias[d]
-            h = torch.zeros(x.size(0), self.hidden)
-            c = torch.zeros(x.size(0), self.hidden)
-            mask = torch.ones_like(h)
-            if self.dropout > 0:
-                mask = torch.empty_like(h).bernoulli_(1 - self.dropout) / (1 - self.dropout)
-            weight = self.weight_hh[d].t()
-            ys: list[Tensor] = []
-            for t in range(x.size(1)):
-                sums = (shares[:, t] + torch.matmul(h * mask, weight)).chunk(3 if self.coupled else 4, 1)
-                f, g, o = sums[0] if self.coupled else sums[1], sums[-2], sums[-1]
-                i = sums[0]
-                if self.peephole:
-                    f = f + self.peepholes[d, 1] * c
-                    i = i + self.peepholes[d, 0] * c
-                f = torch.sigmoid(f)
-                i = 1 - f if self.coupled else torch.sigmoid(i)
-                c_new = f * c + i * torch.tanh(g)
-                if self.peephole:
-                    o = o + self.peepholes[d, 2] * c_new
-                h_new = torch.sigmoid(o) * torch.tanh(c_new)
-                if self.zoneout > 0:
-                    keep_h = torch.empty_like(h).bernoulli_(self.zoneout)
-                    keep_c = torch.empty_like(h).bernoulli_(self.zoneout)
-                    h_new = keep_h * h + (1 - keep_h) * h_new
-                    c_new = keep_c * c + (1 - keep_c) * c_new
-                h, c = h_new, c_new
-                ys.append(h)
-            y = torch.stack(ys, 1)
-            outputs.append(y if d == 0 else y.flip(1))
-        return torch.cat(outputs, 2)
+    return fresh(module, x, run)
 
 
 def scripted(size: tuple[int, ...], x: Tensor, peephole=False, coupled=False, zoneout=0.0, dropout=0.0):
     loop = torch.jit.script(ScriptedLoop(size[2], size[3], peephole, coupled, zoneout, dropout))
-    return lambda: loop(x)
+    return fresh(loop, x, lambda: loop(x))
 
 
 def vanilla(sizes: list[tuple[int, ...]]) -> None:
@@ -260,25 +247,67 @@ def relative_error(found: Tensor, truth: Tensor) -> float:
     return float((found.double() - truth).norm() / truth.norm())
 
 
-def inference_at_batch_one(size: tuple[int, ...]) -> None:
-    """Weights packed once, in every precision, against torch's own and its dynamic quantization."""
+def by_onnxruntime(
+    layer: RecurrentLayer, x: Tensor, lengths: Tensor, spinning: bool = False, int8: bool = False
+) -> Callable[[], Tensor]:
+    """The layer as `asr export` and the engine onnx write it; the engine's threads do not spin while they wait."""
+    nodes = Nodes()
+    weights = [
+        {
+            name.removesuffix(suffix): part.detach().numpy()
+            for name, part in layer.named_parameters()
+            if name.endswith(suffix)
+        }
+        for suffix in layer.directions()
+    ]
+    ragged = Ragged(nodes, "lengths", nodes.axis("x", 0))
+    y, _ = recurrent_layer(nodes, Layer("lstm", weights, layer.hidden_size), "x", ragged)
+    shapes = [("float32", ("frame", "batch", size)) for size in (layer.input_size, 2 * layer.hidden_size)]
+    graph = nodes.finish({"x": shapes[0], "lengths": ("int64", ("batch",))}, {"y": shapes[1]}, {"y": y})
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = ARGUMENTS.threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    content = (graph.quantized() if int8 else graph).serialized()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    inputs = {"x": x.detach().transpose(0, 1).contiguous().numpy(), "lengths": lengths.numpy()}
+    return lambda: torch.from_numpy(session.run(None, inputs)[0]).transpose(0, 1)
+
+
+def inference(size: tuple[int, ...]) -> None:
+    """Weights packed once, in every precision, against torch's own, its dynamic quantization, and onnxruntime."""
     x, lengths = batch(size, False)
     theirs = nn.LSTM(size[2], size[3], bidirectional=True, batch_first=True).eval()
     layer = RecurrentLayer("lstm", size[2], size[3], backend="fused").eval()
     layer.load_state_dict(theirs.state_dict())
-    packed = {precision: PackedLayer(layer, precision) for precision in ("int8", "bfloat16", "float32")}
+    packed = {precision: PackedLayer(layer, precision) for precision in ("float32", "bfloat16", "int8")}
     dynamic = torch.ao.quantization.quantize_dynamic(nn.Sequential(theirs), {nn.LSTM}, torch.qint8)
     contenders: Contenders = {
         f"ours, {name}": lambda own=own: own(x, lengths)[0] for name, own in packed.items()
     }
     contenders |= {"ours, not packed": lambda: layer(x, lengths)[0], "torch.nn.LSTM": lambda: theirs(x)[0]}
     contenders["torch's dynamic quantization"] = lambda: dynamic(x)[0]
-    report("packed for inference", size, contenders, 4, lengths, training_too=False)
-    if ARGUMENTS.only in "packed for inference":
+    contenders["onnxruntime"] = by_onnxruntime(layer, x, lengths)
+    contenders["onnxruntime, spinning"] = by_onnxruntime(layer, x, lengths, spinning=True)
+    contenders["onnxruntime, int8"] = by_onnxruntime(layer, x, lengths, int8=True)
+    report("inference beside onnxruntime", size, contenders, 4, lengths, training_too=False)
+    if ARGUMENTS.only in TITLES[-1]:
         with torch.no_grad():
             truth = copy.deepcopy(theirs).double()(x.double())[0]
             for name, run in contenders.items():
                 print(f"  relative error     {name:28} {relative_error(run(), truth):9.1e}")
+
+
+def chunk(size: tuple[int, ...]) -> None:
+    """One direction over a short chunk with carried state, as language models are trained."""
+    x, lengths = batch(size, False)
+    state = (torch.randn(1, size[1], size[3]), torch.randn(1, size[1], size[3]))
+    theirs = nn.LSTM(size[2], size[3], batch_first=True)
+    layer = RecurrentLayer("lstm", size[2], size[3], bidirectional=False, backend="fused")
+    contenders: Contenders = {
+        "ours": fresh(layer, x, lambda: layer(x, lengths, state)[0]),
+        "torch.nn.LSTM": fresh(theirs, x, lambda: theirs(x, state)[0]),
+    }
+    report("lm chunk", size, contenders, 4, lengths, directions=1)
 
 
 def bfloat16(size: tuple[int, ...], ragged: bool) -> None:
@@ -306,7 +335,10 @@ if __name__ == "__main__":
     parser.add_argument("--quick", action="store_true", help="the three smaller sizes, fewer rounds")
     parser.add_argument("--only", default="", help="only cases whose title contains this")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads for everyone")
+    parser.add_argument("--cpu-time", action="store_true", help="time by the processor's time of one thread")
     ARGUMENTS = parser.parse_args()
+    if ARGUMENTS.cpu_time and ARGUMENTS.threads != 1:
+        parser.error(f"--cpu-time is for one thread, not {ARGUMENTS.threads}: add --threads 1")
     torch.set_num_threads(ARGUMENTS.threads)
     PEAK, BANDWIDTH = library.peak_gflops(), bandwidth()
     print(
@@ -315,7 +347,10 @@ if __name__ == "__main__":
     )
     chosen = SIZES[:3] if ARGUMENTS.quick else SIZES
     vanilla(chosen)
-    inference_at_batch_one(SIZES[0])
+    for size in INFERENCE_SIZES:
+        inference(size)
+    for size in CHUNK_SIZES:
+        chunk(size)
     for is_ragged in (False, True):
         for size in chosen[1:]:
             bfloat16(size, is_ragged)
