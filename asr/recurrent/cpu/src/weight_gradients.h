@@ -6,7 +6,7 @@
 
 namespace {
 
-constexpr int64_t FRAME_BLOCK = 128;  // frames summed at a time: their rows stay in cache
+constexpr int64_t FRAME_BLOCK = 256;  // frames summed at a time: their rows stay in cache
 constexpr int64_t TILE_GROUP = 8;     // tiles whose left operands are packed together: whole cache lines are read
 
 // The first `left` of TILE numbers, zeros behind them.
