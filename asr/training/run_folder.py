@@ -1,9 +1,11 @@
 """A run's folder: what a run writes, what may change when it is resumed, and how another run takes its place."""
 
 import json
+import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,40 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
         raise AsrError(
             f"{folder} already holds a run; --resume continues it, --overwrite replaces it, --run.folder names another"
         )
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes from training in a run's folder; raise AsrError if one does.
+
+    Two that resume the same run would write over each other's checkpoints. A process that is killed gives the folder
+    free. On Windows nobody is kept out.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise AsrError(f"cannot write to the run folder {folder}: {error.strerror or error}") from error
+    try:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AsrError(
+                f"another process is training in {folder}; wait for its end, stop it, or name another folder by "
+                "--run.folder"
+            ) from None
+        yield
+    finally:
+        os.close(opened)
+        if new:
+            with suppress(OSError):
+                folder.rmdir()  # succeeds only where the run never began, and left nothing
 
 
 def changed_keys(config: TrainConfig, before: dict[str, Any], path: Path) -> list[str]:

@@ -23,7 +23,7 @@ from asr.training.loop import Training
 from asr.training.progress import Progress, start_wandb
 from asr.training.read_config import config_text
 from asr.training.report import write_report, write_run_file
-from asr.training.run_folder import CHECKPOINTS, check_folder, new_folder, write_summary
+from asr.training.run_folder import CHECKPOINTS, alone_in, check_folder, new_folder, write_summary
 from asr.training.watch import RunAborted
 from asr.version import __version__
 
@@ -46,7 +46,7 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
     state = read_checkpoint(folder / CHECKPOINTS) if resume else None
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    with launch(config) as fabric:
+    with launch(config) as fabric, alone_in(folder) if fabric.is_global_zero else nullcontext():
         built = build(config, fabric, folder, state)
         training, progress = prepare(built, fabric, folder, state)
         return run(training, folder, progress)

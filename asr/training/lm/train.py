@@ -22,6 +22,7 @@ from asr.training.report import write_run_file
 from asr.training.run_folder import (
     CHECKPOINTS,
     TOKENIZER,
+    alone_in,
     check_folder,
     new_folder,
     refuse_fixed,
@@ -42,6 +43,11 @@ def train_lm(config: LmConfig, resume: bool = False, overwrite: bool = False) ->
     """
     folder = Path(config.run.folder)
     check_folder(folder, resume, overwrite)
+    with alone_in(folder):
+        return _train_in(folder, config, resume)
+
+
+def _train_in(folder: Path, config: LmConfig, resume: bool) -> int:
     if resume and not has_checkpoint(folder / CHECKPOINTS):
         log.warning("there is no checkpoint in %s to resume: the run starts from the beginning", folder)
         resume = False
