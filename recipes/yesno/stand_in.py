@@ -6,7 +6,7 @@
 Both write 60 files 1_0_1_1_0_0_1_0.wav in the corpus's own layout: 8 kHz, eight words each of one voice. The first
 synthesizes Hebrew yes (1, "ken") and no (0, "lo") with espeak-ng, with pauses and a little noise. The second, harder
 one takes real speech: two digits of a speaker of the Free Spoken Digit Dataset for the two words, louder and softer,
-faster and slower, with pauses or none, in rooms and in noise; what the test files hold, the training files do not.
+faster and slower, with pauses or none, in one room with its noise; what the test files hold, the training files do not.
 Neither tells how the real recordings go.
 """
 
@@ -26,6 +26,7 @@ from synthesize import SAMPLE_RATE, Espeak
 
 FILES, WORDS = 60, 8
 WRITTEN_RATE = 8000
+NOISE_DB = 20  # below the words, where they are real
 VOICE = "sem/he+m3"
 SPELLING = {"1": "כן", "0": "לא"}
 
@@ -63,6 +64,7 @@ def write_hard(folder: Path, seed: int, recordings: Path, speaker: str, digits: 
     """Write the files out of recordings DIGIT_SPEAKER_INDEX.wav; digits stand for yes and for no."""
     chance, generator = random.Random(seed), np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
+    room = make_room(0.2, WRITTEN_RATE, generator)
     names = sorted(f"{number:0{WORDS}b}" for number in chance.sample(range(2**WORDS), FILES))
     for place, words in enumerate(names):
         parts = [_pause(chance)]
@@ -73,13 +75,10 @@ def write_hard(folder: Path, seed: int, recordings: Path, speaker: str, digits: 
             samples = soxr.resample(samples, rate, rate * chance.uniform(0.88, 1.12))
             samples *= 10 ** (chance.uniform(-4, 4) / 20) / np.abs(samples).max()
             parts += [samples, _pause(chance) if chance.random() < 0.8 else np.zeros(0, np.float32)]
-        samples = np.concatenate(parts).astype(np.float32)
-        if chance.random() < 0.5:
-            samples = reverberate(samples, make_room(chance.uniform(0.1, 0.4), WRITTEN_RATE, generator))
-        samples = mix(
-            samples, generator.standard_normal(len(samples)).astype(np.float32), chance.uniform(10, 30)
-        )
-        samples *= chance.uniform(0.05, 0.9) / np.abs(samples).max()
+        samples = reverberate(np.concatenate(parts).astype(np.float32), room)
+        noise = generator.standard_normal(len(samples)).astype(np.float32)
+        samples = mix(samples, noise, NOISE_DB)
+        samples *= chance.uniform(0.2, 0.8) / np.abs(samples).max()
         soundfile.write(folder / f"{'_'.join(words)}.wav", samples, WRITTEN_RATE, subtype="PCM_16")
 
 

@@ -1,7 +1,7 @@
 """Measure the service on this machine: requests a second, streams a core, how late words come, and scaling over Ray.
 
   python scripts/bench/bench_serving.py SPEECH_FOLDER --model an4
-  python scripts/bench/bench_serving.py SPEECH_FOLDER --ray 1 2    also `asr transcribe`, alone and with 1 and 2 workers
+  python scripts/bench/bench_serving.py SPEECH_FOLDER --ray 1 2    files over Ray instead, by 1 and by 2 workers
 
 The service runs as `asr serve`, the callers in this process; on two cores they share them, so the processor time of
 the service alone is printed, too. A stream is fed in real time. Streams a core are streams over the cores in use.
@@ -18,9 +18,9 @@ import tempfile
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ import soundfile
 from websockets.asyncio.client import connect
 
 from asr.audio import audio_files, load_audio
+from asr.cluster import GROUP, Outcome, Task, run_here, run_on_ray
 from asr.serve.client import to_pcm16
 
 RATE = 16000
@@ -46,17 +47,21 @@ def main() -> None:
     parser.add_argument("--callers", type=int, nargs="+", default=[1, 2, 8, 32])
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 10, 20, 40])
     parser.add_argument("--seconds", type=float, default=30.0, help="of each measurement")
-    parser.add_argument("--ray", type=int, nargs="*", default=[], help="numbers of workers")
+    parser.add_argument(
+        "--ray", type=int, nargs="*", default=[], help="numbers of workers; nothing else is measured"
+    )
+    parser.add_argument("--files", type=int, default=2000, help="of a measurement with --ray")
     arguments = parser.parse_args()
     paths = audio_files(arguments.folder)[:200]
     if not paths:
         parser.error(f"there is no audio in {arguments.folder}")
     speech = np.concatenate([load_audio(path, RATE) for path in paths])
+    if arguments.ray:
+        scaling(speech, arguments)
+        return
     with served(arguments.model, arguments.threads) as (url, process):
         requests(url, process, speech, arguments)
         streams(url, process, speech, arguments)
-    if arguments.ray:
-        scaling(speech, arguments)
 
 
 @contextmanager
@@ -185,27 +190,53 @@ async def feed(url: str, samples: np.ndarray, delay: float) -> tuple[list[float]
 
 
 def scaling(speech: np.ndarray, arguments: argparse.Namespace) -> None:
-    """Time `asr transcribe` of many files: one process of one thread, and Ray's workers of one thread."""
+    """Time the transcription of many files: one process of one thread, and Ray's workers of one thread.
+
+    Rates are without the start of Ray and of the workers, which is printed, too. Processor time tells about a machine
+    that others use as well.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        audio = Path(folder, "audio")
-        audio.mkdir()
         size = round(arguments.file_seconds * RATE)
-        for i in range(1000):
-            soundfile.write(audio / f"{i:04}.wav", np.resize(np.roll(speech, -i * size)[:size], size), RATE)
-        print(f"\n1000 files of {arguments.file_seconds:g} s, seconds with the start of all processes")
-        alone = transcribe(audio, Path(folder, "alone"), arguments.model, ["--threads", "1"])
-        print(f"one process: {alone:.1f} s")
+        tasks = []
+        for i in range(arguments.files):
+            path = Path(folder, f"{i:04}.wav")
+            soundfile.write(path, np.resize(np.roll(speech, -i * size)[:size], size), RATE)
+            tasks.append(Task(str(path), str(path.with_suffix("")), path.stem, ("txt",)))
+        options = {"model": arguments.model, "engine": "onnx", "threads": 1}
+        print(f"\n{len(tasks)} files of {arguments.file_seconds:g} s")
+        alone = measure(run_here(tasks, **options), "one process", lambda: [os.getpid()])
         for workers in arguments.ray:
-            options = ["--threads", "1", "--ray", "--ray-workers", str(workers)]
-            took = transcribe(audio, Path(folder, str(workers)), arguments.model, options)
-            print(f"{workers} Ray workers: {took:.1f} s, {alone / took:.2f} times as fast")
+            outcomes = run_on_ray(tasks, workers=workers, **options)
+            found = measure(outcomes, f"{workers} Ray workers", workers_of_ray)
+            print(
+                f"{'':12}efficiency {found[0] / alone[0] / workers:.2f}, by processor time {alone[1] / found[1]:.2f}"
+            )
 
 
-def transcribe(audio: Path, output: Path, model: str, options: Sequence[str]) -> float:
-    command = [sys.executable, "-m", "asr", "transcribe", str(audio), "-o", str(output), "--model", model]
-    began = time.monotonic()
-    subprocess.run([*command, *options, "--quiet"], check=True)
-    return time.monotonic() - began
+def measure(
+    outcomes: Iterator[Outcome], name: str, processes: Callable[[], list[int]]
+) -> tuple[float, float]:
+    """Return files a second and the processes' processor seconds a file, from the first group of files to the last."""
+    began, marks = time.monotonic(), []
+    for number, outcome in enumerate(outcomes):
+        assert not outcome.error, outcome.error
+        if number % GROUP == 0:
+            marks.append((number, time.monotonic(), sum(map(processor_seconds, processes()))))
+    files, seconds, used = (last - first for first, last in zip(marks[0], marks[-1], strict=True))
+    print(
+        f"{name}: {files / seconds:.1f} files a second, {1000 * used / files:.2f} ms of processor time each; "
+        f"first files after {marks[0][1] - began:.1f} s",
+        flush=True,
+    )
+    return files / seconds, used / files
+
+
+def workers_of_ray() -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it ended
+            found += [int(path.parent.name)] * path.read_bytes().startswith(b"ray::MapWorker")
+    return found
 
 
 if __name__ == "__main__":
