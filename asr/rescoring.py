@@ -15,7 +15,7 @@ from asr.lm.units import UNKNOWN_WORD
 from asr.text import Tokenizer, normalize
 from asr.wording import some
 
-# Transcripts of an utterance that the search hands over, its n-best included.
+# Transcripts of an utterance that the search hands over at least; a wider beam hands over all that it holds.
 CANDIDATES = 32
 # Factor on the language model's log-probability where `asr lm tune` stored none.
 WEIGHT = 0.5
@@ -169,15 +169,15 @@ def rescorer_of(
 
     `source` is the Rescorer's source_lm and source_weight.
     """
-    nbest = options.get("nbest") or 1
+    nbest, tuned = options.get("nbest") or 1, bundle.decoding
+    beam_size = options.get("beam_size") or tuned.get("beam_size", 0)
     search = choose_decoder(
         bundle.tokenizer,
         bundle.normalizer,
         bundle.decoding,
         bundle.lm,
-        **{**options, "nbest": max(nbest, CANDIDATES)},
+        **{**options, "nbest": max(nbest, beam_size, CANDIDATES)},
     )
-    tuned = bundle.decoding
     return Rescorer(
         search,
         load_lm(lm),
