@@ -34,14 +34,22 @@ def check(cell, batch, frames, input_size, hidden_size, *, ragged=True, contiguo
     if not contiguous:
         call = call._replace(x=torch.randn(frames, input_size, batch).permute(2, 0, 1).requires_grad_())
     truth = outputs_and_gradients(reference.run, converted(call, torch.float64))
-    plain = outputs_and_gradients(reference.run, call)
+    # Where a row is divided by a small deviation, the last bit of x moves the reference's own error tenfold.
+    shaken = [call._replace(x=shake(call.x)) for _ in range(4 * options.get("layer_norm", False))]
+    plain = [outputs_and_gradients(reference.run, own) for own in (call, *shaken)]
     fused = outputs_and_gradients(backend.run, call)
     assert backend.refusal(call) is None
     for name, expected in truth.items():
         scale = max(expected.abs().max().item(), 0.1) if expected.numel() else 1.0
         error = (fused[name] - expected).abs().amax().item() / scale if expected.numel() else 0.0
-        allowed = (plain[name] - expected).abs().amax().item() / scale if expected.numel() else 0.0
+        errors = [(own[name] - expected).abs().amax().item() / scale for own in plain if expected.numel()]
+        allowed = max(errors, default=0.0)
         assert error <= max(3e-6, 2 * allowed), f"{name}: error {error:.1e}, the reference's is {allowed:.1e}"
+
+
+def shake(x):
+    """Move each number by its last bit, or leave it."""
+    return (x.detach() * (1 + torch.randint(-1, 2, x.shape) * 2.0**-23)).requires_grad_()
 
 
 @pytest.mark.parametrize("cell", CELLS)
