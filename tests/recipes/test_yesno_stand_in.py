@@ -62,3 +62,19 @@ def test_yes_and_no_sound_different(stand_in):
         return np.median(np.abs(some[:, None] - others[None]).sum(-1))
 
     assert typical_distance(yes, no) > 2 * max(typical_distance(yes, yes), typical_distance(no, no))
+
+
+def test_harder_files_of_recordings(tmp_path):
+    generator = np.random.default_rng(0)
+    (tmp_path / "recordings").mkdir()
+    for digit in (1, 9):
+        for index in range(4):
+            path = tmp_path / "recordings" / f"{digit}_theo_{index}.wav"
+            soundfile.write(path, 0.1 * generator.standard_normal(3000), 8000)
+    arguments = ["--output-dir", str(tmp_path / "out"), "--recordings", str(tmp_path / "recordings")]
+    subprocess.run([sys.executable, "-W", "error", str(SCRIPT), *arguments], check=True)
+    files = sorted((tmp_path / "out").glob("*.wav"))
+    assert len(files) == 60
+    assert all(
+        2 < soundfile.info(path).duration < 9 and soundfile.info(path).samplerate == 8000 for path in files
+    )
