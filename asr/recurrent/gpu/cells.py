@@ -190,8 +190,8 @@ def _before(initial, sequence, WIDTH: tl.constexpr, at, cfg: tl.constexpr):
     """The previous step's state: the initial one, or that of the frame before in this direction."""
     s, d, _, frame, state_row, u, _, mask = at
     frame -= tl.where(d == 0, cfg.D, -cfg.D)
-    at_first = load_tile(initial, state_row * WIDTH, u, mask & (s == 0))
-    return at_first + load_tile(sequence, frame * WIDTH, u, mask & (s > 0))
+    at_first = load_tile(initial, state_row * WIDTH, u, tl.where(s == 0, mask, False))
+    return at_first + load_tile(sequence, frame * WIDTH, u, tl.where(s > 0, mask, False))
 
 
 @triton.jit
