@@ -63,6 +63,7 @@ def is_at_hand(command: list[str]) -> bool:
     """Whether a page's command needs neither a public corpus, nor a device, nor words the test cannot say."""
     foreign = (
         "corpora/",
+        "data/mini_librispeech/",
         "test-",
         "recipes/",
         "--run.devices",
