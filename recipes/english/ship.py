@@ -24,7 +24,7 @@ SHIPPED = BUNDLES / "english"
 CARD = "README.md"
 RECIPE = Path(__file__).with_name("config.yaml")
 MARKS = ("<!-- results begin -->\n", "<!-- results end -->\n")
-WEIGHTS = "--lm-weights 0.3 0.4 0.5 0.6 --word-bonuses 0.5 1.0 1.5"
+WEIGHTS = "--lm-weights 0.15 0.2 0.25 0.3 --word-bonuses 1.0 1.5 2.0"
 RESULTS = (
     "asr evaluate {dev} --model english --no-lm --table markdown",
     "asr evaluate {dev} --model english --by speaker --table markdown",
