@@ -87,8 +87,7 @@ def test_channels_that_are_none(run, call, channels, capsys):
 
 def test_doubtful_words_are_marked_or_omitted(run, call, bundle, tmp_path, capsys):
     samples, rate = soundfile.read(call)
-    # One channel, for the mean of both is quieter than what the small model was trained on.
-    soundfile.write(call, samples.sum(axis=1), rate)
+    soundfile.write(call, samples[:, 0], rate)  # which the small model divides into words on every machine
     words = asr.load(bundle).transcribe(call).words
     limit = sorted(word.confidence for word in words)[1]  # one word has less
     doubtful = min(words, key=lambda word: word.confidence).word
