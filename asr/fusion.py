@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from asr.decoding import Hypothesis, align
+from asr.decoding.beam import check_blank_penalty, penalize_blank
 from asr.engines.onnx_lm import States
 from asr.errors import DecodingError
 from asr.language_model import LanguageModel
@@ -47,8 +48,8 @@ class FusionSearch:
 
     Arguments: tokenizer of the recognizer; lm over the same tokens (`asr lm train --model BUNDLE --text.units pieces`);
     weight; bonus; beam_size, prefixes kept after each frame; frame_tokens, best tokens of a frame that are tried; nbest
-    to return; source_lm over the same tokens; source_weight, None for `weight`. Raises DecodingError for a language
-    model over other tokens.
+    to return; source_lm over the same tokens; source_weight, None for `weight`; blank_penalty, as in `BeamConfig`.
+    Raises DecodingError for a language model over other tokens.
     """
 
     def __init__(
@@ -62,7 +63,9 @@ class FusionSearch:
         nbest: int = 1,
         source_lm: LanguageModel | None = None,
         source_weight: float | None = None,
+        blank_penalty: float = 0.0,
     ):
+        check_blank_penalty(blank_penalty)
         self.lm, self.bonus = lm, bonus
         self.weighted = [(lm, weight)]
         if source_lm is not None:
@@ -70,6 +73,7 @@ class FusionSearch:
         for model, _ in self.weighted:
             _check_tokens(model, tokenizer)
         self.beam_size, self.frame_tokens, self.nbest = beam_size, frame_tokens, nbest
+        self.blank_penalty = blank_penalty
 
     def __call__(self, log_probs: Sequence[np.ndarray]) -> list[Hypothesis]:
         """Decode utterances: log_probs (frame, token) float32 of each, blank at 0."""
@@ -77,7 +81,7 @@ class FusionSearch:
 
     def _decode(self, log_probs: np.ndarray) -> Hypothesis:
         beam = self._start()
-        for frame in log_probs:
+        for frame in penalize_blank(log_probs, self.blank_penalty):
             beam = self._advance(beam, frame)
         scores = self._scores(beam) + beam.ahead[:, END]
         order = np.argsort(-scores, kind="stable")[: self.nbest].tolist()

@@ -297,11 +297,11 @@ def load(
             faster where utterances come few at a time; on a GPU "bfloat16" computes the model in it.
         threads: of the CPU, for the whole process; None for the engine's choice.
         decoder: a decoder made before, in place of options.
-        options: those of `asr transcribe`: beam_size, lm, lexicon, lm_weight, word_bonus, nbest, hotwords (a file, or a
-            bonus for each word), processes, and rescore_lm, rescore_weight and rescore_bonus, or fuse_lm, fuse_weight
-            and fuse_bonus, and source_lm and source_weight with either. Without any of them the decoder is a beam
-            search with the bundle's own language model, where it has one and flashlight-text is installed, greedy
-            otherwise; lm="none" leaves that language model out.
+        options: those of `asr transcribe`: beam_size, lm, lexicon, lm_weight, word_bonus, blank_penalty, nbest,
+            hotwords (a file, or a bonus for each word), processes, and rescore_lm, rescore_weight and rescore_bonus, or
+            fuse_lm, fuse_weight and fuse_bonus, and source_lm and source_weight with either. Without any of them the
+            decoder is a beam search with the bundle's own language model, where it has one and flashlight-text is
+            installed, greedy otherwise; lm="none" leaves that language model out.
 
     Raises BundleError; DecodingError for files that cannot be used; AsrError for what a device cannot do.
 

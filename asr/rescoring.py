@@ -147,7 +147,7 @@ def _fusion(
 ) -> Decoder:
     from asr.fusion import FusionSearch
 
-    if strange := sorted(set(others) - {"beam_size", "nbest", "processes"}):
+    if strange := sorted(set(others) - {"beam_size", "nbest", "blank_penalty", "processes"}):
         raise DecodingError(
             f"{some(strange)} was given with --fuse-lm, whose search has no n-gram, lexicon or hotwords; expected one "
             "or the other"

@@ -18,7 +18,8 @@ from asr.scoring import score
 from asr.text import normalize
 
 LM_WEIGHTS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5)
-WORD_BONUSES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
+WORD_BONUSES = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
+BLANK_PENALTIES = (0.0, 1.0, 2.0, 3.0, 4.0)
 RESCORE_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 RESCORE_BONUSES = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 # Utterances whose log-probabilities are computed together.
@@ -41,7 +42,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was tried: without the language model, and with each of the weights and bonuses."""
+    """What was tried: without the language model, and with it, by weights, bonuses and penalties."""
 
     without: list[Trial]
     trials: list[Trial]
@@ -69,17 +70,21 @@ def tune(
     lexicon: str | Path | None = None,
     *,
     beam_size: int = 32,
-    lm_weights: Sequence[float] = LM_WEIGHTS,
-    word_bonuses: Sequence[float] = WORD_BONUSES,
+    lm_weights: Sequence[float] | None = None,
+    word_bonuses: Sequence[float] | None = None,
+    blank_penalties: Sequence[float] | None = None,
     on_failure: Callable[[str], object] = lambda message: None,
     on_trial: Callable[[Trial], object] = lambda trial: None,
 ) -> Tuning:
-    """Try all weights of a language model with all bonuses for words; the model itself is computed once.
+    """Try weights of a language model with bonuses for words and penalties of the blank; the model is computed once.
+
+    All combinations of the values given are tried, with every second one of those that are not (LM_WEIGHTS,
+    WORD_BONUSES, BLANK_PENALTIES); then, from the best one on, the next values of each, until none is better.
 
     Arguments: manifests to tune on, never those of a test set, which count alike; lm and lexicon as in `BeamSearch`;
-    lm_weights and word_bonuses to try, of which only 0 is where any token may end a word; on_failure and on_trial,
-    called with each utterance that is left out and each result. Raises ManifestError where no utterance is left,
-    DecodingError for files that cannot be used.
+    lm_weights, word_bonuses and blank_penalties to try, a bonus of 0 only where any token may end a word; on_failure
+    and on_trial, called with each utterance that is left out and each result. Raises ManifestError where no utterance
+    is left, DecodingError for files that cannot be used.
     """
     tokenizer, normalizer = model.bundle.tokenizer, model.bundle.normalizer
     search = BeamSearch(tokenizer, BeamConfig(beam_size), lm=lm, lexicon=lexicon, normalizer=normalizer)
@@ -102,11 +107,43 @@ def tune(
 
     without = [tried("greedy", greedy), tried("beam, no lm", BeamSearch(tokenizer, search.config))]
     trials = []
-    for weight, bonus in product(lm_weights, (0.0,) if str(lexicon) == NO_LEXICON else word_bonuses):
-        config = replace(search.config, lm_weight=weight, word_bonus=bonus)
+
+    def with_lm(weight: float, bonus: float, penalty: float) -> float:
+        config = replace(search.config, lm_weight=weight, word_bonus=bonus, blank_penalty=penalty)
         search.reweigh(config)
         trials.append(tried("lm", search, config))
+        return trials[-1].wer
+
+    if str(lexicon) == NO_LEXICON:
+        word_bonuses = (0.0,)
+    given = (lm_weights, word_bonuses, blank_penalties)
+    axes = [
+        own or default
+        for own, default in zip(given, (LM_WEIGHTS, WORD_BONUSES, BLANK_PENALTIES), strict=True)
+    ]
+    descend(with_lm, axes, [1 if own else 2 for own in given])
     return Tuning(without, trials)
+
+
+def descend(errors: Callable[..., float], axes: Sequence[Sequence[float]], steps: Sequence[int]) -> None:
+    """Look for the least of a function on a grid: coarsely first, then among the neighbors of the best.
+
+    Arguments: errors, called with a value of each axis, at most once a point; axes, their values in order; steps of the
+    coarse grid along them, such as 2 for every second value.
+    """
+    tried: dict[tuple[int, ...], float] = {}
+    points = list(product(*(range(0, len(axis), step) for axis, step in zip(axes, steps, strict=True))))
+    while points:
+        for point in points:
+            tried[point] = errors(*(axis[place] for axis, place in zip(axes, point, strict=True)))
+        best = min(tried, key=lambda point: tried[point])
+        neighbors = [
+            (*best[:i], best[i] + step, *best[i + 1 :])
+            for i, axis in enumerate(axes)
+            for step in (-1, 1)
+            if 0 <= best[i] + step < len(axis)
+        ]
+        points = [point for point in neighbors if point not in tried]
 
 
 @dataclass(frozen=True)

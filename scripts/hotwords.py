@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--lm", metavar="FILE")
     parser.add_argument("--lm-weight", type=float, default=0.75)
     parser.add_argument("--word-bonus", type=float, default=3.0)
+    parser.add_argument("--blank-penalty", type=float, default=0.0)
     parser.add_argument("--bonuses", type=float, nargs="+", default=[0, 2, 4, 6, 8])
     parser.add_argument("--list", metavar="FILE", help="write the hotwords there")
     arguments = parser.parse_args()
@@ -62,7 +63,11 @@ def main() -> None:
     print("bonus  recall of hotwords  heard, not said  WER of other words  WER of all")
     config = BeamConfig()
     if arguments.lm:
-        config = BeamConfig(lm_weight=arguments.lm_weight, word_bonus=arguments.word_bonus)
+        config = BeamConfig(
+            lm_weight=arguments.lm_weight,
+            word_bonus=arguments.word_bonus,
+            blank_penalty=arguments.blank_penalty,
+        )
     for bonus in arguments.bonuses:
         hotwords = dict.fromkeys([*wanted, *distractors], bonus) if bonus else None
         model.decoder = BeamSearch(model.bundle.tokenizer, config, lm=arguments.lm, hotwords=hotwords)

@@ -40,7 +40,11 @@ def search(arguments: argparse.Namespace) -> dict:
     outputs = [model.log_probs(read_samples(cut, model.sample_rate)) for cut in cuts]
     beam_size = max(CANDIDATES, arguments.beam_size)
     config = BeamConfig(
-        beam_size, lm_weight=arguments.lm_weight, word_bonus=arguments.word_bonus, nbest=beam_size
+        beam_size,
+        lm_weight=arguments.lm_weight,
+        word_bonus=arguments.word_bonus,
+        blank_penalty=arguments.blank_penalty,
+        nbest=beam_size,
     )
     found = {
         "references": [normalize(text_of(cut) or "", bundle.normalizer) for cut in cuts],
@@ -134,6 +138,7 @@ def main() -> None:
     parser.add_argument("--beam-size", type=int, default=32)
     parser.add_argument("--lm-weight", type=float, default=0.5)
     parser.add_argument("--word-bonus", type=float, default=1.0)
+    parser.add_argument("--blank-penalty", type=float, default=0.0)
     parser.add_argument("--cache", type=Path, required=True)
     arguments = parser.parse_args()
     if not arguments.cache.exists():

@@ -64,13 +64,17 @@ def exhaustive(log_probs: np.ndarray, weight: float, bonus: float, source_weight
     st.sampled_from([0.0, 0.5, 2.0]),
     st.sampled_from([0.0, 0.7]),
     st.sampled_from([None, 0.0, 0.3, 1.5]),
+    st.sampled_from([0.0, 2.0]),
 )
-def test_a_wide_beam_finds_what_rescoring_everything_finds(seed, frames, weight, bonus, source_weight):
+def test_a_wide_beam_finds_what_rescoring_everything_finds(
+    seed, frames, weight, bonus, source_weight, penalty
+):
     logits = 2 * np.random.default_rng(seed).standard_normal((frames, TOKENIZER.vocab_size))
     log_probs = logits - np.logaddexp.reduce(logits, 1, keepdims=True)
-    expected = exhaustive(log_probs, weight, bonus, weight if source_weight is None else source_weight)
-    source = {"source_lm": small_lm(6), "source_weight": source_weight}
-    search = FusionSearch(TOKENIZER, small_lm(), weight, bonus, beam_size=1000, nbest=5, **source)
+    penalized = log_probs - penalty * (np.arange(TOKENIZER.vocab_size) == 0)
+    expected = exhaustive(penalized, weight, bonus, weight if source_weight is None else source_weight)
+    options = {"source_lm": small_lm(6), "source_weight": source_weight, "blank_penalty": penalty}
+    search = FusionSearch(TOKENIZER, small_lm(), weight, bonus, beam_size=1000, nbest=5, **options)
     (found,) = search([log_probs])
     ranked = sorted(expected, key=lambda sequence: -expected[sequence])[:5]
     listed = [found, *found.alternatives]
@@ -89,6 +93,11 @@ def test_without_weight_sure_outputs_are_greedy_ones():
     (best,) = greedy([log_probs.astype(np.float32)])
     assert found.tokens == best.tokens
     assert found.frames == align(log_probs.astype(np.float32), best.tokens).frames
+
+
+def test_what_is_no_blank_penalty():
+    with pytest.raises(DecodingError, match=r"a blank penalty of -1 was asked for"):
+        FusionSearch(TOKENIZER, small_lm(), blank_penalty=-1)
 
 
 def test_no_frames():

@@ -11,8 +11,9 @@
   asr lm tune dev.jsonl.gz --lm lm.arpa.gz --rescore-lm runs/lm --model BUNDLE
 
 TEXT is a file of a sentence a line, a manifest of cuts (.jsonl, whose transcripts are taken), or - for standard input;
-.gz, .bz2 and .xz are read too. `tune` searches the language model's weight and the word bonus and stores the best in
-the recognizer. Every key of `train`'s configuration is also an option, listed by `asr lm train --help`.
+.gz, .bz2 and .xz are read too. `tune` searches the language model's weight, the word bonus and the blank
+penalty, and stores the best in the recognizer. Every key of `train`'s configuration is also an option, listed by
+`asr lm train --help`.
 """
 
 import argparse
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_tune(
         actions.add_parser(
             "tune",
-            help="find the best weight and word bonus on a development set, and store them in the model",
+            help="find the best weight, word bonus and blank penalty on a development set, and store them in the model",
         )
     )
     lm_network.add_judge(actions.add_parser("judge", help="print how likely each word of a sentence is"))
@@ -122,8 +123,18 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="hypotheses kept by the beam search (default: 32)",
     )
-    parser.add_argument("--lm-weights", type=float, nargs="+", metavar="W", help="weights to try")
+    parser.add_argument(
+        "--lm-weights",
+        type=float,
+        nargs="+",
+        metavar="W",
+        help="weights to try, all with all bonuses and penalties given; without it and the next two, a coarse grid and "
+        "then its best point's neighbors",
+    )
     parser.add_argument("--word-bonuses", type=float, nargs="+", metavar="B", help="bonuses to try")
+    parser.add_argument(
+        "--blank-penalties", type=float, nargs="+", metavar="P", help="penalties of the blank to try"
+    )
     parser.add_argument(
         "--device", default="cpu", help="device of the acoustic model: cpu, cuda, ... (default: cpu)"
     )
@@ -212,11 +223,11 @@ def _tune(arguments: argparse.Namespace) -> int:
     if arguments.lm is None:
         raise DecodingError("no language model was given; expected --lm FILE or --rescore-lm DIR")
     from asr.recognizer import load
-    from asr.tuning import LM_WEIGHTS, WORD_BONUSES, tune
+    from asr.tuning import tune
 
     failures: list[str] = []
     several = ["mean"] if len(arguments.manifests) > 1 else []
-    print("  ".join(["lm weight  word bonus  WER %", *several]))
+    print("  ".join(["lm weight  word bonus  blank penalty  WER %", *several]))
     model = load(arguments.model, arguments.device, engine=arguments.engine, lm="none")
     tuning = tune(
         model,
@@ -224,17 +235,20 @@ def _tune(arguments: argparse.Namespace) -> int:
         arguments.lm,
         arguments.lexicon,
         beam_size=arguments.beam_size,
-        lm_weights=arguments.lm_weights or LM_WEIGHTS,
-        word_bonuses=arguments.word_bonuses or WORD_BONUSES,
+        lm_weights=arguments.lm_weights,
+        word_bonuses=arguments.word_bonuses,
+        blank_penalties=arguments.blank_penalties,
         on_failure=failures.append,
         on_trial=_print_trial,
     )
     for message in failures:
         note(message)
     best, without = tuning.best, tuning.best_without
-    weights = {name: getattr(best.config, name) for name in ("beam_size", "lm_weight", "word_bonus")}
+    names = ("beam_size", "lm_weight", "word_bonus", "blank_penalty")
+    weights = {name: getattr(best.config, name) for name in names}
     print(
-        f"best: LM weight {weights['lm_weight']}, word bonus {weights['word_bonus']}: WER {100 * best.wer:.2f} %"
+        f"best: LM weight {weights['lm_weight']}, word bonus {weights['word_bonus']}, blank penalty "
+        f"{weights['blank_penalty']}: WER {100 * best.wer:.2f} %"
     )
     if not tuning.helps:
         print(
@@ -249,6 +263,8 @@ def _tune(arguments: argparse.Namespace) -> int:
 
 def _print_trial(trial: "Trial") -> None:
     config = trial.config
-    columns = f"{trial.name:>21}" if config is None else f"{config.lm_weight:9.2f}  {config.word_bonus:10.2f}"
+    columns = f"{trial.name:>36}"
+    if config is not None:
+        columns = f"{config.lm_weight:9.2f}  {config.word_bonus:10.2f}  {config.blank_penalty:13.2f}"
     rates = [*trial.wers, trial.wer] if len(trial.wers) > 1 else trial.wers
     print("  ".join([columns, *(f"{100 * rate:5.2f}" for rate in rates)]), flush=True)

@@ -17,7 +17,7 @@ Container = argparse._ActionsContainer  # a parser, or a group of its arguments
 ENGINES = ("auto", "onnx", "torch")
 COMPUTE_TYPES = ("float32", "bfloat16", "int8")
 # Options of `add_decoding` that `asr.load` takes under the same names.
-DECODING = ("beam_size", "lm", "lexicon", "lm_weight", "word_bonus", "nbest", "hotwords")
+DECODING = ("beam_size", "lm", "lexicon", "lm_weight", "word_bonus", "blank_penalty", "nbest", "hotwords")
 RESCORING = (
     *("rescore_lm", "rescore_weight", "rescore_bonus", "fuse_lm", "fuse_weight", "fuse_bonus"),
     *("source_lm", "source_weight"),
@@ -166,6 +166,12 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
         "--lm-weight", type=float, metavar="W", help="factor on the language model's log probability"
     )
     group.add_argument("--word-bonus", type=float, metavar="B", help="bonus on the log score for each word")
+    group.add_argument(
+        "--blank-penalty",
+        type=float,
+        metavar="P",
+        help="number subtracted from the blank's log probability in every frame, against deleted letters",
+    )
     group.add_argument(
         "--nbest", type=int, metavar="N", help="number of best transcripts to list, with scores (json)"
     )

@@ -35,6 +35,9 @@ class BeamConfig:
         lm_weight: factor on the language model's log-probability.
         word_bonus: added for every word, against the language model's liking for few words; with a lexicon only.
         nbest: how many hypotheses to return.
+        blank_penalty: subtracted from the blank's log-probability in every frame searched. CTC takes the blank wherever
+            it doubts, and so deletes letters; as hybrid systems divide by the labels' priors (Bourlard and Morgan
+            1994; for CTC, Miao et al. 2015), this divides by a constant one of the blank.
     """
 
     beam_size: int = 32
@@ -43,6 +46,7 @@ class BeamConfig:
     lm_weight: float = 1.0
     word_bonus: float = 0.0
     nbest: int = 1
+    blank_penalty: float = 0.0
 
     def __post_init__(self):
         if self.beam_size < 1 or self.nbest < 1 or self.frame_tokens < 1:
@@ -54,6 +58,23 @@ class BeamConfig:
                 f"LM weight {self.lm_weight} and word bonus {self.word_bonus} were asked for; expected a weight of 0 "
                 "or more and a finite bonus"
             )
+        check_blank_penalty(self.blank_penalty)
+
+
+def check_blank_penalty(penalty: float) -> None:
+    """Raise DecodingError for what is no penalty."""
+    if not (math.isfinite(penalty) and penalty >= 0):
+        raise DecodingError(
+            f"a blank penalty of {penalty} was asked for; expected a finite number, 0 or more"
+        )
+
+
+def penalize_blank(log_probs: np.ndarray, penalty: float) -> np.ndarray:
+    """Return log-probabilities (..., token) less the penalty at the blank; a copy, unless the penalty is 0."""
+    if penalty:
+        log_probs = log_probs.copy()
+        log_probs[..., BLANK] -= penalty
+    return log_probs
 
 
 class BeamSearch:
@@ -135,7 +156,8 @@ class BeamSearch:
         """Decode utterances.
 
         Arguments: log_probs (frame, token) float32 of each, blank at 0. Returns the best hypothesis of each utterance,
-        with the others of the n best as its `alternatives`.
+        with the others of the n best as its `alternatives`. Scores are what the search ranks by: the blank penalty of
+        every frame searched is in them, but not in the confidences and the tokens' frames.
         """
         return [self._decode(utterance) for utterance in log_probs]
 
@@ -175,7 +197,8 @@ class BeamSearch:
             yield replace(collapse(path, log_probs[places, path], frames), score=score)
 
     def _emissions(self, log_probs: np.ndarray) -> np.ndarray:
-        """Add what flashlight needs beside the model's tokens: (frame, token), contiguous float32."""
+        """Penalize the blank, and add what flashlight needs beside the tokens: (frame, token), contiguous float32."""
+        log_probs = penalize_blank(log_probs, self.config.blank_penalty)
         if self.words is None:
             return np.ascontiguousarray(log_probs)
         if self.separator is not None:

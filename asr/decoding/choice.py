@@ -33,6 +33,7 @@ class DecodingOptions(TypedDict, total=False):
     lexicon: str | Path | None
     lm_weight: float | None
     word_bonus: float | None
+    blank_penalty: float | None
     nbest: int | None
     hotwords: str | Path | Mapping[str, float] | None
     processes: int | None
@@ -76,6 +77,7 @@ def choose_decoder(
     lexicon: str | Path | None = None,
     lm_weight: float | None = None,
     word_bonus: float | None = None,
+    blank_penalty: float | None = None,
     nbest: int | None = None,
     hotwords: str | Path | Mapping[str, float] | None = None,
     processes: int | None = None,
@@ -96,6 +98,7 @@ def choose_decoder(
         "beam_size": beam_size,
         "lm_weight": lm_weight,
         "word_bonus": word_bonus,
+        "blank_penalty": blank_penalty,
         "nbest": nbest,
     }
     lm = _language_model(lm, own_lm, lexicon)

@@ -16,8 +16,8 @@ class Hypothesis:
         tokens: token ids without blanks.
         frames: for each token its first and last frame, in frames of logits.
         confidences: for each token the highest posterior among its frames, in [0, 1].
-        score: log probability of the path, the sum over frames; with a language model, its weighted score and the
-            bonus for words included.
+        score: log probability of the path, the sum over frames; of a beam search, what it ranks by: the language
+            model's weighted score, the bonus for words and the blank penalty included.
         alternatives: the next best hypotheses, best first, where several were asked for.
         lm_score: log probability that a recurrent language model gives the text, where one rescored it; None elsewhere.
     """

@@ -23,7 +23,7 @@ class CudaBeamSearch:
 
     Arguments:
         tokenizer: the model's.
-        config: sizes, no larger than `fits` allows; nothing else of it is used.
+        config: sizes, no larger than `fits` allows, and the blank penalty; nothing else of it is used.
         device: the GPU.
         decoder: what decodes log-probabilities (batch, frame, token) and lengths (batch,) int32 on a GPU into lists
             of hypotheses with `tokens` and `score`, best first; torchaudio's where none is given.
@@ -55,6 +55,7 @@ class CudaBeamSearch:
             return hypotheses
         lengths = torch.tensor([len(log_probs[i]) for i in spoken], dtype=torch.int32, device=self.device)
         padded = pad_sequence([torch.from_numpy(log_probs[i]) for i in spoken], batch_first=True)
+        padded[..., BLANK] -= self.config.blank_penalty
         with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
             decode = self.decoder or self._torchaudio_decoder()
             beams = decode(padded.to(self.device).contiguous(), lengths)
@@ -71,7 +72,9 @@ class CudaBeamSearch:
             # All of the beam comes back, for several of it may spell the same text.
             beam = max(self.config.beam_size, self.config.nbest)
             kept = min(beam, self.tokenizer.vocab_size)
-            self._decoders[here] = cuda_ctc_decoder(self.tokenizer.tokens, kept, beam, SURE_BLANK)
+            # The decoder sees the penalized blank, and skips the frames that were sure before.
+            sure = SURE_BLANK * math.exp(-self.config.blank_penalty)
+            self._decoders[here] = cuda_ctc_decoder(self.tokenizer.tokens, kept, beam, sure)
         return self._decoders[here]
 
     def _best(self, results: Sequence[Any], log_probs: np.ndarray, silence: Hypothesis) -> Hypothesis:

@@ -2,9 +2,9 @@
 
   python recipes/english/ship.py runs/english_consistency/bundle --lm data/english/lm.bin
 
-copies both into asr/bundles/english, tunes the language model's weight and word bonus on the development sets of the
-recipe's configuration, and writes the commands of RESULTS and what they print between the card's marks. Without --lm
-the language model and its weights stay. It runs where data/ is.
+copies both into asr/bundles/english, tunes the language model's weight, word bonus and blank penalty on the development
+sets of the recipe's configuration, and writes the commands of RESULTS and what they print between the card's marks.
+Without --lm the language model and its weights stay. It runs where data/ is.
 """
 
 import argparse
@@ -24,7 +24,7 @@ SHIPPED = BUNDLES / "english"
 CARD = "README.md"
 RECIPE = Path(__file__).with_name("config.yaml")
 MARKS = ("<!-- results begin -->\n", "<!-- results end -->\n")
-WEIGHTS = "--lm-weights 0.15 0.2 0.25 0.3 --word-bonuses 1.0 1.5 2.0"
+WEIGHTS = "--lm-weights 0.2 0.3 0.4 0.5 --word-bonuses 0.5 1.0"
 RESULTS = (
     "asr evaluate {dev} --model english --no-lm --table markdown",
     "asr evaluate {dev} --model english --by speaker --table markdown",

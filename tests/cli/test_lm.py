@@ -7,6 +7,7 @@ import lzma
 import os
 import re
 import shutil
+from itertools import product
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ import asr
 from asr.bundle import Bundle
 from asr.cli import main
 from asr.data.cuts import load_cuts, write_cuts
-from asr.tuning import acoustic_outputs
+from asr.tuning import acoustic_outputs, descend
 
 pytest.importorskip("flashlight.lib.text")
 
@@ -112,7 +113,7 @@ def test_tune_stores_what_evaluate_and_transcribe_use(corpus, bundle, tmp_path, 
     assert main(["lm", "build", text, "-o", lm, "--order", "2", "--model", model]) == 0
     assert main(["lm", "build", text, "-o", tokens, "--order", "3", "--model", model, "--tokens"]) == 0
     tune = ["lm", "tune", "--model", model, manifest, "--lm"]
-    grid = ["--lm-weights", "0.5", "1", "--word-bonuses", "0", "1"]
+    grid = ["--lm-weights", "0.5", "1", "--word-bonuses", "0", "1", "--blank-penalties", "0"]
     assert main([*tune, tokens, "--lexicon", "none", "--dry-run", *grid]) == 0
     assert not Bundle.load(model).decoding
     capsys.readouterr()
@@ -154,8 +155,43 @@ def test_tune_stores_what_helps_and_nothing_else(tmp_path, monkeypatch, capsys, 
     tune = ["lm", "tune", "--model", str(tmp_path / "bundle"), "any", "--lm", lm]
     assert main([*tune, "--lm-weights", "0.5", "--word-bonuses", "0"]) == 0
     stored = Bundle.load(tmp_path / "bundle").decoding
-    assert stored == ({"beam_size": 32, "lm_weight": 0.5, "word_bonus": 0.0} if known == "ab b" else {})
+    best = {"beam_size": 32, "lm_weight": 0.5, "word_bonus": 0.0, "blank_penalty": 0.0}
+    assert stored == (best if known == "ab b" else {})
     assert ("does not help" in capsys.readouterr().out) == (not stored)
+
+
+def test_tune_finds_the_penalty_that_brings_deleted_words_back(tmp_path, monkeypatch, capsys):
+    make_bundle().save(tmp_path / "bundle")
+    (tmp_path / "text.txt").write_text("ab b\n" * 9 + "ab\n" * 9)
+    lm = str(tmp_path / "lm.arpa")
+    assert main(["lm", "build", str(tmp_path / "text.txt"), "-o", lm, "--order", "2"]) == 0
+    logits = torch.nn.functional.one_hot(torch.tensor([2, 3, 1, 3, 0]), 5) * 9.0  # "ab b"
+    logits[3, 0] = 10.0
+    monkeypatch.setattr(
+        "asr.tuning.acoustic_outputs", lambda *arguments: (["ab b"], log_probs_of(logits[None]))
+    )
+    capsys.readouterr()
+    tune = ["lm", "tune", "--model", str(tmp_path / "bundle"), "any", "--lm", lm]
+    assert main([*tune, "--lm-weights", "0.1", "--word-bonuses", "0"]) == 0
+    # The first that does, in the coarse grid.
+    assert Bundle.load(tmp_path / "bundle").decoding["blank_penalty"] == 2.0
+    output = capsys.readouterr().out
+    assert output.startswith("lm weight  word bonus  blank penalty  WER %\n")
+    assert "word bonus 0.0, blank penalty 2.0: WER 0.00 %" in output
+
+
+def test_tuning_descends_from_the_best_of_a_coarse_grid():
+    axes, errors = [(0, 1, 2, 3, 4, 5), (7, 8), (0, 1, 2, 3, 4)], {}
+
+    def wer(x, y, z):
+        assert (x, y, z) not in errors
+        errors[x, y, z] = (x - 3) ** 2 + (y - 8) ** 2 + (z - 3) ** 2 - (x - 3) * (z - 3) / 2
+        return errors[x, y, z]
+
+    descend(wer, axes, [2, 1, 2])
+    assert list(errors)[:18] == list(product((0, 2, 4), (7, 8), (0, 2, 4)))
+    assert min(errors, key=lambda point: errors[point]) == (3, 8, 3)
+    assert len(errors) < 30
 
 
 def test_tune_leaves_out_what_it_cannot_judge(corpus, bundle, tmp_path, capsys):

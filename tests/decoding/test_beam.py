@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -159,6 +160,57 @@ def test_word_bonus_makes_more_words(tmp_path):
     few = BeamSearch(CHARACTERS, BeamConfig(word_bonus=-8.0), lexicon=tmp_path / "words.txt")
     many = BeamSearch(CHARACTERS, BeamConfig(word_bonus=8.0), lexicon=tmp_path / "words.txt")
     assert len(decode(few, logits).split()) < len(decode(many, logits).split())
+
+
+@pytest.mark.parametrize("kind", ["free", "lexicon", "pieces", "lm"])
+def test_a_blank_penalty_brings_back_what_the_blank_deleted(tmp_path, pieces, kind):
+    (tmp_path / "words.txt").write_text("cat\nsat\na\n")
+    tokenizer = pieces if kind == "pieces" else CharacterTokenizer(" acst")
+    words = {"lexicon": tmp_path / "words.txt"} if kind in ("lexicon", "pieces") else {}
+    if kind == "lm":
+        words = {"lm": write_lm(tmp_path / "lm.arpa", ["cat a", "a cat"])}
+    logits = logits_of(tokenizer, "cat a")
+    logits[0, -3:-1, 0] = 10.0  # a little more than the last word's only token
+    search = BeamSearch(tokenizer, BeamConfig(lm_weight=0.1), **words)
+    assert decode(search, logits) == "cat"
+    search.reweigh(BeamConfig(lm_weight=0.1, blank_penalty=3.0))
+    assert decode(search, logits) == "cat a"
+
+
+def test_a_blank_penalty_is_subtracted_from_the_blank_in_the_search_alone():
+    (log_probs,) = log_probs_of(torch.randn(1, 40, 7, generator=torch.Generator().manual_seed(5)) * 2)
+    penalized = log_probs.copy()
+    penalized[:, 0] -= 1.5
+    before = log_probs.copy()
+    (found,) = BeamSearch(CHARACTERS, replace(WIDE, blank_penalty=1.5))([log_probs])
+    (expected,) = BeamSearch(CHARACTERS, WIDE)([penalized])
+    assert (log_probs == before).all()
+    assert [h.tokens for h in (found, *found.alternatives)] == [
+        h.tokens for h in (expected, *expected.alternatives)
+    ]
+    assert [h.score for h in (found, *found.alternatives)] == pytest.approx(
+        [h.score for h in (expected, *expected.alternatives)]
+    )
+    placed = align(log_probs, found.tokens)  # where, and how sure, by what the model said
+    assert (found.frames, found.confidences) == (placed.frames, placed.confidences)
+
+
+def test_sure_blanks_stay_sure_under_a_penalty():
+    silence = one_hot(torch.zeros(1, 30, dtype=torch.int64), 7) * 20.0
+    logits = torch.cat([silence, logits_of(CHARACTERS, "cab"), silence], 1)
+    plain, penalized = (
+        BeamSearch(CHARACTERS, BeamConfig(blank_penalty=penalty))(log_probs_of(logits))[0]
+        for penalty in (0, 3)
+    )
+    assert penalized.tokens == plain.tokens
+    # The blanks that are searched: one behind each letter, and one of the silence around them.
+    assert plain.score - penalized.score == pytest.approx(3 * 4, abs=0.2)
+
+
+@pytest.mark.parametrize("penalty", [-1.0, math.inf, math.nan])
+def test_what_is_no_blank_penalty(penalty):
+    with pytest.raises(DecodingError, match=f"a blank penalty of {penalty} was asked for; expected a finite"):
+        BeamConfig(blank_penalty=penalty)
 
 
 @pytest.mark.parametrize("with_lm", [False, True])

@@ -59,10 +59,18 @@ def test_options_search_as_the_command_line_does(folder, lm, tmp_path, capsys):
     soundfile.write(audio, say("ab b", np.random.default_rng(0)), 16000)
     (tmp_path / "hotwords").write_text("ba 2\n")
     options = ["--lm-weight", "0.3", "--word-bonus", "1", "--nbest", "4", "--beam-size", "9"]
+    options += ["--blank-penalty", "0.5"]
     command = ["transcribe", str(audio), "--model", str(folder), "-f", "json", "--lm", lm, *options]
     assert main([*command, "--hotwords", str(tmp_path / "hotwords")]) == 0
     expected = json.loads(capsys.readouterr().out)
-    settings = {"lm": lm, "lm_weight": 0.3, "word_bonus": 1.0, "nbest": 4, "beam_size": 9}
+    settings = {
+        "lm": lm,
+        "lm_weight": 0.3,
+        "word_bonus": 1.0,
+        "blank_penalty": 0.5,
+        "nbest": 4,
+        "beam_size": 9,
+    }
     for hotwords in (tmp_path / "hotwords", {"ba": 2.0}):
         model = asr.load(folder, "cpu", **settings, hotwords=hotwords)
         assert isinstance(model.decoder, ParallelBeamSearch)
@@ -76,10 +84,12 @@ def test_options_search_as_the_command_line_does(folder, lm, tmp_path, capsys):
 def test_what_was_tuned_counts_with_a_language_model_only(folder, lm):
     from asr.bundle import store_decoding
 
-    store_decoding(folder, {"lm_weight": 0.25, "word_bonus": 2.0, "beam_size": 32})
+    store_decoding(folder, {"lm_weight": 0.25, "word_bonus": 2.0, "blank_penalty": 1.5, "beam_size": 32})
     config = asr.load(folder, "cpu", lm=lm, word_bonus=1.0).decoder.search.config
-    assert (config.lm_weight, config.word_bonus) == (0.25, 1.0)
-    assert asr.load(folder, "cpu", nbest=2).decoder.search.config.word_bonus == 0.0
+    assert (config.lm_weight, config.word_bonus, config.blank_penalty) == (0.25, 1.0, 1.5)
+    assert asr.load(folder, "cpu", lm=lm, blank_penalty=0.0).decoder.search.config.blank_penalty == 0.0
+    config = asr.load(folder, "cpu", nbest=2).decoder.search.config
+    assert (config.word_bonus, config.blank_penalty) == (0.0, 0.0)
 
 
 def test_what_contradicts_itself_is_refused(folder):

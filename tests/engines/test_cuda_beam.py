@@ -51,6 +51,22 @@ def test_tokens_are_placed_by_the_alignment():
     assert [[other.tokens for other in one.alternatives] for one in found] == [[[2]], [[2]]]
 
 
+def test_the_decoder_sees_the_penalized_blank():
+    log_probs = outputs_of([0, 2, 0], [3])
+    seen = []
+    search = CudaBeamSearch(
+        TOKENIZER,
+        BeamConfig(blank_penalty=2.0),
+        "cpu",
+        lambda *given: seen.append(given[0]) or StandIn()(*given),
+    )
+    before = [one.copy() for one in log_probs]
+    search(log_probs)
+    assert seen[0][0, :, 0].numpy() == pytest.approx(before[0][:, 0] - 2.0)
+    assert (seen[0][0, :, 1:].numpy() == before[0][:, 1:]).all()
+    assert all((one == old).all() for one, old in zip(log_probs, before, strict=True))
+
+
 def test_silence_is_kept_from_the_decoder():
     log_probs = outputs_of([0, 0, 0, 0], [0, 2, 0, 0], [], [0, 3])
     decoder = StandIn()
