@@ -18,7 +18,7 @@ from asr.scoring import score
 from asr.text import normalize
 
 LM_WEIGHTS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5)
-WORD_BONUSES = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
+WORD_BONUSES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 BLANK_PENALTIES = (0.0, 1.0, 2.0, 3.0, 4.0)
 RESCORE_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 RESCORE_BONUSES = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
