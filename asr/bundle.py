@@ -25,7 +25,9 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 # A language model that belongs to the model: beam searches take it where no other is named.
 LM_FILE = "lm.bin"
-BUNDLE_FILES = (CONFIG_FILE, WEIGHTS_FILE, LM_FILE, *TOKENIZER_FILES)
+# Its words and their phones, for models with an output of phones: that search reads them in place of the tokens.
+LEXICON_FILE = "lexicon.txt"
+BUNDLE_FILES = (CONFIG_FILE, WEIGHTS_FILE, LM_FILE, LEXICON_FILE, *TOKENIZER_FILES)
 StoredAs = Literal["float32", "float16"]
 # Kinds of bundles, and what writes them.
 RECOGNIZER, LANGUAGE_MODEL = "recognizer", "language model"
@@ -84,7 +86,15 @@ class Bundle:
     @property
     def lm(self) -> Path | None:
         """Return the file of the language model that lies in the bundle's folder; None where there is none."""
-        path = None if self.folder is None else self.folder / LM_FILE
+        return self._own(LM_FILE)
+
+    @property
+    def lexicon(self) -> Path | None:
+        """Return the pronouncing dictionary in the bundle's folder; None where there is none."""
+        return self._own(LEXICON_FILE)
+
+    def _own(self, name: str) -> Path | None:
+        path = None if self.folder is None else self.folder / name
         return path if path is not None and path.is_file() else None
 
     def save(self, folder: str | Path) -> None:

@@ -95,7 +95,8 @@ def joint(before: np.ndarray, after: np.ndarray) -> int:
 class Joiner:
     """Joins what a model computes for the windows of one recording.
 
-    Arguments: sample_rate in Hz; seconds_per_frame of the log-probabilities.
+    Arguments: sample_rate in Hz; seconds_per_frame of the log-probabilities; tokens, how many columns of them are of
+    tokens, None for all.
 
     Attributes:
         parts: decoded stretches, each with the number of its first frame.
@@ -108,8 +109,8 @@ class Joiner:
     (0, (4, 3))
     """
 
-    def __init__(self, sample_rate: int, seconds_per_frame: float):
-        self.sample_rate, self.seconds_per_frame = sample_rate, seconds_per_frame
+    def __init__(self, sample_rate: int, seconds_per_frame: float, tokens: int | None = None):
+        self.sample_rate, self.seconds_per_frame, self.tokens = sample_rate, seconds_per_frame, tokens
         self.parts: list[tuple[int, Hypothesis]] = []
         self.seams: list[float] = []
         self._loud: list[np.ndarray] = []
@@ -129,7 +130,7 @@ class Joiner:
         waiting = log_probs[:0] if self._waiting is None else self._waiting
         before = waiting[begin - self._first :]  # of the frames that both windows hold
         common = min(len(before), len(log_probs))
-        blanks = [part[:common].argmax(-1) == BLANK for part in (before, log_probs)]
+        blanks = [part[:common, : self.tokens].argmax(-1) == BLANK for part in (before, log_probs)]
         leave = joint(*blanks)
         first, settled = self._first, waiting[: begin - self._first + leave]
         self._first, self._waiting = begin + leave, log_probs[leave:]

@@ -178,6 +178,7 @@ class AcousticModel(nn.Module):
         self.norms.append(nn.LayerNorm(size) if config.norm == "layer" else nn.Identity())
         self.dropout = UtteranceDropout(config.dropout)
         self.output = nn.Linear(size, vocab_size)
+        self.phone_output = nn.Linear(size, 1 + len(config.phones)) if config.phones else None  # blank at 0
 
     @property
     def subsampling(self) -> int:
@@ -194,14 +195,24 @@ class AcousticModel(nn.Module):
         Arguments: features (batch, frame, mel) float32; lengths (batch,) int64, frames of each utterance.
         Returns logits (batch, frame', token) and their lengths; logits past a length mean nothing.
         """
+        hidden, lengths = self.encode(features, lengths)
+        return self.score(hidden), lengths
+
+    def encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the last recurrent layer's output (batch, frame', feature) and its lengths; see `forward`."""
         x, lengths = self.front_end(features, lengths)
         for norm, layer in zip(self.norms, self.recurrent, strict=False):
             x = self._recur(layer, self.dropout(norm(x)), lengths)
-        return self.score(x), lengths
+        return x, lengths
 
     def score(self, hidden: Tensor) -> Tensor:
         """Return the logits (batch, frame, token) of a recurrent layer's output (batch, frame, feature)."""
         return self.output(self.dropout(self.norms[-1](hidden)))
+
+    def score_phones(self, hidden: Tensor) -> Tensor:
+        """Return the logits (batch, frame, 1 + phone), blank at 0, of a recurrent layer's output."""
+        assert self.phone_output is not None  # asked of models with phones
+        return self.phone_output(self.dropout(self.norms[-1](hidden)))
 
     def _recur(self, layer: nn.Module, x: Tensor, lengths: Tensor) -> Tensor:
         if self.checkpoint_activations and torch.is_grad_enabled():

@@ -87,6 +87,7 @@ class ModelConfig:
             input Xavier).
         forget_bias: initial value of the forget gates' bias; None leaves the initialization's.
         backend: what computes the recurrent layers: "fused" kernels, or the "reference" in plain PyTorch.
+        phones: what an output of its own recognizes beside the tokens; training takes them from loss.lexicon.
     """
 
     front_end: FrontEndConfig = field(default_factory=FrontEndConfig)
@@ -104,6 +105,7 @@ class ModelConfig:
     init: Literal["torch", "orthogonal"] = "torch"
     forget_bias: float | None = None
     backend: Literal["auto", "reference", "fused"] = "auto"
+    phones: tuple[str, ...] = ()
 
     def __post_init__(self):
         # A model file of any larger size is damaged, or made to exhaust the memory.

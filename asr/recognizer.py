@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Unpack, get_type_hints, overload
@@ -19,9 +20,10 @@ from asr.decoding import (
     Hypothesis,
     RecognitionOptions,
     align,
-    choose_decoder,
+    decoder_of,
     greedy,
     loud_hops,
+    reads_phones,
     words_of,
 )
 from asr.engines import Engine, make_engine
@@ -194,24 +196,29 @@ class Recognizer:
         return Stream(self.bundle, self.engine.stages(), chunk, look_ahead)
 
     @overload
-    def log_probs(self, audio: list) -> list[np.ndarray]: ...
+    def log_probs(self, audio: list, *, phones: bool = False) -> list[np.ndarray]: ...
 
     @overload
-    def log_probs(self, audio: Audio) -> np.ndarray: ...
+    def log_probs(self, audio: Audio, *, phones: bool = False) -> np.ndarray: ...
 
-    def log_probs(self, audio):
+    def log_probs(self, audio, *, phones=False):
         """Return the log-probabilities (frame, token) float32 of a piece of audio, read as one; a list gives a list.
 
-        The blank is token 0. A list is computed together, in parts where the memory does not hold it. Raises
-        AudioError for what cannot be read, AsrError where a single piece is too long for the memory.
+        The blank is token 0. A list is computed together, in parts where the memory does not hold it. Arguments:
+        phones, whether those of the model's phones follow, (frame, token + 1 + phone), again with a blank in front.
+        Raises AudioError for what cannot be read, AsrError where a single piece is too long for the memory.
 
         >>> load("an4", device="cpu").log_probs(np.zeros(16000, np.float32)).shape
         (26, 130)
         """
         several = audio if isinstance(audio, list) else [audio]
         samples = [samples_of(item, self.sample_rate) for item in several]
-        results = list(itertools.chain(*in_halves(self.engine.log_probs, samples)))
+        results = list(itertools.chain(*in_halves(partial(self.engine.log_probs, phones=phones), samples)))
         return results if isinstance(audio, list) else results[0]
+
+    def joiner(self) -> Joiner:
+        """Return what joins the windows of a recording."""
+        return Joiner(self.sample_rate, self.engine.seconds_per_frame, self.engine.vocab_size)
 
     def _prepare_search(self, sources: Sequence[AudioSource]) -> None:
         """Start the processes of a beam search, before the threads that read audio."""
@@ -237,10 +244,11 @@ class Recognizer:
         readable = [(index, window) for index, window in batch if isinstance(window, Window)]
         if not readable:
             return 1
-        parts = in_halves(self.engine.log_probs, [window.samples for _, window in readable])
+        compute = partial(self.engine.log_probs, phones=reads_phones(self.decoder))
+        parts = in_halves(compute, [window.samples for _, window in readable])
         settled = []
         for (index, window), log_probs in zip(readable, itertools.chain(*parts), strict=True):
-            joiner = joiners.setdefault(index, Joiner(self.sample_rate, self.engine.seconds_per_frame))
+            joiner = joiners.setdefault(index, self.joiner())
             settled.append(joiner.add(window, log_probs))
         decoded = in_halves(self.decoder, [log_probs for _, log_probs in settled])
         hypotheses = itertools.chain(*decoded)
@@ -334,7 +342,7 @@ def _chosen(bundle: Bundle, options: RecognitionOptions) -> Decoder:
         from asr.rescoring import make_decoder
 
         return make_decoder(bundle, **given)
-    return choose_decoder(bundle.tokenizer, bundle.normalizer, bundle.decoding, bundle.lm, **given)
+    return decoder_of(bundle, **given)
 
 
 def in_order(outcomes: Iterable[tuple[int, Item]]) -> Iterator[tuple[int, Item]]:

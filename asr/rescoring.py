@@ -8,7 +8,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from asr.bundle import Bundle
-from asr.decoding import Decoder, Hypothesis, RecognitionOptions, align, choose_decoder
+from asr.decoding import Decoder, Hypothesis, RecognitionOptions, align, decoder_of, reads_phones
 from asr.errors import DecodingError
 from asr.language_model import LanguageModel, load_lm
 from asr.lm.units import UNKNOWN_WORD
@@ -49,6 +49,11 @@ class Rescorer:
         self.search, self.lm, self.tokenizer = search, lm, tokenizer
         self.weight, self.bonus, self.nbest = weight, bonus, nbest
         self.source_lm, self.source_weight = source_lm, weight if source_weight is None else source_weight
+
+    @property
+    def reads_phones(self) -> bool:
+        """Return whether the search does; see `asr.decoding.reads_phones`."""
+        return reads_phones(self.search)
 
     def prepare(self, utterances: float) -> None:
         """Start the processes of the search, where it has some."""
@@ -106,7 +111,7 @@ class Rescorer:
         )  # stable: ties as the search has them
         best = scored[order[0]]
         if order[0] and best.tokens:  # the search aligned its own best only
-            aligned = align(np.asarray(log_probs, np.float32), best.tokens)
+            aligned = align(np.asarray(log_probs[:, : self.tokenizer.vocab_size], np.float32), best.tokens)
             best = replace(aligned, score=best.score, lm_score=best.lm_score)
         return replace(best, alternatives=tuple(scored[i] for i in order[1 : self.nbest]))
 
@@ -139,7 +144,7 @@ def make_decoder(bundle: Bundle, **options: Unpack[RecognitionOptions]) -> Decod
     if rescoring:
         weights = (rescoring.get("rescore_weight"), rescoring.get("rescore_bonus"))
         return rescorer_of(bundle, rescoring["rescore_lm"], *weights, given, **source)
-    return choose_decoder(bundle.tokenizer, bundle.normalizer, bundle.decoding, bundle.lm, **given)
+    return decoder_of(bundle, **given)
 
 
 def _fusion(
@@ -171,13 +176,7 @@ def rescorer_of(
     """
     nbest, tuned = options.get("nbest") or 1, bundle.decoding
     beam_size = options.get("beam_size") or tuned.get("beam_size", 0)
-    search = choose_decoder(
-        bundle.tokenizer,
-        bundle.normalizer,
-        bundle.decoding,
-        bundle.lm,
-        **{**options, "nbest": max(nbest, beam_size, CANDIDATES)},
-    )
+    search = decoder_of(bundle, **{**options, "nbest": max(nbest, beam_size, CANDIDATES)})
     return Rescorer(
         search,
         load_lm(lm),

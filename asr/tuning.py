@@ -10,7 +10,8 @@ import numpy as np
 
 from asr.data.cuts import load_cuts, text_of
 from asr.data.reading import read_samples
-from asr.decoding import BeamConfig, BeamSearch, Decoder, greedy
+from asr.decoding import BeamConfig, BeamSearch, Decoder, greedy, reads_phones
+from asr.decoding.pronouncing import search_of
 from asr.decoding.vocabulary import NO_LEXICON
 from asr.errors import AudioError, ManifestError
 from asr.recognizer import Recognizer
@@ -87,15 +88,24 @@ def tune(
     is left, DecodingError for files that cannot be used.
     """
     tokenizer, normalizer = model.bundle.tokenizer, model.bundle.normalizer
-    search = BeamSearch(tokenizer, BeamConfig(beam_size), lm=lm, lexicon=lexicon, normalizer=normalizer)
+    search = search_of(
+        tokenizer,
+        BeamConfig(beam_size),
+        phones=model.bundle.model.phones,
+        lm=lm,
+        lexicon=lexicon,
+        normalizer=normalizer,
+    )
     sets = []
     for manifest in manifests:
-        references, outputs = acoustic_outputs(model, manifest, on_failure)
+        references, outputs = acoustic_outputs(model, manifest, on_failure, reads_phones(search))
         if not outputs:
             raise ManifestError(f"{manifest} holds no utterance with a transcript that could be read")
         sets.append(([normalize(text, normalizer) for text in references], outputs))
 
     def wer(decode: Decoder, references: list[str], outputs: list[np.ndarray]) -> float:
+        if not reads_phones(decode):
+            outputs = [log_probs[:, : tokenizer.vocab_size] for log_probs in outputs]
         texts = [tokenizer.decode(hypothesis.tokens) for hypothesis in decode(outputs)]
         hypotheses = [normalize(" ".join(text.split()), normalizer) for text in texts]
         return score(references, hypotheses, bootstrap=0).wer
@@ -178,7 +188,7 @@ def tune_rescoring(
     rescorer = rescorer_of(bundle, rescore_lm, None, None, options)
     references, outputs = [], []
     for manifest in manifests:
-        texts, log_probs = acoustic_outputs(model, manifest, on_failure)
+        texts, log_probs = acoustic_outputs(model, manifest, on_failure, reads_phones(rescorer))
         references += [normalize(text, bundle.normalizer) for text in texts]
         outputs += log_probs
     if not outputs:
@@ -201,9 +211,9 @@ def tune_rescoring(
 
 
 def acoustic_outputs(
-    model: Recognizer, manifest: str | Path, on_failure: Callable[[str], object]
+    model: Recognizer, manifest: str | Path, on_failure: Callable[[str], object], phones: bool = False
 ) -> tuple[list[str], list[np.ndarray]]:
-    """Return the references of a manifest's cuts and their log-probabilities (frame, token).
+    """Return the references of a manifest's cuts and their log-probabilities, as `Recognizer.log_probs` gives them.
 
     Those that have no transcript or cannot be read are left out, with a call of `on_failure`.
     """
@@ -219,6 +229,6 @@ def acoustic_outputs(
             continue
         references.append(text)
         if len(batch) == BATCH:
-            outputs += model.log_probs(batch)
+            outputs += model.log_probs(batch, phones=phones)
             batch = []
-    return references, outputs + model.log_probs(batch)
+    return references, outputs + model.log_probs(batch, phones=phones)

@@ -23,7 +23,7 @@ class Model:
     sample_rate = RATE
     bundle = SimpleNamespace(normalizer="none", tokenizer=TOKENIZER)
 
-    def log_probs(self, samples):
+    def log_probs(self, samples, phones=False):
         return [self._log_probs(piece) for piece in samples]
 
     def _log_probs(self, samples):

@@ -4,7 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from asr.decoding.alignment import HOP_SECONDS, align, loud_hops, word_edges
-from asr.decoding.choice import Decoder, DecodingOptions, RecognitionOptions, choose_decoder
+from asr.decoding.choice import (
+    Decoder,
+    DecodingOptions,
+    RecognitionOptions,
+    choose_decoder,
+    decoder_of,
+    reads_phones,
+)
 from asr.decoding.greedy import Hypothesis, concatenate, greedy
 from asr.decoding.words import words_of
 
@@ -30,8 +37,10 @@ __all__ = [
     "align",
     "choose_decoder",
     "concatenate",
+    "decoder_of",
     "greedy",
     "loud_hops",
+    "reads_phones",
     "word_edges",
     "words_of",
 ]

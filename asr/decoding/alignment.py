@@ -40,8 +40,7 @@ def align(log_probs: np.ndarray, tokens: Sequence[int]) -> Hypothesis:
     """
     if not tokens:
         raise AlignmentError("there is no word in the text; expected what is spoken in the audio")
-    # A blank stands between two equal tokens.
-    needed = len(tokens) + sum(a == b for a, b in pairwise(tokens))
+    needed = frames_needed(tokens)
     if len(log_probs) < needed:
         raise AlignmentError(
             f"the text needs {needed} frames for its {len(tokens)} tokens and the audio has {len(log_probs)}; "
@@ -50,6 +49,11 @@ def align(log_probs: np.ndarray, tokens: Sequence[int]) -> Hypothesis:
     path = _best_path(np.nan_to_num(log_probs, nan=LOWEST, neginf=LOWEST), tokens)
     frames = np.arange(len(log_probs))
     return collapse(path, log_probs[frames, path], frames)
+
+
+def frames_needed(tokens: Sequence[int]) -> int:
+    """Return the fewest frames that can spell tokens: a blank stands between two equal ones."""
+    return len(tokens) + sum(a == b for a, b in pairwise(tokens))
 
 
 def _best_path(log_probs: np.ndarray, tokens: Sequence[int]) -> np.ndarray:

@@ -113,7 +113,7 @@ class BeamSearch:
         hotwords: Mapping[str, float] | None = None,
         normalizer: str = "none",
     ):
-        self.tokenizer = tokenizer
+        self.tokenizer, self.symbols = tokenizer, tokenizer.vocab_size
         self.config = config or BeamConfig()
         speller = Speller(tokenizer, normalizer)
         self.hotwords = speller.hotwords(hotwords or {})
@@ -122,8 +122,8 @@ class BeamSearch:
             self.lm = self._token_lm(lm)
         else:
             self.words = speller.vocabulary(lm, lexicon, list(self.hotwords))
-            self.spellings = [speller.spelling(word) for word in self.words.values()]
-            self.lm = load_kenlm(lm, list(self.words)) if lm is not None else _flashlight().ZeroLM()
+            self.spellings = [[speller.spelling(word)] for word in self.words.values()]
+            self.lm = load_kenlm(lm, list(self.words)) if lm is not None else load_flashlight().ZeroLM()
         self.left_out = speller.left_out
         self.has_lm = lm is not None
         # Where words are parted by a token, their spelling ends with it, and so does the utterance, by one more frame.
@@ -163,9 +163,7 @@ class BeamSearch:
 
     def _decode(self, log_probs: np.ndarray) -> Hypothesis:
         log_probs = np.asarray(log_probs, np.float32)
-        sure = log_probs[:, BLANK] > math.log(SURE_BLANK)
-        # Of several sure blanks in a row, one is enough.
-        frames = np.flatnonzero(~(sure & np.roll(sure, 1)))
+        frames = frames_to_search(log_probs)
         if not len(frames):
             return Hypothesis([], [], [], float(log_probs[:, BLANK].sum()))
         best: dict[str, Hypothesis] = {}
@@ -183,18 +181,22 @@ class BeamSearch:
 
     def _search(self, log_probs: np.ndarray, frames: np.ndarray) -> Iterator[Hypothesis]:
         """Yield what flashlight finds in log-probabilities (frame, token) of the frames numbered so, best first."""
-        emissions = self._emissions(log_probs)
-        for result in self._decoder.decode(emissions.ctypes.data, *emissions.shape):
+        for result, score in self._found(log_probs):
             path = np.array(result.tokens[1 : len(frames) + 1])  # without flashlight's begin and end
-            path[path >= self.tokenizer.vocab_size] = BLANK
-            score = result.score
+            path[path >= self.symbols] = BLANK
             if self.words is not None:
-                # Nothing in the beam may end where a word does: what was begun then is no word.
                 ended = max((i for i, word in enumerate(result.words) if word >= 0), default=0)
                 path[ended:] = BLANK
-                score -= IMPOSSIBLE if score < IMPOSSIBLE / 2 else 0.0
             places = np.arange(len(frames))
             yield replace(collapse(path, log_probs[places, path], frames), score=score)
+
+    def _found(self, log_probs: np.ndarray) -> Iterator[tuple[Any, float]]:
+        """Yield flashlight's results and their scores, best first."""
+        emissions = self._emissions(log_probs)
+        for result in self._decoder.decode(emissions.ctypes.data, *emissions.shape):
+            # Nothing in the beam may end where a word does: what was begun then is no word.
+            unended = self.words is not None and result.score < IMPOSSIBLE / 2
+            yield result, result.score - IMPOSSIBLE if unended else result.score
 
     def _emissions(self, log_probs: np.ndarray) -> np.ndarray:
         """Penalize the blank, and add what flashlight needs beside the tokens: (frame, token), contiguous float32."""
@@ -208,12 +210,12 @@ class BeamSearch:
         never = np.full_like(log_probs[:, :1], IMPOSSIBLE)
         parted = np.concatenate([log_probs, log_probs[:, BLANK : BLANK + 1], never], axis=1)
         end = np.full_like(parted[:1], IMPOSSIBLE)  # one more blank, at which a last token that stays may end
-        end[0, [BLANK, self.tokenizer.vocab_size]] = 0.0
+        end[0, [BLANK, self.symbols]] = 0.0
         return np.concatenate([parted, end])
 
     def _token_lm(self, lm: str | Path | None) -> Any:
         if lm is None:
-            return _flashlight().ZeroLM()
+            return load_flashlight().ZeroLM()
         names = token_names(self.tokenizer)
         if strangers := sorted(set(read_vocabulary(lm)).difference(names)):
             raise DecodingError(
@@ -223,8 +225,8 @@ class BeamSearch:
         return load_kenlm(lm, names)
 
     def _flashlight_decoder(self) -> tuple[Any, Any]:
-        flashlight = _flashlight()
-        config, tokens = self.config, self.tokenizer.vocab_size
+        flashlight = load_flashlight()
+        config, tokens = self.config, self.symbols
         weight = config.lm_weight * LOG10 if self.has_lm else 1.0
         lm = self.lm
         if self.hotwords:
@@ -248,9 +250,9 @@ class BeamSearch:
         silence = tokens + 1 if self.separator is None else self.separator
         trie = flashlight.Trie(tokens + 2, silence)
         start = lm.start(False)
-        for label, spelling in enumerate(self.spellings):
+        for label, spellings in enumerate(self.spellings):
             score = lm.score(start, label)[1]
-            for way in self._ways(spelling):
+            for way in (way for spelling in spellings for way in self._ways(spelling)):
                 trie.insert(way, label, score)
         trie.smear(flashlight.SmearingMode.MAX)
         lexical = flashlight.LexiconDecoderOptions(
@@ -271,13 +273,20 @@ class BeamSearch:
         """Return the token sequences that stand for a word in the trie."""
         if self.separator is not None:
             return [[*spelling, self.separator]]
-        until_blank = [*spelling, self.tokenizer.vocab_size]
+        until_blank = [*spelling, self.symbols]
         if len(spelling) > 1 and spelling[-1] == spelling[-2]:
             return [until_blank]  # flashlight would take one token for both
         return [spelling, until_blank]
 
 
-def _flashlight() -> Any:
+def frames_to_search(log_probs: np.ndarray) -> np.ndarray:
+    """Return the numbers of the frames that a search needs: of several sure blanks in a row, one is enough."""
+    sure = log_probs[:, BLANK] > math.log(SURE_BLANK)
+    return np.flatnonzero(~(sure & np.roll(sure, 1)))
+
+
+def load_flashlight() -> Any:
+    """Return flashlight-text's decoders. Raises DecodingError where it is not installed."""
     try:
         from flashlight.lib.text import decoder
     except ImportError as error:

@@ -21,6 +21,11 @@ logger = logging.getLogger(__name__)
 Decoder = Callable[[Sequence[np.ndarray]], list[Hypothesis]]
 
 
+def reads_phones(decoder: Decoder) -> bool:
+    """Return whether a decoder wants the log-probabilities of phones behind those of the tokens."""
+    return getattr(decoder, "reads_phones", False)
+
+
 class DecodingOptions(TypedDict, total=False):
     """Options of a beam search; see BeamConfig and BeamSearch.
 
@@ -72,6 +77,8 @@ def choose_decoder(
     tuned: Mapping[str, Any] | None = None,
     own_lm: Path | None = None,
     *,
+    phones: Sequence[str] = (),
+    own_lexicon: Path | None = None,
     beam_size: int | None = None,
     lm: str | Path | None = None,
     lexicon: str | Path | None = None,
@@ -86,7 +93,9 @@ def choose_decoder(
 
     Arguments: tokenizer and normalizer, the model's; tuned, what `asr lm tune` stored with it, which is taken for the
     weights that are not given where there is a language model; own_lm, the model's, which is taken where no other is
-    named, the lexicon is not "none", and flashlight-text is installed. Raises DecodingError.
+    named, the lexicon is not "none", and flashlight-text is installed; phones that the model recognizes, and its
+    own_lexicon, which goes with its own language model. Such a model's search goes by the phones of a lexicon, too.
+    Raises DecodingError.
 
     >>> from asr.text import CharacterTokenizer
     >>> choose_decoder(CharacterTokenizer(" ab")) is greedy
@@ -101,12 +110,13 @@ def choose_decoder(
         "blank_penalty": blank_penalty,
         "nbest": nbest,
     }
-    lm = _language_model(lm, own_lm, lexicon)
+    lm, named = _language_model(lm, own_lm, lexicon), lm
     given = {name: value for name, value in numbers.items() if value is not None}
     if not given and lm is None and lexicon is None and hotwords is None:
         return greedy
-    from asr.decoding.beam import BeamConfig, BeamSearch
+    from asr.decoding.beam import BeamConfig
     from asr.decoding.hotwords import read_hotwords
+    from asr.decoding.pronouncing import search_of
     from asr.decoding.workers import ParallelBeamSearch, usable_cores
 
     if lm is None:
@@ -117,9 +127,12 @@ def choose_decoder(
             )
     names = {item.name for item in fields(BeamConfig)}
     weights = {name: value for name, value in (tuned or {}).items() if name in names}
-    beam = BeamSearch(
+    if lexicon is None and named is None and lm is not None and hotwords is None:
+        lexicon = own_lexicon
+    beam = search_of(
         tokenizer,
         BeamConfig(**weights | given),
+        phones=phones,
         lm=lm,
         lexicon=lexicon,
         hotwords=read_hotwords(hotwords) if isinstance(hotwords, str | Path) else hotwords,
@@ -128,3 +141,16 @@ def choose_decoder(
     if beam.left_out:
         logger.warning(beam.describe_left_out())
     return ParallelBeamSearch(beam, processes or usable_cores())
+
+
+def decoder_of(bundle: Any, **options: Any) -> Decoder:
+    """Return the decoder that options of `choose_decoder` ask for, with what a Bundle holds for it."""
+    return choose_decoder(
+        bundle.tokenizer,
+        bundle.normalizer,
+        bundle.decoding,
+        bundle.lm,
+        phones=bundle.model.phones,
+        own_lexicon=bundle.lexicon,
+        **options,
+    )

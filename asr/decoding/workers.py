@@ -10,7 +10,9 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 from asr.decoding.beam import BeamSearch
+from asr.decoding.choice import reads_phones
 from asr.decoding.greedy import Hypothesis
+from asr.decoding.pronouncing import JointSearch
 from asr.errors import DecodingError
 
 LEAST_UTTERANCES = 2  # for each process: forking takes as long as searching some utterances
@@ -32,10 +34,15 @@ class ParallelBeamSearch:
     Raises DecodingError where a process has died; the next call starts new ones.
     """
 
-    def __init__(self, search: BeamSearch, processes: int):
+    def __init__(self, search: BeamSearch | JointSearch, processes: int):
         self.search = search
         self.processes = processes if sys.platform == "linux" else 1
         self._workers: list[tuple[multiprocessing.Process, Connection]] = []
+
+    @property
+    def reads_phones(self) -> bool:
+        """Return whether the search does; see `asr.decoding.reads_phones`."""
+        return reads_phones(self.search)
 
     def prepare(self, utterances: float) -> None:
         """Start the processes where so many utterances, known or expected, are enough for them."""
@@ -89,7 +96,7 @@ class ParallelBeamSearch:
             self._workers.append((process, ours))  # type: ignore[arg-type]
 
 
-def _serve(search: BeamSearch, pipe: Connection, inherited: list[Connection]) -> None:
+def _serve(search: BeamSearch | JointSearch, pipe: Connection, inherited: list[Connection]) -> None:
     """Decode what comes through the pipe until its other end is closed, by the caller's death at the latest."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's business
     for pipe_end in inherited:  # an open copy would hide that death

@@ -64,11 +64,12 @@ class Engine(Protocol):
     device: str
     compute_type: str
 
-    def log_probs(self, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def log_probs(self, samples: Sequence[np.ndarray], phones: bool = False) -> list[np.ndarray]:
         """Return the log-probabilities (frame, token) float32 of each piece of audio, computed together.
 
-        Arguments: samples (time,) float32 of each. The blank is token 0. Audio without samples has no frames. Raises
-        MemoryError, or an error that tells of a lack of memory, for a batch that is too large.
+        Arguments: samples (time,) float32 of each; phones, whether those of the model's phones follow, (frame, token +
+        1 + phone). Tokens and phones each begin with a blank. Audio without samples has no frames. Raises MemoryError,
+        or an error that tells of a lack of memory, for a batch that is too large.
         """
         ...
 

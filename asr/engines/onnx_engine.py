@@ -20,7 +20,7 @@ from asr.engines.onnx_graph import (
 )
 from asr.engines.onnx_nodes import Graph
 from asr.engines.onnx_recurrent import OPERATORS
-from asr.engines.weights import check_weights
+from asr.engines.weights import check_weights, no_frames
 from asr.errors import AsrError
 from asr.memory import batch_seconds_within, free_memory
 from asr.version import install_hint
@@ -61,15 +61,23 @@ class OnnxEngine:
     def _session(self) -> InferenceSession:
         return session_of(recognition_graph(self.bundle), self.threads)
 
-    def log_probs(self, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return the log-probabilities (frame, token) float32 of each of samples (time,), computed together."""
+    @cached_property
+    def _session_with_phones(self) -> InferenceSession:
+        return session_of(recognition_graph(self.bundle, phones=True), self.threads)
+
+    def log_probs(self, samples: Sequence[np.ndarray], phones: bool = False) -> list[np.ndarray]:
+        """Return the log-probabilities (frame, token) float32 of each of samples (time,), computed together.
+
+        With `phones`, (frame, token + 1 + phone).
+        """
         if not any(map(len, samples)):
-            return [np.zeros((0, self.vocab_size), np.float32) for _ in samples]
+            return no_frames(self.bundle, len(samples), phones)
         lengths = np.array([len(utterance) for utterance in samples])
         padded = np.zeros((len(samples), max(lengths)), np.float32)
         for row, utterance in zip(padded, samples, strict=True):
             row[: len(utterance)] = utterance
-        log_probs, frames = run(self._session, {"waveform": padded, "lengths": lengths})
+        session = self._session_with_phones if phones else self._session
+        log_probs, frames = run(session, {"waveform": padded, "lengths": lengths})
         return [row[:count] for row, count in zip(log_probs, frames, strict=True)]
 
     def batch_seconds(self) -> float:

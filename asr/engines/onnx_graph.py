@@ -20,19 +20,20 @@ from asr.model_config import ModelConfig
 Tensors = Mapping[str, np.ndarray]
 
 
-def recognition_graph(bundle: Bundle) -> Graph:
-    """Return the graph of a whole model.
+def recognition_graph(bundle: Bundle, phones: bool = False) -> Graph:
+    """Return the graph of a whole model, and with `phones` of both its outputs, side by side.
 
     Its inputs are `waveform` (batch, time) float32 and `lengths` (batch,) int64, samples of each utterance. Its outputs
     are `log_probs` (batch, frame, token) float32 and `frames` (batch,) int64; what is past them means nothing. Raises
     BundleError for what a graph cannot hold.
     """
     nodes = Nodes()
-    log_probs, counts = recognize(nodes, bundle, "waveform", "lengths")
+    log_probs, counts = recognize(nodes, bundle, "waveform", "lengths", phones=phones)
+    width = bundle.tokenizer.vocab_size + (1 + len(bundle.model.phones)) * phones
     return nodes.finish(
         {"waveform": ("float32", ("batch", "time")), "lengths": ("int64", ("batch",))},
         {
-            "log_probs": ("float32", ("batch", "frame", bundle.tokenizer.vocab_size)),
+            "log_probs": ("float32", ("batch", "frame", width)),
             "frames": ("int64", ("batch",)),
         },
         {"log_probs": log_probs, "frames": counts},
@@ -40,17 +41,24 @@ def recognition_graph(bundle: Bundle) -> Graph:
 
 
 def recognize(
-    nodes: Nodes, bundle: Bundle, waveform: str, lengths: str, tolerance: float = LEVEL_TOLERANCE
+    nodes: Nodes,
+    bundle: Bundle,
+    waveform: str,
+    lengths: str,
+    tolerance: float = LEVEL_TOLERANCE,
+    phones: bool = False,
 ) -> tuple[str, str]:
     """Add a whole model; return the names of log-probabilities (batch, frame, token) and frame counts (batch,).
 
-    Arguments: tolerance as in `normalized_features`.
+    Arguments: tolerance as in `normalized_features`; phones, whether the phones' log-probabilities follow the tokens'.
     """
     frames = normalized_features(nodes, waveform, lengths, bundle.features, bundle.weights, tolerance)
-    return recognize_features(nodes, bundle, frames.features, frames.counts)
+    return recognize_features(nodes, bundle, frames.features, frames.counts, phones)
 
 
-def recognize_features(nodes: Nodes, bundle: Bundle, features: str, counts: str) -> tuple[str, str]:
+def recognize_features(
+    nodes: Nodes, bundle: Bundle, features: str, counts: str, phones: bool = False
+) -> tuple[str, str]:
     """Add the model behind the features (batch, frame, mel), frame counts (batch,) int64; return as `recognize`."""
     refuse_unknown_cells(bundle.model)
     hidden, counts = front_end(nodes, bundle.model, bundle.weights, features, counts)
@@ -59,6 +67,9 @@ def recognize_features(nodes: Nodes, bundle: Bundle, features: str, counts: str)
         x = _norm(nodes, bundle.model, bundle.weights, index, hidden)
         hidden, _ = recurrent_layer(nodes, layer_of(bundle.model, bundle.weights, index), x, ragged)
     scores = score(nodes, bundle.model, bundle.weights, hidden)
+    if phones:
+        of_phones = score(nodes, bundle.model, bundle.weights, hidden, "phone_output")
+        scores = nodes.op("Concat", scores, of_phones, axis=2)
     return nodes.op("Transpose", scores, perm=[1, 0, 2]), counts
 
 
@@ -207,9 +218,9 @@ def _norm(nodes: Nodes, model: ModelConfig, tensors: Tensors, index: int, x: str
     return nodes.op("LayerNormalization", x, scale, shift, axis=-1, epsilon=EPSILON)
 
 
-def score(nodes: Nodes, model: ModelConfig, tensors: Tensors, hidden: str) -> str:
-    """Add the output layer: hidden (frame, batch, feature) to log-probabilities (frame, batch, token)."""
+def score(nodes: Nodes, model: ModelConfig, tensors: Tensors, hidden: str, output: str = "output") -> str:
+    """Add an output layer: hidden (frame, batch, feature) to log-probabilities (frame, batch, token)."""
     x = _norm(nodes, model, tensors, model.layers, hidden)
-    product = nodes.op("MatMul", x, np.ascontiguousarray(tensors["model.output.weight"].T))
-    logits = nodes.op("Add", product, tensors["model.output.bias"])
+    product = nodes.op("MatMul", x, np.ascontiguousarray(tensors[f"model.{output}.weight"].T))
+    logits = nodes.op("Add", product, tensors[f"model.{output}.bias"])
     return nodes.op("LogSoftmax", logits, axis=-1)

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from asr.bundle import Bundle
 from asr.ctc import log_probs_of
 from asr.decoding import Decoder, ParallelBeamSearch
+from asr.engines.weights import no_frames
 from asr.errors import AsrError
 from asr.memory import batch_seconds_within, free_memory
 from asr.recurrent import pack_for_inference
@@ -53,27 +54,32 @@ class TorchEngine:
         elif compute_type == "int8":
             raise AsrError("compute type int8 is for CPUs; a GPU takes float32 or bfloat16")
 
-    def log_probs(self, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return the log-probabilities (frame, token) float32 of each of samples (time,), computed together."""
+    def log_probs(self, samples: Sequence[np.ndarray], phones: bool = False) -> list[np.ndarray]:
+        """Return the log-probabilities (frame, token) float32 of each of samples (time,), computed together.
+
+        With `phones`, (frame, token + 1 + phone).
+        """
         try:
-            return self._log_probs(samples)
+            return self._log_probs(samples, phones)
         except torch.OutOfMemoryError as error:
             failure = error.with_traceback(None)  # whose frames would hold what was computed so far
         torch.cuda.empty_cache()
         raise failure
 
     @torch.inference_mode()
-    def _log_probs(self, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def _log_probs(self, samples: Sequence[np.ndarray], phones: bool) -> list[np.ndarray]:
         if not any(map(len, samples)):
-            return [np.zeros((0, self.vocab_size), np.float32) for _ in samples]
+            return no_frames(self.bundle, len(samples), phones)
         lengths = torch.tensor([len(utterance) for utterance in samples], device=self._device)
         tensors = [torch.from_numpy(np.ascontiguousarray(utterance)) for utterance in samples]
         padded = pad_sequence(tensors, batch_first=True).to(self._device)
         features, frames = self.log_mel(padded, lengths, leveled=True)
         in_bfloat16 = self._device.type != "cpu" and self.compute_type == "bfloat16"
         with torch.autocast(self._device.type, torch.bfloat16, in_bfloat16):
-            logits, frames = self.model(features, frames)
-        return log_probs_of(logits, frames)
+            hidden, frames = self.model.encode(features, frames)
+            outputs = [score(hidden) for score in (self.model.score, self.model.score_phones)[: 1 + phones]]
+        parts = [log_probs_of(logits, frames) for logits in outputs]
+        return parts[0] if not phones else [np.concatenate(both, 1) for both in zip(*parts, strict=True)]
 
     def batch_seconds(self) -> float:
         """Return the seconds of padded audio that are fast to compute together and fit the free memory."""

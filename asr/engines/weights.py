@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from asr.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle
 from asr.errors import BundleError
 from asr.model_config import ModelConfig
@@ -50,6 +52,15 @@ def expected_shapes(bundle: Bundle, gates: int, peepholes: int) -> Shapes:
     yield from _norm(f"model.norms.{model.layers}", model, width)
     yield "model.output.weight", (bundle.tokenizer.vocab_size, width)
     yield "model.output.bias", (bundle.tokenizer.vocab_size,)
+    if model.phones:
+        yield "model.phone_output.weight", (1 + len(model.phones), width)
+        yield "model.phone_output.bias", (1 + len(model.phones),)
+
+
+def no_frames(bundle: Bundle, count: int, phones: bool) -> list[np.ndarray]:
+    """Return the log-probabilities of so many pieces of audio without samples; see `Engine.log_probs`."""
+    width = bundle.tokenizer.vocab_size + (1 + len(bundle.model.phones)) * phones
+    return [np.zeros((0, width), np.float32) for _ in range(count)]
 
 
 def _convolution(prefix: str, norm: str, kernel: tuple[int, ...], mels: int) -> Shapes:

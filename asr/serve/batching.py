@@ -7,10 +7,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
-from asr.decoding import Decoder, words_of
+from asr.decoding import Decoder, reads_phones, words_of
 from asr.errors import AsrError
 from asr.long_audio import Joiner, Window, windows
 from asr.memory import BatchBudget, in_halves
@@ -95,7 +96,7 @@ class Batcher:
             windows(blocks, rate, round(step * rate)),
             seconds,
             decoder or recognizer.decoder,
-            Joiner(rate, step),
+            recognizer.joiner(),
             loop.create_future(),
             report,
             posteriors,
@@ -182,7 +183,9 @@ class Batcher:
 
     def _compute(self, batch: list[Job]) -> None:
         drawn = [job.draw() for job in batch]
-        parts = in_halves(self.recognizer.engine.log_probs, [window.samples for window in drawn])
+        phones = any(reads_phones(job.decoder) for job in batch)
+        compute = partial(self.recognizer.engine.log_probs, phones=phones)
+        parts = in_halves(compute, [window.samples for window in drawn])
         self._budget.shrink(len(parts))
         computed = (log_probs for part in parts for log_probs in part)
         for job, window, log_probs in zip(batch, drawn, computed, strict=True):
@@ -193,10 +196,11 @@ class Batcher:
 
     def _decode(self, job: Job, window: Window, log_probs: np.ndarray) -> None:
         first, settled = job.joiner.add(window, log_probs)
-        (hypothesis,) = job.decoder([settled])
+        tokens = settled[:, : self.recognizer.engine.vocab_size]  # phones may follow
+        (hypothesis,) = job.decoder([settled if reads_phones(job.decoder) else tokens])
         job.joiner.parts.append((first, hypothesis))
         if job.posteriors is not None:
-            job.posteriors += _likely(settled, first)
+            job.posteriors += _likely(tokens, first)
         job.seconds = max(0.0, job.seconds - window.seconds)
         if window.last:
             self._settle(job, self._transcript(job, window))

@@ -3,7 +3,7 @@
 import logging
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from asr.errors import AudioError, ConfigError
 from asr.features.log_mel import LogMel
 from asr.model import AcousticModel
 from asr.text import NORMALIZERS, BpeTokenizer, CharacterTokenizer, Tokenizer, load_tokenizer, normalize
+from asr.text.lexicon import Lexicon
 from asr.torch_bundle import TorchBundle
 from asr.training.batch_size import with_batch_seconds
 from asr.training.checks import quick_report, target_of
 from asr.training.config import TrainConfig
 from asr.training.data import SpeechData, all_cuts, load_corpora
-from asr.training.lexicon import Lexicon
 from asr.training.read_config import flat, read_yaml
 from asr.training.run_folder import CONFIG, TOKENIZER, changed_keys
 from asr.training.warm_start import can_spell, warm_start
@@ -106,7 +106,9 @@ def new_bundle(
             log_mel.fit_statistics(_some_samples(cuts, config.features.sample_rate, config.run.seed))
         except ValueError as error:
             raise ConfigError(f"none of the training audio that was tried can be read ({error})") from error
-    model = AcousticModel(config.model, config.features.n_mels, tokenizer.vocab_size)
+    phones = Lexicon.read(config.loss.lexicon).phones if config.loss.lexicon else []
+    sizes = replace(config.model, phones=tuple(phones))
+    model = AcousticModel(sizes, config.features.n_mels, tokenizer.vocab_size)
     bundle = TorchBundle(model, log_mel, tokenizer, text.normalizer)
     if trained is not None:
         log.info("%s", warm_start(bundle, trained))
@@ -129,9 +131,8 @@ def _tokenizer(config: TrainConfig, cuts: Sequence[Cut], trained: TorchBundle | 
         kind = "bpe" if isinstance(trained.tokenizer, BpeTokenizer) else "characters"
     else:
         kind = config.text.tokenizer
-    phones = Lexicon.read(config.loss.lexicon).phones if config.loss.lexicon else []
     return (
-        BpeTokenizer.train(texts, config.text.vocab_size, phones)
+        BpeTokenizer.train(texts, config.text.vocab_size)
         if kind == "bpe"
         else CharacterTokenizer.from_texts(texts)
     )

@@ -137,7 +137,8 @@ class LossConfig:
             output layer is shared, and the model transcribes as without them.
         intermediate_weight: share of the mean of their losses in the whole.
         lexicon: pronouncing dictionary, a word and its phones on each line; the intermediate layers are then to
-            recognize phones instead of word pieces (Krishna et al. 2018). The phones become tokens of the model.
+            recognize phones instead of word pieces (Krishna et al. 2018), by an output layer of their own. The last
+            layer may be among them.
         label_smoothing: share of the divergence from equally likely tokens, against overconfidence (Kim et al. 2018).
         consistency: weight of the divergence between the outputs for two views of each utterance, masked and warped in
             different ways (Yao et al. 2025); 0.2 as a rule. A step then takes twice the time.
@@ -225,11 +226,12 @@ class TrainConfig:
             raise ConfigError(
                 f"data.curriculum_epochs is {self.data.curriculum_epochs} and data.sortagrad true; expected one of them"
             )
-        wrong = [layer for layer in self.loss.intermediate_layers if not 1 <= layer < self.model.layers]
-        if wrong:
+        last = self.model.layers if self.loss.lexicon else self.model.layers - 1
+        if not all(1 <= layer <= last for layer in self.loss.intermediate_layers):
             raise ConfigError(
                 f"loss.intermediate_layers is {list(self.loss.intermediate_layers)} and model.layers "
-                f"{self.model.layers}; expected layers from 1 to {self.model.layers - 1}, below the last"
+                f"{self.model.layers}; expected layers from 1 to {self.model.layers - 1}, below the last, or, with "
+                "loss.lexicon, the last as well"
             )
         if self.text.tokenizer == "bundle" and not self.run.warm_start:
             raise ConfigError(

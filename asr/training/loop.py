@@ -19,6 +19,7 @@ from torch import nn
 from asr.data import Batch
 from asr.errors import AsrError
 from asr.model import AcousticModel
+from asr.text.lexicon import Lexicon
 from asr.torch_bundle import TorchBundle
 from asr.training.averaging import BestEpochs, rank
 from asr.training.checkpoint import write_checkpoint
@@ -33,7 +34,6 @@ from asr.training.distributed import (
     total,
 )
 from asr.training.interrupts import Interrupted, on_signal
-from asr.training.lexicon import Lexicon
 from asr.training.optimizer import gradient_norms, learning_rate, make_optimizer, moving_average
 from asr.training.step import GradientMaker, autocast_type
 from asr.training.validate import Pairs, Validation
@@ -85,7 +85,7 @@ class Training:
         self.scaler.scale(torch.zeros((), device=fabric.device))
         phones = None
         if config.loss.lexicon:
-            phones = Lexicon.read(config.loss.lexicon).encoder(bundle.tokenizer)
+            phones = Lexicon.read(config.loss.lexicon).encoder(self.model.config.phones)
         self.gradients = GradientMaker(self.model, config.loss, autocast, self.scaler, phones)
         self.validation = Validation(
             fabric, bundle, data.dev_loader, data.dev_corpora, self._stop_if_signaled

@@ -30,9 +30,9 @@ class GradientMaker:
     """Adds a batch's gradients to the model's parameters.
 
     Arguments: model; config of the loss; autocast, the type that matrices are multiplied in, None for float32; scaler
-    of the loss for float16; phones(text), the tokens that the intermediate layers are to recognize instead of the
-    text's, None for a text with a word whose pronunciation is unknown. `left_out` collects {utterance: reason} of what
-    cannot be learned from, `faults` the reasons for which the step has to be skipped.
+    of the loss for float16; phones(text), what the model's output of phones is to recognize at the intermediate layers
+    instead of the text's tokens, None for a text with a word whose pronunciation is unknown. `left_out` collects
+    {utterance: reason} of what cannot be learned from, `faults` the reasons for which the step has to be skipped.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class GradientMaker:
         scaler: torch.amp.GradScaler | None = None,
         phones: Callable[[str], list[int] | None] | None = None,
     ):
-        wrong = [layer for layer in config.intermediate_layers if not 1 <= layer < len(model.recurrent)]
-        if wrong:
+        last = len(model.recurrent) if phones else len(model.recurrent) - 1
+        if wrong := [layer for layer in config.intermediate_layers if not 1 <= layer <= last]:
             raise ConfigError(
-                f"loss.intermediate_layers names layer {wrong[0]}; expected layers from 1 to "
-                f"{len(model.recurrent) - 1}, below the last of the model's {len(model.recurrent)}"
+                f"loss.intermediate_layers names layer {wrong[0]}; expected layers from 1 to {last} of the model's "
+                f"{len(model.recurrent)}; the last recognizes phones too where loss.lexicon is set"
             )
         self.model, self.config = model, config
         self.autocast, self.scaler, self.phones = autocast, scaler, phones
@@ -122,7 +122,8 @@ class GradientMaker:
                 hooks.callback(handle.remove)
             with torch.autocast(batch.features.device.type, self.autocast, enabled=self.autocast is not None):
                 logits, lengths = self.model(batch.features, batch.feature_lengths)
-                inner = [self.model.score(hidden) for hidden in between[: len(config.intermediate_layers)]]
+                score = self.model.score if self.phones is None else self.model.score_phones
+                inner = [score(hidden) for hidden in between[: len(config.intermediate_layers)]]
         loss = ctc_loss(logits, lengths, batch.tokens, batch.token_lengths, batch.ids)
         if inner:
             mean = torch.stack([self._intermediate_loss(part, lengths, batch) for part in inner]).mean()

@@ -1,11 +1,12 @@
 """Begin from a trained model, also with another alphabet."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from asr.errors import TextError
-from asr.text import Tokenizer
+from asr.text import BLANK, Tokenizer
 from asr.torch_bundle import TorchBundle
 from asr.training.begun_from import check_same, flat_sizes
 
@@ -23,10 +24,10 @@ def can_spell(tokenizer: Tokenizer, texts: Sequence[str]) -> bool:
 
 @torch.no_grad()
 def warm_start(bundle: TorchBundle, trained: TorchBundle) -> str:
-    """Copy a trained bundle's weights into an untrained one; of the output those of tokens that both have.
+    """Copy a trained bundle's weights into an untrained one; of the outputs those of tokens and phones that both have.
 
-    Tokens are matched by their spelling; the others keep their initial weights. Returns what was taken, in words.
-    Raises ConfigError that names the keys that differ.
+    They are matched by their spelling, a phone also with a token; the others keep their initial weights. Returns what
+    was taken, in words. Raises ConfigError that names the keys that differ.
     """
     check_same(
         flat_sizes(bundle.log_mel.config, bundle.model.config),
@@ -34,12 +35,33 @@ def warm_start(bundle: TorchBundle, trained: TorchBundle) -> str:
         "its bundle",
     )
     new, old = bundle.model.state_dict(), trained.model.state_dict()
-    output = [name for name in new if name.startswith("output.")]
-    place = {token: index for index, token in enumerate(trained.tokenizer.tokens)}
-    shared = [(i, place[token]) for i, token in enumerate(bundle.tokenizer.tokens) if token in place]
-    ours, theirs = (list(indices) for indices in zip(*shared, strict=True))  # the blank at least
-    for name in output:
-        new[name][ours] = old[name][theirs]
-    bundle.model.load_state_dict({name: new[name] if name in output else old[name] for name in new})
+    tokens = trained.tokenizer.tokens
+    known = _copy_rows(new, "output", bundle.tokenizer.tokens, old, "output", tokens)
+    report = f"starts from a trained model, which knows {known} of {bundle.tokenizer.vocab_size} tokens"
+    if phones := bundle.model.config.phones:
+        _copy_rows(new, "phone_output", [tokens[BLANK], *phones], old, "output", tokens)
+        _copy_rows(
+            new, "phone_output", ["", *phones], old, "phone_output", ["", *trained.model.config.phones]
+        )
+    outputs = ("output.", "phone_output.")
+    bundle.model.load_state_dict({name: new[name] if name.startswith(outputs) else old[name] for name in new})
     bundle.log_mel.load_state_dict(trained.log_mel.state_dict())
-    return f"starts from a trained model, which knows {len(shared)} of {len(new[output[0]])} tokens"
+    return report
+
+
+def _copy_rows(
+    new: Mapping[str, Tensor],
+    name: str,
+    rows: Sequence[str],
+    old: Mapping[str, Tensor],
+    old_name: str,
+    old_rows: Sequence[str],
+) -> int:
+    """Copy what both outputs name alike; returns how many rows that are."""
+    place = {row: index for index, row in enumerate(old_rows)}
+    shared = [(index, place[row]) for index, row in enumerate(rows) if row in place]
+    ours, theirs = (list(indices) for indices in zip(*shared, strict=True))  # the blank at least
+    for part in ("weight", "bias"):
+        if f"{old_name}.{part}" in old:
+            new[f"{name}.{part}"][ours] = old[f"{old_name}.{part}"][theirs]
+    return len(shared)

@@ -4,11 +4,12 @@
 
 reads cuts_train.jsonl.gz and cuts_dev.jsonl.gz of that folder and writes beside them
 
-  lexicon.txt                                          each word of both and its phones, for loss.lexicon
+  lexicon.txt                                          each word of both and its phones, as the dictionary names them
   cuts_train_phones.jsonl.gz, cuts_dev_phones.jsonl.gz     the same cuts with phones for their text, to begin with
 
-Manifests may be named instead, of several corpora; then only the lexicon of all their words is written, into the file
-that --lexicon names. Each phone is one Georgian letter, so that no phone is mistaken for a letter of an English word.
+Manifests may be named instead, of several corpora, and language models; then only the lexicon of all their words is
+written, into the file that --lexicon names. In the cuts each phone is one Georgian letter, so that no phone is mistaken
+for a letter of an English word.
 Words that the dictionary lacks get the pronunciation of their stem and ending, of their two parts, or by rules of
 spelling.
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 from asr.data.cuts import load_cuts, manifest_texts, text_of, write_cuts
 from asr.errors import AsrError, TextError
 from asr.files import replacing
+from asr.lm.kenlm import read_vocabulary
 from asr.text import normalize
 
 PHONES = "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH".split()
@@ -54,18 +56,23 @@ SPELLINGS = dict(
 
 
 class Pronunciations:
-    """Phones of any word: the dictionary's first pronunciation, or what its spelling suggests.
+    """Phones of any word: the dictionary's pronunciations, the first one above all, or what its spelling suggests.
 
     Arguments: path of a dictionary in the form of cmudict.dict. `guessed` collects the words by rules of spelling.
     """
 
     def __init__(self, path: Path):
         self.known: dict[str, list[str]] = {}
+        self.others: dict[str, list[list[str]]] = {}  # than the first
         self.guessed: set[str] = set()
         for line in path.read_text("utf-8").splitlines():
             word, *phones = line.partition("#")[0].split()
-            if "(" not in word:
-                self.known[word] = [phone.rstrip("012") for phone in phones]
+            spoken = [phone.rstrip("012") for phone in phones]  # without stress
+            base = word.partition("(")[0]
+            if base not in self.known:
+                self.known[base] = spoken
+            elif spoken not in (self.known[base], *self.others.get(base, [])):
+                self.others.setdefault(base, []).append(spoken)
 
     def __call__(self, word: str) -> list[str]:
         """Return the phones of a lower-case word; raises TextError for one that no rule covers."""
@@ -144,14 +151,20 @@ def write_phones(folder: Path, pronounce: Pronunciations) -> set[str]:
     return words
 
 
-def words_of(manifest: Path) -> set[str]:
-    """Return the words of a manifest's transcripts."""
-    return {word for text in manifest_texts(manifest) for word in normalize(text, "basic").split()}
+def words_of(path: Path) -> set[str]:
+    """Return the words of a manifest's transcripts, or of a language model."""
+    if path.name.removesuffix(".gz").endswith(".jsonl"):
+        return {word for text in manifest_texts(path) for word in normalize(text, "basic").split()}
+    return set(read_vocabulary(path))
 
 
 def write_lexicon(words: set[str], pronounce: Pronunciations, path: Path) -> None:
-    """Write a line for each word, in the order of the alphabet: the word, its phones."""
-    lines = [f"{word} {' '.join(LETTERS[phone] for phone in pronounce(word))}\n" for word in sorted(words)]
+    """Write a line for each pronunciation, in the order of the alphabet: the word, its phones."""
+    lines = []
+    for word in sorted(words):
+        lines.append(f"{word} {' '.join(pronounce(word))}\n")
+        for number, phones in enumerate(pronounce.others.get(word, []), start=2):
+            lines.append(f"{word}({number}) {' '.join(phones)}\n")
     with replacing(path) as scratch:
         scratch.write_text("".join(lines), "utf-8")
 
@@ -163,8 +176,8 @@ def main() -> int:
         "sources",
         nargs="+",
         type=Path,
-        metavar="FOLDER|MANIFEST",
-        help="folder of cuts_train.jsonl.gz and cuts_dev.jsonl.gz, or manifests",
+        metavar="FOLDER|FILE",
+        help="folder of cuts_train.jsonl.gz and cuts_dev.jsonl.gz, or manifests and language models",
     )
     parser.add_argument("--cmudict", type=Path, required=True, metavar="FILE", help="file cmudict.dict")
     parser.add_argument(

@@ -48,7 +48,7 @@ def test_an_error_of_lacking_memory_keeps_no_tensors(monkeypatch):
     engine = TorchEngine(make_bundle().bundle(), "cpu")
     kept = []
 
-    def exhausted(samples):
+    def exhausted(samples, phones):
         activations = torch.zeros(3)
         kept.append(weakref.ref(activations))
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")

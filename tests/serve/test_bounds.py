@@ -98,7 +98,7 @@ def test_a_full_queue_says_when_to_come_back(noise):
         recognizer = load(folder)
 
         class Slow(type(recognizer.engine)):
-            def log_probs(self, samples):
+            def log_probs(self, samples, phones=False):
                 ready.set()
                 release.wait(20)
                 return super().log_probs(samples)
@@ -288,7 +288,7 @@ def test_the_services_own_faults_are_told_in_a_sentence(noise, spoken, caplog):
         recognizer = copy.copy(load(folder))
 
         class Broken(type(recognizer.engine)):
-            def log_probs(self, samples):
+            def log_probs(self, samples, phones=False):
                 raise KeyError("secret")
 
             def stages(self):
