@@ -149,7 +149,7 @@ class JointSearch:
             for best in (pronounced, spelled)
             for hypothesis in (best, *best.alternatives)
         }
-        texts = [words for words in found if words and self._labels.keys() >= set(words)]
+        texts = [words for words in found if self._labels.keys() >= set(words)]
         if not texts:
             return spelled
         scores = self._scores(of_tokens, of_phones, texts)
@@ -157,7 +157,9 @@ class JointSearch:
         first, *others = (
             Hypothesis(self.tokenizer.encode(" ".join(texts[i])), [], [], float(scores[i])) for i in order
         )
-        return replace(align(of_tokens, first.tokens), score=first.score, alternatives=tuple(others))
+        if first.tokens:
+            first = replace(align(of_tokens, first.tokens), score=first.score)
+        return replace(first, alternatives=tuple(others))
 
     def _scores(
         self, of_tokens: np.ndarray, of_phones: np.ndarray, texts: Sequence[Sequence[str]]
@@ -204,5 +206,5 @@ def search_of(
 def _pronounces(lexicon: str | Path) -> bool:
     """Return whether a file's first word is followed by phones, as in a pronouncing dictionary."""
     with suppress(OSError, UnicodeDecodeError), Path(lexicon).open(encoding="utf-8-sig") as file:
-        return len(next((line.split() for line in file if line.strip()), [])) > 1
+        return len(next(filter(None, (line.partition("#")[0].split() for line in file)), [])) > 1
     return False

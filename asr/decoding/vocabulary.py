@@ -7,6 +7,7 @@ from pathlib import Path
 from asr.errors import DecodingError, TextError
 from asr.lm.kenlm import read_vocabulary
 from asr.text import Tokenizer, normalize
+from asr.text.lexicon import VARIANT
 
 NO_LEXICON = "none"
 # How dictionaries begin what is no word, as <UNK>, [NOISE], !SIL.
@@ -101,10 +102,11 @@ def token_names(tokenizer: Tokenizer) -> list[str]:
 def read_lexicon(path: str | Path) -> list[str]:
     """Read the first word of every line; what follows, such as a spelling, is left to the tokenizer.
 
-    Raises DecodingError.
+    Lines that begin with # are comments, and `word(2)` is a further pronunciation of `word`. Raises DecodingError.
     """
     try:
-        words = [line.split()[0] for line in Path(path).read_text("utf-8-sig").splitlines() if line.strip()]
+        lines = [line.split() for line in Path(path).read_text("utf-8-sig").splitlines()]
+        words = [VARIANT.sub("", line[0]) for line in lines if line and not line[0].startswith("#")]
     except FileNotFoundError:
         raise DecodingError(f"there is no lexicon {path}") from None
     except (OSError, UnicodeDecodeError) as error:
