@@ -77,29 +77,40 @@ def model(name: str) -> dict[str, Any]:
     """Return what a saved model holds. Raises BundleError."""
     import math
 
-    from asr.bundle import LM_FILE, Bundle, find_bundle
+    from asr.bundle import LEXICON_FILE, LM_FILE, Bundle, find_bundle
 
     folder = find_bundle(name)
     bundle = Bundle.load(folder)
     config, features, tokenizer = bundle.model, bundle.features, bundle.tokenizer
     sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
     lm_size = sizes.pop(LM_FILE, 0)
+    sizes.pop(LEXICON_FILE, 0)
     size = sum(sizes.values())
     parameters = sum(
         math.prod(weights.shape) for key, weights in bundle.weights.items() if key.startswith("model.")
     )
+    phones = f" and {len(config.phones)} phones" if config.phones else ""
     directions = "two directions" if config.bidirectional else "one direction"
     return {
         "folder": str(folder),
         "size": f"{parameters / 1e6:.2f} million parameters, {size / 1e6:.1f} MB, stored as {bundle.stored_as}",
         "input": f"{features.sample_rate} Hz, {features.n_mels} mel bands, normalized: {features.normalize}",
-        "output": f"a frame of {1000 * bundle.seconds_per_frame:g} ms, {tokenizer.vocab_size} tokens",
+        "output": f"a frame of {1000 * bundle.seconds_per_frame:g} ms, {tokenizer.vocab_size} tokens{phones}",
         "recurrent layers": f"{config.layers} of {config.hidden_size} {config.cell}, {directions}",
         "text": f"{type(tokenizer).__name__}, normalizer {bundle.normalizer}",
         "language model": f"{LM_FILE}, {lm_size / 1e6:.1f} MB" if lm_size else "none of its own",
+        "lexicon": _lexicon(bundle.lexicon) if bundle.lexicon else "none of its own",
         "decoding": _pairs(bundle.decoding) or "greedy; `asr lm tune` has stored nothing",
         "training": _pairs(bundle.training),
     }
+
+
+def _lexicon(path: Path) -> str:
+    from asr.text.lexicon import Lexicon
+
+    lexicon = Lexicon.read(path)
+    count = sum(map(len, lexicon.words.values()))
+    return f"{path.name}, {count} pronunciations, {len(lexicon.phones)} phones"
 
 
 def _torch_facts() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from asr.decoding.greedy import Hypothesis
 from asr.decoding.vocabulary import Speller
 from asr.errors import DecodingError, TextError
 from asr.lm.kenlm import load_kenlm
-from asr.text import BLANK, Tokenizer
+from asr.text import BLANK, CharacterTokenizer, Tokenizer
 from asr.text.lexicon import Lexicon
 from asr.wording import some
 
@@ -107,10 +107,7 @@ class PronouncingSearch(BeamSearch):
                 break
         if not best:
             return Hypothesis([], [], [], float(of_phones[:, BLANK].sum()))
-        first, *alternatives = best.values()
-        if first.tokens:
-            first = replace(align(of_tokens, first.tokens), score=first.score)
-        return replace(first, alternatives=tuple(alternatives))
+        return _placed(list(best.values()), of_tokens, self.tokenizer)
 
 
 class JointSearch:
@@ -154,12 +151,10 @@ class JointSearch:
             return spelled
         scores = self._scores(of_tokens, of_phones, texts)
         order = np.argsort(-scores, kind="stable")[: self.config.nbest]
-        first, *others = (
+        best = [
             Hypothesis(self.tokenizer.encode(" ".join(texts[i])), [], [], float(scores[i])) for i in order
-        )
-        if first.tokens:
-            first = replace(align(of_tokens, first.tokens), score=first.score)
-        return replace(first, alternatives=tuple(others))
+        ]
+        return _placed(best, of_tokens, self.tokenizer)
 
     def _scores(
         self, of_tokens: np.ndarray, of_phones: np.ndarray, texts: Sequence[Sequence[str]]
@@ -173,6 +168,23 @@ class JointSearch:
         weight = config.lm_weight * LOG10 if search.has_lm else 1.0
         language = weight * np.array([search.lm_score(row) for row in labels])
         return acoustic + language + config.word_bonus * np.array([len(words) for words in texts])
+
+
+def _placed(best: Sequence[Hypothesis], log_probs: np.ndarray, tokenizer: Tokenizer) -> Hypothesis:
+    """Return the first hypothesis, where log-probabilities (frame, token) place it, with the others behind it.
+
+    Where a token parts words, all end with it, if the frames allow: more of a recording may follow.
+    """
+    if isinstance(tokenizer, CharacterTokenizer) and tokenizer.space in tokenizer.tokens:
+        ended = [[*h.tokens, tokenizer.tokens.index(tokenizer.space)] if h.tokens else [] for h in best]
+        best = [
+            replace(h, tokens=tokens) if frames_needed(tokens) <= len(log_probs) else h
+            for h, tokens in zip(best, ended, strict=True)
+        ]
+    first, *alternatives = best
+    if first.tokens:
+        first = replace(align(log_probs, first.tokens), score=first.score)
+    return replace(first, alternatives=tuple(alternatives))
 
 
 def _pronunciations(lexicon: str | Path, phones: Sequence[str]) -> dict[str, list[list[int]]]:

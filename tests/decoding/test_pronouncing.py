@@ -80,7 +80,7 @@ def test_words_spelled_unlike_they_sound(lexicon, words):
     ways = {"knight": "N AY T", "two": "T UW", "no": "N OW", "the": "DH AH"}
     log_probs = heard(" ".join(ways[word] for word in words.split()))
     (found,) = search([log_probs])
-    assert TOKENIZER.decode(found.tokens) == words
+    assert TOKENIZER.decode(found.tokens) == words + " "  # more of a recording may follow
     assert found.score > -1.0
     placed = align(log_probs[:, : TOKENIZER.vocab_size], found.tokens)
     assert (found.frames, found.confidences) == (placed.frames, placed.confidences)
