@@ -27,17 +27,21 @@ from asr.torch_bundle import TorchBundle
 from asr.training.lm.network import RecurrentLm
 
 PHONES = ("AE", "B", "D", "EH", "K")
+CONFIG = ModelConfig(FRONT, layers=2, hidden_size=6, phones=PHONES)
 LEXICON = "ab AE B\ncab K AE B\ndead D EH D\nbad B AE D\nbad(2) B EH D\na EH\nbed B EH D\n"
+WORDS = {"ab", "cab", "dead", "bad", "a", "bed"}
 TEXTS = ["a bad cab", "bed bad", "a dead cab", "ab a bed"]
 
 
-def random_bundle(features=SMALL, config=ModelConfig(FRONT, layers=2, hidden_size=6, phones=PHONES)):
-    """Weights at random that are sure enough of themselves to find words."""
+@torch.no_grad()
+def random_bundle(features=SMALL, config=CONFIG):
+    """Weights at random, those of the outputs so that what they find changes as the sound does."""
     model, log_mel = random_parts(features, config)
-    with torch.no_grad():
-        for output in (model.output, model.phone_output):
-            output.weight.mul_(20)
-            output.bias[0] -= 3
+    hidden, lengths = model.encode(*log_mel(torch.from_numpy(speech()), torch.tensor(LENGTHS), leveled=True))
+    frames = torch.cat([model.norms[-1](row[:length]) for row, length in zip(hidden, lengths, strict=True)])
+    for output in (model.output, model.phone_output):
+        output.weight.copy_(2 * torch.randn_like(output.weight) / frames.std(0))
+        output.bias.copy_(-output.weight @ frames.mean(0))
     return bundle_of(model, log_mel)
 
 
@@ -118,7 +122,7 @@ def test_a_recognizer_searches_by_spelling_and_pronunciation(decoding):
     together = decoding.transcribe(utterances())
     texts = [transcript.text for transcript in together]
     assert len(set(texts)) > 2
-    assert set(" ".join(texts).split()) <= {"ab", "cab", "dead", "bad", "a", "bed"}
+    assert set(" ".join(texts).split()) <= WORDS
     for samples, transcript in zip(utterances(), together, strict=True):
         alone = decoding.transcribe(samples)
         assert alone.text == transcript.text
@@ -135,6 +139,7 @@ def test_a_long_recording_is_read_in_windows(decoding):
     transcript = decoding.transcribe(samples)
     assert len(transcript.seams) >= 1
     assert len(transcript.words) > 2
+    assert {word.word for word in transcript.words} <= WORDS  # none of two words at a seam
     assert transcript.words[-1].end > transcript.seams[-1]
 
 

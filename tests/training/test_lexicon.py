@@ -1,8 +1,14 @@
 """Phones for some layers: the dictionary and the loss."""
 
+import itertools
+
 import pytest
 import torch
 
+from helpers import train_arguments
+
+from asr.bundle import Bundle
+from asr.cli import main
 from asr.ctc import ctc_loss
 from asr.data import Batch
 from asr.errors import TextError
@@ -93,3 +99,18 @@ def test_intermediate_layers_recognize_phones(unknown, layers):
     loss = GradientMaker(model, config, phones=spoken.get).loss(batch)
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
     loss.backward()
+
+
+def test_a_run_gets_the_phones_of_its_lexicon_and_keeps_them(corpus, tmp_path, capsys):
+    words = [letters for count in (1, 2) for letters in itertools.product("abc", repeat=count)]
+    lines = [f"{''.join(word)} {' '.join(word).upper()}\n" for word in words]  # longer ones are unknown
+    (tmp_path / "lexicon.txt").write_text("".join(lines))
+    options = [f"--loss.lexicon={tmp_path}/lexicon.txt", "--loss.intermediate_layers=[1]", "--run.epochs=1"]
+    run = train_arguments(corpus, tmp_path / "run", *options)
+    assert main(run) == 0
+    assert Bundle.load(tmp_path / "run" / "bundle").model.phones == ("A", "B", "C")
+    assert main([*run, "--run.epochs=2", "--resume"]) == 0
+    (tmp_path / "lexicon.txt").write_text("".join([*lines, "d D\n"]))
+    capsys.readouterr()
+    assert main([*run, "--run.epochs=3", "--resume"]) == 1
+    assert "the lexicon has the phone 'D', which the model lacks" in capsys.readouterr().err
