@@ -309,7 +309,8 @@ def load(
             hotwords (a file, or a bonus for each word), processes, and rescore_lm, rescore_weight and rescore_bonus, or
             fuse_lm, fuse_weight and fuse_bonus, and source_lm and source_weight with either. Without any of them the
             decoder is a beam search with the bundle's own language model, where it has one and flashlight-text is
-            installed, greedy otherwise; lm="none" leaves that language model out.
+            installed, greedy otherwise; lm="none" leaves that language model out. A model with phones is also searched
+            by pronunciation where its lexicon, or the one named, is a pronouncing dictionary.
 
     Raises BundleError; DecodingError for files that cannot be used; AsrError for what a device cannot do.
 

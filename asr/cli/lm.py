@@ -115,7 +115,12 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rescore-weights", type=float, nargs="+", metavar="W", help="its weights to try")
     parser.add_argument("--rescore-bonuses", type=float, nargs="+", metavar="B", help="its bonuses to try")
-    parser.add_argument("--lexicon", metavar="FILE", help="words that may be recognized; none: any word")
+    parser.add_argument(
+        "--lexicon",
+        metavar="FILE",
+        help="words that may be recognized, one a line, or a pronouncing dictionary, for a model with phones; none: "
+        "any word",
+    )
     parser.add_argument(
         "--beam-size",
         type=int,

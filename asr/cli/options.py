@@ -159,8 +159,9 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--lexicon",
         metavar="FILE",
-        help="words that may be recognized, one a line (default: those of the language model); none: any word, with "
-        "a language model over tokens",
+        help="words that may be recognized, one a line (default: those of the language model), or, for a model with "
+        "phones, a pronouncing dictionary (default: the model's own, beside its own language model); none: any word, "
+        "with a language model over tokens",
     )
     group.add_argument(
         "--lm-weight", type=float, metavar="W", help="factor on the language model's log probability"

@@ -134,11 +134,12 @@ class LossConfig:
 
     Attributes:
         intermediate_layers: recurrent layers, counted from 1, that are to recognize as well (Lee & Watanabe 2021); the
-            output layer is shared, and the model transcribes as without them.
+            output layer is shared, and the model transcribes as without them. The last is among them with `lexicon`
+            only.
         intermediate_weight: share of the mean of their losses in the whole.
         lexicon: pronouncing dictionary, a word and its phones on each line; the intermediate layers are then to
-            recognize phones instead of word pieces (Krishna et al. 2018), by an output layer of their own. The last
-            layer may be among them.
+            recognize phones instead of word pieces (Krishna et al. 2018), by an output layer of their own. Behind the
+            last layer it lets a beam search go by pronunciation; see `asr.decoding.pronouncing`.
         label_smoothing: share of the divergence from equally likely tokens, against overconfidence (Kim et al. 2018).
         consistency: weight of the divergence between the outputs for two views of each utterance, masked and warped in
             different ways (Yao et al. 2025); 0.2 as a rule. A step then takes twice the time.
