@@ -117,11 +117,11 @@ class Backward {
             const int64_t t = walk.frame(step), n = plan.active[t], continuing = walk.continuing(t);
             if (n == 0) continue;
             auto arrive = [this](const Site &s, const float *sums) { arrive_hidden(s, load(sums)); };
-            each_tile(d_gates + walk.ahead() * d_ld, d_ld, K, 0, continuing, t, first_out, end_out, weight_hh, arrive);
+            each_tile(d_gates + walk.ahead() * d_ld, d_ld, K, 0, continuing, t, first_out, end_out, weight_hh, P, arrive);
             each_row(continuing, n, t, first_out, end_out, [this](const Site &s) { arrive_hidden(s, splat(0)); });
             if (own.weight_hr) {
                 team.wait();
-                each_tile(d_projected, Pp, P, 0, n, t, first, end, weight_hr,
+                each_tile(d_projected, Pp, P, 0, n, t, first, end, weight_hr, H,
                           [this](const Site &s, const float *sums) { leave_output(s, load(sums)); });
             }
             if constexpr (Cell::has_cell_state) {
@@ -132,7 +132,7 @@ class Backward {
             }
             if constexpr (Cell::gated_product) {
                 team.wait();
-                each_tile(d_gates + (G - 1) * Hp, d_ld, Hp, 0, n, t, first, end, weight_product,
+                each_tile(d_gates + (G - 1) * Hp, d_ld, Hp, 0, n, t, first, end, weight_product, P,
                           [this](const Site &s, const float *sums) {
                               Cell::backward_product(*this, s, load(sums));
                           });
@@ -140,7 +140,7 @@ class Backward {
             team.wait();
             const int64_t starting = walk.starting(t);
             if (own.d_h0)
-                each_tile(d_gates, d_ld, K, starting, n, t, first_out, end_out, weight_hh,
+                each_tile(d_gates, d_ld, K, starting, n, t, first_out, end_out, weight_hh, P,
                           [this](const Site &s, const float *sums) {
                               vec d = load(sums) * mask_of(s) + load(carry_h + s.row * Pp + s.unit);
                               store_some(own.d_h0 + s.utterance * P + s.unit, d, P - s.unit);
@@ -208,29 +208,32 @@ class Backward {
                           layer.input, p);
     }
 
-    // d_x (+)= d_gates W_ih for `count` frames of utterance b from t on.
-    void input_gradient(const float *packed, int64_t b, int64_t t, int64_t count, bool add) const {
+    // d_x (+)= d_gates W_ih for the valid frames first..end.
+    void input_gradient(const float *packed, int64_t first, int64_t end, bool add) const {
         alignas(64) float sums[TILE * PANEL];
-        const int64_t I = layer.input, K = G * Hp, tiles = tiles_for(count);
+        const int64_t I = layer.input, K = G * Hp, count = end - first, tiles = tiles_for(count);
         const float *rows[TILE];
+        float *to[TILE];
         for (int64_t k = 0; k < K; k += INNER_BLOCK) {
-            int64_t block = K - k < INNER_BLOCK ? K - k : INNER_BLOCK;
-            for (int64_t j = 0; j < I; j += PANEL)
+            const int64_t block = K - k < INNER_BLOCK ? K - k : INNER_BLOCK;
+            for (int64_t j = 0; j < I; j += PANEL) {
+                int64_t b = 0;
                 for (int64_t i = 0; i < tiles; i++) {
-                    int64_t row = tile_start(count, tiles, i), R = tile_start(count, tiles, i + 1) - row;
-                    for (int64_t r = 0; r < R; r++)
-                        rows[r] = d_gates + (plan.start[b] + t + row + r) * d_ld + first_input * Hp + k;
-                    float *to = layer.d_x + (b * plan.frames + t + row) * I + j;
-                    const float *panel = packed + j * K + k * PANEL;
-                    if (I - j >= PANEL) {
-                        tile_product(R, rows, block, 1, panel, 0, to, I, 0, add || k > 0);
-                    } else {
-                        tile_product(R, rows, block, 1, panel, 0, sums, PANEL, 0);
-                        for (int64_t r = 0; r < R; r++)
-                            for (int64_t n = 0; n < I - j; n++)
-                                to[r * I + n] = (add || k > 0 ? to[r * I + n] : 0) + sums[r * PANEL + n];
+                    const int64_t frame = first + tile_start(count, tiles, i);
+                    const int64_t R = first + tile_start(count, tiles, i + 1) - frame;
+                    for (int64_t r = 0; r < R; r++) {
+                        while (frame + r >= plan.start[b] + layer.lengths[b]) b++;
+                        to[r] = layer.d_x + (b * plan.frames + frame + r - plan.start[b]) * I + j;
+                        rows[r] = d_gates + (frame + r) * d_ld + first_input * Hp + k;
+                    }
+                    tile_product(I - j, R, rows, block, 1, packed + j * K + k * PANEL, 0, sums, PANEL, 0);
+                    for (int64_t r = 0; r < R; r++) {
+                        vec sum = load(sums + r * PANEL);
+                        if (add || k > 0) sum += load_some(to[r], I - j);
+                        store_some(to[r], sum, I - j);
                     }
                 }
+            }
         }
     }
 
@@ -397,10 +400,21 @@ class Backward {
         }
     }
 
+    // Begin to fetch what the cells of R rows read and write, while their product is being made.
+    // Inline, for a compiler drops calls that do nothing but fetch.
+    inline __attribute__((always_inline)) void fetch(int64_t row, int64_t R, int64_t t, int64_t unit) const {
+        for (int64_t r = row; r < row + R; r++) {
+            const Site s = site(r, t);
+            for (int slot = 0; slot < Cell::slots; slot++) prefetch<0>(s.saved + slot * Hp + unit);
+            for (int slot = 0; slot < d_slots; slot++) prefetch<1>(s.gates + slot * Hp + unit);
+            prefetch<0>(layer.d_y + (user(s) * layer.directions + index) * P + unit);
+        }
+    }
+
     // For rows from..to at frame t and panels first..end: sums = left W, left's rows by valid frame, then the update.
     template <class Update>
     void each_tile(const float *left, int64_t ld, int64_t K, int64_t from, int64_t to, int64_t t, int64_t first,
-                   int64_t end, const float *weight, Update update) {
+                   int64_t end, const float *weight, int64_t width, Update update) {
         if (from >= to) return;
         alignas(64) float sums[TILE * 4 * PANEL];
         const float *rows[TILE];
@@ -411,7 +425,8 @@ class Backward {
             for (int64_t i = 0; i < tiles; i++) {
                 int64_t row = from + tile_start(count, tiles, i), R = from + tile_start(count, tiles, i + 1) - row;
                 for (int64_t r = 0; r < R; r++) rows[r] = left + (plan.start[plan.utterance[row + r]] + t) * ld;
-                tile_product(R, rows, K, panels, weight + (p - first) * K * PANEL, K * PANEL, sums, panels * PANEL,
+                for (int i = 0; i < panels && !normalized; i++) fetch(row, R, t, (p + i) * PANEL);
+                tile_product(width - p * PANEL, R, rows, K, panels, weight + (p - first) * K * PANEL, K * PANEL, sums, panels * PANEL,
                              PANEL);
                 for (int64_t r = 0; r < R; r++) {
                     Site s = site(row + r, t);

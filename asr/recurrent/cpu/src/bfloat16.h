@@ -93,6 +93,7 @@ inline void pack_bfloat16(char *panel, const float *matrix, int64_t ld, int64_t 
 
 // As FloatProduct: out[r][g][:] = row r times panel g, for R rows from `first_row` on and panels from `panel` on.
 struct BfloatProduct {
+    static constexpr int lanes = 2;
     const RoundedRows &left;
     int64_t first_row;
     const char *panel;

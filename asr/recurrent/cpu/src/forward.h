@@ -7,7 +7,9 @@
 
 namespace {
 
-constexpr int64_t CHUNK_ROWS = 96;  // valid frames whose input share is computed ahead; they stay in cache
+// Valid frames whose input share is computed ahead. They stay in cache; where weights of more than a cache's size are
+// read again for every chunk, more frames share the reading.
+inline int64_t chunk_rows(const Layer &layer) { return layer.hidden * layer.input <= 1 << 18 ? 96 : 192; }
 
 template <class Cell>
 class Forward {
@@ -27,7 +29,8 @@ class Forward {
           slots(layer),
           width(slots.count * Hp),
           normalized(own.norm_hh_weight),
-          weights(layer, G) {}
+          weights(layer, G),
+          chunk(chunk_rows(layer)) {}
 
     // Lay out the memory that the whole team uses; every member then runs a copy of this object.
     bool prepare(Buffer &shared, Buffer &packed) {
@@ -36,7 +39,7 @@ class Forward {
         middle_ld = Hp + 16;
         float *next = shared.take<float>(B * (2 * h_ld + 2 * Pp + Hp + middle_ld) +
                                          (2 * G + Cell::peepholes + 2 * G + 2) * Hp +
-                                         (CHUNK_ROWS + B + (normalized ? B : 0)) * G * Hp);
+                                         (chunk + B + (normalized ? B : 0)) * G * Hp);
         void *panels = own.packed ? const_cast<void *>(own.packed) : packed.take<char>(weights.bytes());
         if (!next || !panels) return false;
         weights.place(panels);
@@ -58,7 +61,7 @@ class Forward {
         norm_hh = cut(G * Hp);
         norm_cell = cut(Hp);
         norm_cell_bias = cut(Hp);
-        x_share = cut((CHUNK_ROWS + B) * G * Hp);
+        x_share = cut((chunk + B) * G * Hp);
         recurrent = normalized ? cut(B * G * Hp) : nullptr;
 
         for (int64_t row = 0; row < B; row++) {
@@ -104,7 +107,7 @@ class Forward {
     bool run(const Team &team) {
         const int64_t first = team.begin(Hp / PANEL), end = team.end(Hp / PANEL);
         const int64_t first_out = team.begin(Pp / PANEL), end_out = own.weight_hr ? team.end(Pp / PANEL) : first_out;
-        const int64_t I = layer.input, most_rows = CHUNK_ROWS + plan.batch, widest = H > I ? H : I;
+        const int64_t I = layer.input, most_rows = chunk + plan.batch, widest = H > I ? H : I;
         Buffer rows_memory, valid_memory, narrow_memory;
         const float **rows = rows_memory.take<const float *>(most_rows);
         int64_t *valid = valid_memory.take<int64_t>(most_rows);  // each row's index in the reserve
@@ -122,7 +125,7 @@ class Forward {
         for (int64_t step = 0; step < plan.frames; step++) {
             if (step == chunk_end) {
                 int64_t count = 0;
-                for (; chunk_end < plan.frames && count < CHUNK_ROWS; chunk_end++) {
+                for (; chunk_end < plan.frames && count < chunk; chunk_end++) {
                     int64_t t = walk.frame(chunk_end);
                     for (int64_t r = 0; r < plan.active[t]; r++) {
                         valid[count] = plan.start[plan.utterance[r]] + t;
@@ -260,6 +263,7 @@ class Forward {
     const int64_t width;
     const bool normalized;
     Matrices weights;
+    const int64_t chunk;
     NarrowRows narrow;  // this member's left operands as int8 and bfloat16 weights want them
     int64_t h_ld = 0, middle_ld = 0;
     float *h_in[2];           // (B, h_ld) what the recurrent weights multiply: h, masked; this step's and the next's
@@ -345,6 +349,7 @@ class Forward {
             for (int64_t i = 0; i < tiles; i++) {
                 int64_t row = tile_start(n, tiles, i), R = tile_start(n, tiles, i + 1) - row;
                 for (int64_t r = 0; r < R; r++) rows[r] = left + (row + r) * ld;
+                if (own.reserve && !normalized) fetch(row, R, t, p * PANEL);
                 matrix.product(p, gate, count, R, rows, narrow, row, 0, matrix.inner, sums, count * PANEL, PANEL);
                 for (int64_t r = 0; r < R; r++) {
                     Site s = walk.site(row + r, t);
@@ -354,6 +359,16 @@ class Forward {
                     update(s, sums + r * count * PANEL);
                 }
             }
+        }
+    }
+
+    // Begin to fetch what the cells of R rows write, while their product is being made.
+    // Inline, for a compiler drops calls that do nothing but fetch.
+    inline __attribute__((always_inline)) void fetch(int64_t row, int64_t R, int64_t t, int64_t unit) const {
+        for (int64_t r = row; r < row + R; r++) {
+            const Site s = walk.site(r, t);
+            for (int slot = 0; slot < Cell::slots; slot++) prefetch<1>(own.reserve + s.valid * width + slot * Hp + unit);
+            prefetch<1>(layer.y + (user(s) * layer.directions + index) * P + unit);
         }
     }
 

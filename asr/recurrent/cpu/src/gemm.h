@@ -23,25 +23,26 @@ struct Packed {
 };
 
 // out[r][g][:] (+)= sum over k of a(r, k) * panel g [k][:], for R rows and N panels `panel_stride` apart.
-// The order of summation is k's alone, so a row's result does not depend on the rows beside it.
-template <int R, int N, class Left>
+// The order of summation is k's alone, so a row's result does not depend on the rows beside it. With one lane the
+// second half of each panel is known to be zero.
+template <int R, int N, int LANES = 2, class Left>
 inline __attribute__((always_inline)) void multiply(Left left, int64_t K, const float *panel, int64_t panel_stride,
                                                     float *out, int64_t row_stride, int64_t out_stride, bool add) {
-    lane sum[R][N][2];
+    lane sum[R][N][LANES];
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-        for (int g = 0; g < N; g++) sum[r][g][0] = sum[r][g][1] = lane{};
+        for (int g = 0; g < N; g++) sum[r][g][0] = sum[r][g][LANES - 1] = lane{};
     for (int64_t k = 0; k < K; k++) {
 #pragma GCC unroll 4
         for (int g = 0; g < N; g++) {
             const float *w = panel + g * panel_stride + k * PANEL;
-            lane w0 = load_lane(w), w1 = load_lane(w + W);
+            lane w0 = load_lane(w), w1 = load_lane(w + W * (LANES - 1));
 #pragma GCC unroll 8
             for (int r = 0; r < R; r++) {
                 float a = left(r, k);
                 sum[r][g][0] += a * w0;
-                sum[r][g][1] += a * w1;
+                if (LANES == 2) sum[r][g][LANES - 1] += a * w1;
             }
         }
     }
@@ -51,23 +52,28 @@ inline __attribute__((always_inline)) void multiply(Left left, int64_t K, const 
         for (int g = 0; g < N; g++) {
             float *to = out + r * row_stride + g * out_stride;
             store_lane(to, add ? load_lane(to) + sum[r][g][0] : sum[r][g][0]);
-            store_lane(to + W, add ? load_lane(to + W) + sum[r][g][1] : sum[r][g][1]);
+            if (LANES == 1)
+                store_lane(to + W, lane{});
+            else
+                store_lane(to + W, add ? load_lane(to + W) + sum[r][g][LANES - 1] : sum[r][g][LANES - 1]);
         }
 }
 
-template <int R>
+template <int R, int LANES>
 __attribute__((noinline)) void multiply_packed(const float *left, int64_t K, const float *panel, float *out,
-                                               int64_t row_stride) {
-    for (int r = 0; r < R; r++)  // comes from far away while the product is being made
-        for (int64_t j = 0; j < PANEL; j += 16) __builtin_prefetch(out + r * row_stride + j, 1);
-    multiply<R, 1>(Packed<R>{left}, K, panel, 0, out, row_stride, 0, true);
+                                               int64_t row_stride, bool add) {
+    for (int r = 0; r < R; r++) {  // comes from far away meanwhile
+        prefetch<1>(out + r * row_stride);
+        __builtin_prefetch(out + r * row_stride + PANEL - 1, 1);
+    }
+    multiply<R, 1, LANES>(Packed<R>{left}, K, panel, 0, out, row_stride, 0, add);
 }
 
 // Calls product.run<R, N>(first panel) until `panels` are done. Few rows leave registers free: then several panels are
 // taken at once, so that enough sums are in flight.
 template <int R, class Product>
 void each_panel(int panels, const Product &product) {
-    constexpr int most = ACCUMULATORS / (2 * R) > 4 ? 4 : ACCUMULATORS / (2 * R);
+    constexpr int fit = ACCUMULATORS / (Product::lanes * R), most = fit > 4 ? 4 : fit;
     for (int first = 0, count; first < panels; first += count) {
         count = panels - first < most ? panels - first : most;
         if (count == 1) product.template run<R, 1>(first);
@@ -103,7 +109,9 @@ void each_panel(int R, int panels, const Product &product) {
     }
 }
 
+template <int LANES>
 struct FloatProduct {
+    static constexpr int lanes = LANES;
     const float *const *rows;
     int64_t K;
     const float *panel;
@@ -116,23 +124,32 @@ struct FloatProduct {
     __attribute__((noinline)) void run(int first) const {
         const float *row[R];
         for (int r = 0; r < R; r++) row[r] = rows[r];
-        multiply<R, N>(Rows{row}, K, panel + first * panel_stride, panel_stride, out + first * out_stride, row_stride,
-                       out_stride, add);
+        multiply<R, N, LANES>(Rows{row}, K, panel + first * panel_stride, panel_stride, out + first * out_stride,
+                              row_stride, out_stride, add);
     }
 };
 
 // One tile in blocks of the inner dimension, whose sums are added up at the end: long sums keep their precision.
-inline void tile_product(int R, const float *const *rows, int64_t K, int panels, const float *panel,
-                         int64_t panel_stride, float *out, int64_t row_stride, int64_t out_stride, bool add = false) {
+template <int LANES>
+void tile_product(int R, const float *const *rows, int64_t K, int panels, const float *panel, int64_t panel_stride,
+                  float *out, int64_t row_stride, int64_t out_stride, bool add) {
     if (K <= INNER_BLOCK)
-        return each_panel(R, panels, FloatProduct{rows, K, panel, panel_stride, out, row_stride, out_stride, add});
+        return each_panel(R, panels,
+                          FloatProduct<LANES>{rows, K, panel, panel_stride, out, row_stride, out_stride, add});
     const float *row[TILE];
     for (int64_t k = 0; k < K; k += INNER_BLOCK) {
         for (int r = 0; r < R; r++) row[r] = rows[r] + k;
         const int64_t block = K - k < INNER_BLOCK ? K - k : INNER_BLOCK;
-        each_panel(R, panels, FloatProduct{row, block, panel + k * PANEL, panel_stride, out, row_stride, out_stride,
-                                           add || k > 0});
+        each_panel(R, panels, FloatProduct<LANES>{row, block, panel + k * PANEL, panel_stride, out, row_stride,
+                                                  out_stride, add || k > 0});
     }
+}
+
+// The same where no more than `width` columns of each panel are not zero.
+inline void tile_product(int64_t width, int R, const float *const *rows, int64_t K, int panels, const float *panel,
+                         int64_t panel_stride, float *out, int64_t row_stride, int64_t out_stride, bool add = false) {
+    (width > W ? tile_product<2> : tile_product<1>)(R, rows, K, panels, panel, panel_stride, out, row_stride,
+                                                    out_stride, add);
 }
 
 inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }

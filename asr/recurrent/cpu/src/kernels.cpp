@@ -74,7 +74,7 @@ double peak(int threads) {
         float left[TILE * K] = {}, panel[K * PANEL] = {}, out[TILE * PANEL];
         const float *rows[TILE];
         for (int r = 0; r < TILE; r++) rows[r] = left + r * K;
-        for (int64_t i = 0; i < ROUNDS; i++) tile_product(TILE, rows, K, 1, panel, 0, out, PANEL, 0);
+        for (int64_t i = 0; i < ROUNDS; i++) tile_product(PANEL, TILE, rows, K, 1, panel, 0, out, PANEL, 0);
     }
     return 2e-9 * threads * ROUNDS * K * TILE * PANEL / (omp_get_wtime() - begin);
 }
@@ -166,19 +166,15 @@ int backward(const Layer &layer) {
             });
             if (layer.d_x) {
 #pragma omp barrier
-                const int64_t blocks = (layer.frames + CHUNK_ROWS - 1) / CHUNK_ROWS;
+                for (int64_t b = omp_get_thread_num(); b < layer.batch; b += omp_get_num_threads())
+                    memset(layer.d_x + (b * layer.frames + layer.lengths[b]) * layer.input, 0,
+                           (layer.frames - layer.lengths[b]) * layer.input * sizeof(float));
+                const int64_t blocks = plan.valid / chunk_rows(layer) + 1;
 #pragma omp for schedule(dynamic)
-                for (int64_t item = 0; item < layer.batch * blocks; item++) {
-                    int64_t b = item / blocks, t = item % blocks * CHUNK_ROWS;
-                    int64_t block_end = t + CHUNK_ROWS < layer.frames ? t + CHUNK_ROWS : layer.frames;
-                    int64_t end = block_end < layer.lengths[b] ? block_end : layer.lengths[b];
-                    if (end > t)
-                        for (int d = 0; d < D; d++)
-                            passes[d].input_gradient(packed + d * packed_size, b, t, end - t, d > 0);
-                    int64_t padding = end > t ? end : t;
-                    memset(layer.d_x + (b * layer.frames + padding) * layer.input, 0,
-                           (block_end - padding) * layer.input * sizeof(float));
-                }
+                for (int64_t i = 0; i < blocks; i++)
+                    for (int d = 0; d < D; d++)
+                        passes[d].input_gradient(packed + d * packed_size, plan.valid * i / blocks,
+                                                 plan.valid * (i + 1) / blocks, d > 0);
             }
         }
         return failed;

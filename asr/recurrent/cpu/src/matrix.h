@@ -71,7 +71,7 @@ struct Matrix {
             return each_panel(R, count, BfloatProduct{narrow.bfloats, row, panel(p) + gate * panel_bytes(), out,
                                                       row_stride, out_stride});
         const float *from = reinterpret_cast<const float *>(panel(p) + gate * panel_bytes());
-        tile_product(R, rows, K, count, from + k * PANEL, inner * PANEL, out, row_stride, out_stride, k > 0);
+        tile_product(units - p * PANEL, R, rows, K, count, from + k * PANEL, inner * PANEL, out, row_stride, out_stride, k > 0);
     }
 };
 

@@ -126,6 +126,7 @@ inline void pack_int8(char *panels, int64_t gates, int64_t gate, const float *ma
 
 // As FloatProduct: out[r][g][:] = row r times gate g's panel, for R rows from `first_row` on and gates from `gate` on.
 struct IntegerProduct {
+    static constexpr int lanes = 2;
     const QuantizedRows &left;
     int64_t first_row;
     const char *panels;

@@ -70,6 +70,11 @@ inline __attribute__((always_inline)) void store(float *p, vec v) {
     store_lane(p, v.low);
     store_lane(p + W, v.high);
 }
+// Begin to fetch PANEL numbers.
+template <int to_write>
+inline __attribute__((always_inline)) void prefetch(const float *p) {
+    for (int64_t j = 0; j < PANEL; j += 16) __builtin_prefetch(p + j, to_write);
+}
 inline __attribute__((always_inline)) vec splat(float value) { return {splat_lane(value), splat_lane(value)}; }
 
 // The first `left` of PANEL numbers, zero behind them; left may be zero, negative or beyond PANEL.

@@ -7,6 +7,7 @@
 namespace {
 
 constexpr int64_t FRAME_BLOCK = 256;  // frames summed at a time: their rows stay in cache
+constexpr int64_t AHEAD = 8;          // frames fetched ahead of those being packed
 constexpr int64_t TILE_GROUP = 8;     // tiles whose left operands are packed together: whole cache lines are read
 
 // The first `left` of TILE numbers, zeros behind them.
@@ -26,12 +27,8 @@ void weight_gradient(const Layer &layer, int64_t frames, const Team &team, const
     const int64_t first = team.begin(slots * groups), end = team.end(slots * groups);
     float *left_block = right_block + FRAME_BLOCK * panels * PANEL;
     alignas(64) float edge[TILE * PANEL];
-    for (int64_t item = first; item < end; item++)
-        if (int gate = gates[item / groups]; gate >= 0) {
-            int64_t u = item % groups * TILE_GROUP * TILE;
-            int64_t rows = units - u < TILE_GROUP * TILE ? units - u : TILE_GROUP * TILE;
-            memset(out + (gate * units + u) * columns, 0, rows * columns * sizeof(float));
-        }
+    for (int slot = 0; slot < slots && frames == 0 && team.rank == 0; slot++)
+        if (gates[slot] >= 0) memset(out + gates[slot] * units * columns, 0, units * columns * sizeof(float));
     int64_t b = 0, t = 0;
     for (int64_t frame = 0; frame < frames;) {
         int64_t block = 0;
@@ -50,6 +47,7 @@ void weight_gradient(const Layer &layer, int64_t frames, const Team &team, const
             const int64_t tiles = tiles_for(wanted);
             for (int64_t k = 0; k < block; k++) {
                 const float *from = left + (frame + k) * ld + slot * slot_size + u;
+                for (int64_t j = 0; j < TILE_GROUP * TILE; j += 16) __builtin_prefetch(from + AHEAD * ld + j);
                 for (int64_t i = 0; i < tiles; i++)
                     copy_tile(left_block + (i * FRAME_BLOCK + k) * TILE, from + i * TILE, wanted - i * TILE);
             }
@@ -61,13 +59,13 @@ void weight_gradient(const Layer &layer, int64_t frames, const Team &team, const
                     const float *a = left_block + i * FRAME_BLOCK * TILE;
                     const float *panel = right_block + p * FRAME_BLOCK * PANEL;
                     if (rows == TILE && width == PANEL) {
-                        multiply_packed<TILE>(a, block, panel, to, columns);
+                        multiply_packed<TILE, 2>(a, block, panel, to, columns, frame > 0);
                         continue;
                     }
-                    for (float &value : edge) value = 0;
-                    multiply_packed<TILE>(a, block, panel, edge, PANEL);
+                    (width > W ? multiply_packed<TILE, 2> : multiply_packed<TILE, 1>)(a, block, panel, edge, PANEL, false);
                     for (int64_t r = 0; r < rows; r++)
-                        for (int64_t j = 0; j < width; j++) to[r * columns + j] += edge[r * PANEL + j];
+                        for (int64_t j = 0; j < width; j++)
+                            to[r * columns + j] = (frame > 0 ? to[r * columns + j] : 0) + edge[r * PANEL + j];
                 }
         }
         frame += block;
