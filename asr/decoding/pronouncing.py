@@ -120,19 +120,23 @@ class JointSearch:
     reads_phones = True
 
     def __init__(self, tokenizer: Tokenizer, config: BeamConfig | None = None, **options: Any):
+        self.config = config or BeamConfig()
         by_spelling = {name: value for name, value in options.items() if name != "phones"}
-        self.pronounced = PronouncingSearch(tokenizer, config, **options)
-        self.spelled = BeamSearch(tokenizer, config, **by_spelling)
+        self.pronounced = PronouncingSearch(tokenizer, self._wider, **options)
+        self.spelled = BeamSearch(tokenizer, self._wider, **by_spelling)
         self.tokenizer, self.hotwords, self.is_free = tokenizer, self.spelled.hotwords, False
         self.left_out, self.describe_left_out = self.pronounced.left_out, self.pronounced.describe_left_out
         self._labels = {word: label for label, word in enumerate(self.pronounced.words.values())}
-        self.reweigh(self.pronounced.config)
+
+    @property
+    def _wider(self) -> BeamConfig:
+        return replace(self.config, nbest=max(self.config.nbest, JOINED))
 
     def reweigh(self, config: BeamConfig) -> None:
         """Take other sizes and weights, without reading the language model again."""
         self.config = config
         for search in (self.spelled, self.pronounced):
-            search.reweigh(replace(config, nbest=max(config.nbest, JOINED)))
+            search.reweigh(self._wider)
 
     def __call__(self, log_probs: Sequence[np.ndarray]) -> list[Hypothesis]:
         """Decode utterances: log_probs (frame, token + 1 + phone) of each, as `Engine.log_probs` gives them."""

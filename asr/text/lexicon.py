@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from asr.errors import TextError
@@ -15,9 +16,7 @@ class Lexicon:
     Arguments: lines in the form of cmudict: `word PHONE PHONE`, `word(2)` for a second pronunciation, `#` before
     comments.
 
-    Attributes:
-        words: the phones of each pronunciation, by word in lower case.
-        phones: all of them, sorted.
+    Attributes: words, the phones of each pronunciation, by word in lower case.
 
     >>> Lexicon(["the DH AH", "the(2) DH IY"]).words
     {'the': [['DH', 'AH'], ['DH', 'IY']]}
@@ -29,7 +28,11 @@ class Lexicon:
             word, *phones = line.partition("#")[0].split() or [""]
             if phones:
                 self.words.setdefault(VARIANT.sub("", word).lower(), []).append(phones)
-        self.phones = sorted({phone for ways in self.words.values() for way in ways for phone in way})
+
+    @cached_property
+    def phones(self) -> list[str]:
+        """Return all phones, sorted."""
+        return sorted({phone for ways in self.words.values() for way in ways for phone in way})
 
     @classmethod
     def read(cls, path: str | Path) -> "Lexicon":
