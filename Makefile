@@ -52,7 +52,7 @@ bundle: $(STAMP)
 	cp runs/an4_small/bundle/* asr/bundles/an4/
 
 english: $(STAMP)
-	$(BIN)/python recipes/english/ship.py runs/english_consistency/bundle --lm data/english/lm.bin
+	$(BIN)/python recipes/english/ship.py runs/english_consistency/bundle --lm data/english/lm.bin --lexicon data/english/lm_lexicon.txt
 
 lock: $(VENV).uv/ready
 	$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 \

@@ -1,6 +1,7 @@
 """CTC beam search with flashlight-text (Kahn et al. 2022), alone or with a language model over words or tokens."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from asr.wording import some
 LOG10 = math.log(10)  # KenLM's scores are log10, ours natural
 # Probability from which on a blank frame leaves nothing to search.
 SURE_BLANK = 0.9999
+# Words that flashlight's trie holds for one spelling or pronunciation; the most frequent ones are taken.
+MOST_HOMOPHONES = 6
 # Log-probability of what must not happen.
 IMPOSSIBLE = -1e4
 
@@ -250,10 +253,15 @@ class BeamSearch:
         silence = tokens + 1 if self.separator is None else self.separator
         trie = flashlight.Trie(tokens + 2, silence)
         start = lm.start(False)
-        for label, spellings in enumerate(self.spellings):
-            score = lm.score(start, label)[1]
-            for way in (way for spelling in spellings for way in self._ways(spelling)):
-                trie.insert(way, label, score)
+        scores = [lm.score(start, label)[1] for label in range(len(self.spellings))]
+        homophones: Counter[tuple[int, ...]] = Counter()
+        for label in sorted(range(len(scores)), key=lambda label: -scores[label]):
+            for spelling in self.spellings[label]:
+                homophones[tuple(spelling)] += 1
+                if homophones[tuple(spelling)] > MOST_HOMOPHONES:
+                    continue
+                for way in self._ways(spelling):
+                    trie.insert(way, label, scores[label])
         trie.smear(flashlight.SmearingMode.MAX)
         lexical = flashlight.LexiconDecoderOptions(
             **options, word_score=config.word_bonus, unk_score=-math.inf

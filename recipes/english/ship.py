@@ -1,10 +1,11 @@
 """Make a trained model and a language model the ones that come with asr, and write their results into the model card.
 
-  python recipes/english/ship.py runs/english_consistency/bundle --lm data/english/lm.bin
+  python recipes/english/ship.py runs/english_consistency/bundle \\
+      --lm data/english/lm.bin --lexicon data/english/lm_lexicon.txt
 
-copies both into asr/bundles/english, tunes the language model's weight, word bonus and blank penalty on the development
+copies them into asr/bundles/english, tunes the language model's weight, word bonus and blank penalty on the development
 sets of the recipe's configuration, and writes the commands of RESULTS and what they print between the card's marks.
-Without --lm the language model and its weights stay. It runs where data/ is.
+Without --lm the language model, the lexicon and the weights stay. It runs where data/ is.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from asr.bundle import BUNDLES, CONFIG_FILE, LM_FILE, Bundle
+from asr.bundle import BUNDLES, CONFIG_FILE, LEXICON_FILE, LM_FILE, Bundle
 from asr.errors import AsrError
 
 SHIPPED = BUNDLES / "english"
@@ -32,15 +33,16 @@ RESULTS = (
 )
 
 
-def copy(source: Path, lm: Path | None, data: dict) -> None:
+def copy(source: Path, lm: Path | None, lexicon: Path | None, data: dict) -> None:
     """Copy a bundle's files, and keep the language model's weights that were stored; name the recipe's manifests."""
     stored = json.loads((SHIPPED / CONFIG_FILE).read_text("utf-8")) if SHIPPED.is_dir() else {}
     SHIPPED.mkdir(parents=True, exist_ok=True)
     for path in source.iterdir():
         if path.name != CARD:
             shutil.copyfile(path, SHIPPED / path.name)
-    if lm is not None:
-        shutil.copyfile(lm, SHIPPED / LM_FILE)
+    for file, name in ((lm, LM_FILE), (lexicon, LEXICON_FILE)):
+        if file is not None:
+            shutil.copyfile(file, SHIPPED / name)
     config = json.loads((SHIPPED / CONFIG_FILE).read_text("utf-8"))
     config["decoding"] = config["decoding"] or stored.get("decoding", {})
     config["training"]["train_manifests"] = data["train"]
@@ -75,14 +77,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Ship the English model.", allow_abbrev=False)
     parser.add_argument("bundle", type=Path, help="folder of the trained model")
     parser.add_argument("--lm", type=Path, metavar="FILE", help="language model: a KenLM binary")
+    parser.add_argument("--lexicon", type=Path, metavar="FILE", help="pronunciations of its words")
     parser.add_argument("--weights", default=WEIGHTS, help=f"options of `asr lm tune` (default: {WEIGHTS})")
     arguments = parser.parse_args()
     data = yaml.safe_load(RECIPE.read_text("utf-8"))["data"]
     dev = " ".join(data["dev"])
     try:
-        copy(arguments.bundle, arguments.lm, data)
+        copy(arguments.bundle, arguments.lm, arguments.lexicon, data)
         if arguments.lm is not None:
-            print(run(f"asr lm tune {dev} --model {SHIPPED} --lm {SHIPPED / LM_FILE} {arguments.weights}"))
+            files = f"--lm {SHIPPED / LM_FILE}" + f" --lexicon {SHIPPED / LEXICON_FILE}" * bool(
+                arguments.lexicon
+            )
+            print(run(f"asr lm tune {dev} --model {SHIPPED} {files} {arguments.weights}"))
         write_card([(command, run(command)) for command in (item.format(dev=dev) for item in RESULTS)])
     except (AsrError, OSError, subprocess.CalledProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
