@@ -25,7 +25,7 @@ SHIPPED = BUNDLES / "english"
 CARD = "README.md"
 RECIPE = Path(__file__).with_name("config.yaml")
 MARKS = ("<!-- results begin -->\n", "<!-- results end -->\n")
-WEIGHTS = "--lm-weights 0.3 0.4 0.5 0.6 --word-bonuses 0.0 0.5 --blank-penalties 1 2 3"
+WEIGHTS = "--lm-weights 0.4 0.5 --word-bonuses 0.25 0.5 --blank-penalties 2"
 RESULTS = (
     "asr evaluate {dev} --model english --no-lm --table markdown",
     "asr evaluate {dev} --model english --by speaker --table markdown",
