@@ -186,10 +186,8 @@ class BpeTokenizer(Tokenizer):
             raise TextError(f"this is no sentencepiece model, or a damaged one: {error}") from error
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int, symbols: Sequence[str] = ()) -> "BpeTokenizer":
-        """Learn `vocab_size` tokens, blank and `symbols` included, from normalized transcripts.
-
-        Symbols are tokens of their own that no transcript holds, such as phones.
+    def train(cls, texts: Iterable[str], vocab_size: int) -> "BpeTokenizer":
+        """Learn `vocab_size` tokens, blank included, from normalized transcripts.
 
         Raises TextError where the text has more characters than that, too few different words to fill it, or
         characters that sentencepiece keeps for itself.
@@ -210,7 +208,7 @@ class BpeTokenizer(Tokenizer):
             f"{vocab_size} word pieces (text.vocab_size) do not fit these {len(texts)} transcripts with "
             f"{len(letters)} different characters; expected"
         )
-        least = 1 + len(symbols) + len(letters | {" "})  # the blank, and each character alone
+        least = 1 + len(letters | {" "})  # the blank, and each character alone
         if vocab_size < least:
             raise TextError(f"{misfit} at least {least}")
         model = io.BytesIO()
@@ -229,7 +227,6 @@ class BpeTokenizer(Tokenizer):
                 bos_id=-1,
                 eos_id=-1,
                 pad_id=-1,
-                user_defined_symbols=list(symbols),
                 minloglevel=2,
             )
         except RuntimeError as error:

@@ -256,7 +256,9 @@ def equipped(workplace):
     soundfile.write(workplace / "call.wav", call, RATE)
     for name in ("references.trn", "hypotheses.trn", "system_a.trn", "system_b.trn"):
         (workplace / name).write_text("".join(f"a b c {name[0]} (speaker-{i})\n" for i in range(9)))
-    (workplace / "lexicon.txt").write_text("".join(f"{word} {' '.join(word)}\n" for word in ("a", "b", "ab", "c")))
+    (workplace / "lexicon.txt").write_text(
+        "".join(f"{word} {' '.join(word)}\n" for word in ("a", "b", "ab", "c"))
+    )
     make_bundle().save("runs/mine/bundle")
     random_lm("words")[1].bundle.save("runs/lm/bundle")
     return workplace

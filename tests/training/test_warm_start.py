@@ -9,7 +9,7 @@ from helpers import SMALL_MODEL
 from asr.features import FeatureConfig
 from asr.features.log_mel import LogMel
 from asr.model import AcousticModel
-from asr.text import BpeTokenizer, CharacterTokenizer
+from asr.text import CharacterTokenizer
 from asr.torch_bundle import TorchBundle
 from asr.training.warm_start import warm_start
 
@@ -55,14 +55,6 @@ def test_phones_are_the_tokens_of_a_model_that_learned_phones_first():
     blank = trained.tokenizer.tokens[0]
     found = rows_of(bundle, "phone_output", [blank, "B", "D", "EH"], (blank, "B", "D"))
     assert torch.equal(found, rows_of(trained, "output", trained.tokenizer.tokens, (blank, "B", "D")))
-
-
-def test_phones_are_the_tokens_that_stood_for_them_beside_word_pieces():
-    pieces = BpeTokenizer.train(["a bad cab", "cab bad"] * 3, 10, ["ა", "ბ"])
-    trained, bundle = bundle_with(tokenizer=pieces, seed=1), bundle_with(("ბ", "გ", "ა"), pieces, seed=2)
-    warm_start(bundle, trained)
-    found = rows_of(bundle, "phone_output", ["", "ბ", "გ", "ა"], ["ბ", "ა"])
-    assert torch.equal(found, rows_of(trained, "output", pieces.tokens, ["ბ", "ა"]))
 
 
 @pytest.mark.parametrize("phones", [(), ("K",)])
