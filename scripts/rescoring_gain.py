@@ -20,7 +20,8 @@ import numpy as np
 
 from asr.data.cuts import load_cuts, speaker_of, text_of
 from asr.data.reading import read_samples
-from asr.decoding import BeamConfig, BeamSearch
+from asr.decoding import BeamConfig, reads_phones
+from asr.decoding.pronouncing import search_of
 from asr.language_model import load_lm
 from asr.recognizer import load
 from asr.rescoring import CANDIDATES
@@ -37,7 +38,11 @@ def search(arguments: argparse.Namespace) -> dict:
     model = load(arguments.model, "cpu")
     bundle = model.bundle
     cuts = [cut for cut in load_cuts(arguments.manifest) if text_of(cut) is not None]
-    outputs = [model.log_probs(read_samples(cut, model.sample_rate)) for cut in cuts]
+    outputs = [
+        model.log_probs(read_samples(cut, model.sample_rate), phones=bool(bundle.model.phones))
+        for cut in cuts
+    ]
+    spelled = [log_probs[:, : bundle.tokenizer.vocab_size] for log_probs in outputs]
     beam_size = max(CANDIDATES, arguments.beam_size)
     config = BeamConfig(
         beam_size,
@@ -51,11 +56,12 @@ def search(arguments: argparse.Namespace) -> dict:
         "speakers": [speaker_of(cut) for cut in cuts],
         "seconds": {},
     }
-    for name, lm in (("beam", None), ("n-gram", arguments.lm)):
-        decode = BeamSearch(bundle.tokenizer, config, lm=lm, normalizer=bundle.normalizer)
+    options = {"phones": bundle.model.phones, "normalizer": bundle.normalizer}
+    for name, lm, lexicon in (("beam", None, None), ("n-gram", arguments.lm, arguments.lexicon)):
+        decode = search_of(bundle.tokenizer, config, lm=lm, lexicon=lexicon, **options)
         found[name] = []
         began = time.process_time()
-        decoded = decode(outputs)
+        decoded = decode(outputs if reads_phones(decode) else spelled)
         found["seconds"][name] = time.process_time() - began
         for best in decoded:
             texts = [bundle.tokenizer.decode(h.tokens) for h in (best, *best.alternatives)]
@@ -133,6 +139,9 @@ def main() -> None:
     parser.add_argument("manifest")
     parser.add_argument("--model", required=True)
     parser.add_argument("--lm", required=True)
+    parser.add_argument(
+        "--lexicon", help="of the n-gram's words, with phones for a model that recognizes them"
+    )
     parser.add_argument("--rescore-lm")
     parser.add_argument("--source-lm")
     parser.add_argument("--beam-size", type=int, default=32)

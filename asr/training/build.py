@@ -107,6 +107,8 @@ def new_bundle(
         except ValueError as error:
             raise ConfigError(f"none of the training audio that was tried can be read ({error})") from error
     phones = Lexicon.read(config.loss.lexicon).phones if config.loss.lexicon else []
+    if state is not None and config.loss.lexicon:
+        phones = state.get("phones", phones)  # another lexicon gives them no other places
     sizes = replace(config.model, phones=tuple(phones))
     model = AcousticModel(sizes, config.features.n_mels, tokenizer.vocab_size)
     bundle = TorchBundle(model, log_mel, tokenizer, text.normalizer)

@@ -284,6 +284,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "log_mel": self.bundle.log_mel.state_dict(),
+            "phones": list(self.model.config.phones),
             "buffers": gather(self.fabric, buffers),
             "left_out": self.left_out,
             **{name: getattr(self, name) for name in COUNTERS},

@@ -112,4 +112,4 @@ def test_a_run_gets_the_phones_of_its_lexicon_and_keeps_them(corpus, tmp_path, c
     (tmp_path / "lexicon.txt").write_text("".join([*lines, "d D\n"]))
     capsys.readouterr()
     assert main([*run, "--run.epochs=3", "--resume"]) == 1
-    assert "does not fit this configuration" in capsys.readouterr().err
+    assert "the lexicon has the phone 'D', which the model lacks" in capsys.readouterr().err
