@@ -74,7 +74,10 @@ def training(name: str, minutes: float) -> list[Step]:
     """Return the steps of a recipe: train for some minutes in bfloat16, then report the WER."""
     data = f"--data.train {{data}}/{name}/cuts_train.jsonl.gz --data.dev {{data}}/{name}/cuts_dev.jsonl.gz"
     run = f"--run.folder {{out}}/runs/{name} {data}"
-    config = f"-m asr train --config recipes/{name}/config.yaml --run.warm_start= --loss.lexicon="
+    config = (
+        f"-m asr train --config recipes/{name}/config.yaml --run.warm_start= --loss.lexicon= "
+        "--loss.intermediate_layers=[2]"
+    )
     small = "--run.epochs 1 --run.max_minutes 0.2 --model.layers 3 --model.hidden_size 16 --data.workers 0"
     evaluate = f"-m asr evaluate {{data}}/{name}/cuts_dev.jsonl.gz --model {{out}}/runs/{name}/bundle"
     return [

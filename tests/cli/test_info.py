@@ -38,8 +38,9 @@ def test_what_a_model_holds(capsys):
     assert model["language model"] == "none of its own"
     assert run_asr("info english --json -") == 0
     model = json.loads(capsys.readouterr().out)["model"]
-    assert "4.49 million parameters, 9.0 MB" in model["size"]
+    assert "4.52 million parameters, 9.1 MB" in model["size"]
     assert model["language model"].startswith("lm.bin, ")
+    assert model["lexicon"].startswith("lexicon.txt, ")
     assert "lm_weight" in model["decoding"]
     assert run_asr("info an5") == 1
     assert "did you mean 'an4'" in capsys.readouterr().err
