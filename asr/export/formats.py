@@ -10,6 +10,7 @@ from asr.bundle import Bundle
 from asr.engines.onnx_graph import recognition_graph, recognize, recognize_features
 from asr.engines.onnx_nodes import Graph, Nodes, integers
 from asr.errors import BundleError
+from asr.features.config import LEVEL_TOLERANCE
 from asr.files import replacing
 from asr.text import SENTENCEPIECE_SPACE
 from asr.version import __version__
@@ -95,11 +96,11 @@ def sherpa_graph(bundle: Bundle) -> Graph:
             "the format onnx, or train with features.sample_rate 16000"
         )
     nodes = Nodes()
-    waveform, tolerance = "waveform", {}
+    waveform, tolerance = "waveform", LEVEL_TOLERANCE
     if bundle.features.samples != "standardized":
-        waveform, tolerance = nodes.op("Mul", "waveform", np.float32(USUAL_DEVIATION)), {"tolerance": 0.0}
+        waveform, tolerance = nodes.op("Mul", "waveform", np.float32(USUAL_DEVIATION)), 0.0
     lengths = nodes.op("Expand", nodes.axis("waveform", 1), nodes.axis("waveform", 0))
-    log_probs, _ = recognize(nodes, bundle, waveform, lengths, **tolerance)
+    log_probs, _ = recognize(nodes, bundle, waveform, lengths, tolerance)
     times = sherpa_repeats(bundle)
     return _only_log_probs(nodes, bundle, log_probs, "waveform", ("batch", "time"), times)
 
