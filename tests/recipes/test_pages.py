@@ -176,6 +176,7 @@ def write_speechocean762(folder: Path) -> None:
             (folder / split / name).write_text("\n".join(content) + "\n")
         ages = [f"{speaker} {6 + 20 * (index % 2)}" for index, speaker in enumerate(speakers)]
         (folder / split / "spk2age").write_text("\n".join(ages) + "\n")
+    write_dictionary(folder.parent)
     (folder.parent / "sentences.txt").write_text("a b c\nab ca\nc b a\n")
 
 
@@ -190,8 +191,13 @@ def write_mini_librispeech(folder: Path) -> None:
             soundfile.write(chapter / f"{speaker}-7-{index:04}.flac", say(text, generator), RATE)
             lines.append(f"{speaker}-7-{index:04} {text.upper()}")
         (chapter / f"{speaker}-7.trans.txt").write_text("\n".join(lines) + "\n")
-    (folder.parent / "cmudict.dict").write_text("a AH0\nb B IY1\nc S IY1\ncab K AE1 B\nab AE1 B # first\n")
+    write_dictionary(folder.parent)
     (folder.parent / "sentences.txt").write_text("a b c\nab ca\nc b a\n")
+
+
+def write_dictionary(folder: Path) -> None:
+    """Write a pronouncing dictionary."""
+    (folder / "cmudict.dict").write_text("a AH0\nb B IY1\nc S IY1\ncab K AE1 B\nab AE1 B # first\n")
 
 
 def write_english(folder: Path) -> None:
